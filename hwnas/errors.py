@@ -1,0 +1,77 @@
+"""Which errors hwnas raises for a user's mistake or a device's failure.
+
+The tree; every class also inherits the built-in that a caller would expect::
+
+    HwnasError
+    ├── SpaceError            (ValueError)    an arch or option outside its space
+    ├── RecipeError           (ValueError)    a file, key or value of a recipe or a command
+    ├── DataError             (ValueError)    a dataset that cannot be used
+    ├── DeviceError           (ValueError)    an unknown device or a damaged device profile
+    ├── TableError            (ValueError)    a damaged latency table
+    │   ├── MissingBlockError                 a block that the table was not measured for
+    │   └── TableMismatchError                tables or measurements of different conditions
+    ├── MeasurementError      (RuntimeError)  a timing that could not be taken or trusted
+    ├── ExportError           (RuntimeError)  an export that failed or broke parity
+    ├── TrainingError         (RuntimeError)  a loss that is not finite
+    ├── CheckpointError       (ValueError)    a checkpoint that is damaged or of another network
+    ├── ResumeError           (ValueError)    a run folder or archive of another recipe
+    └── OutputError           (OSError)       a place that cannot be written
+
+The command line turns any of them into one line and exit code 2.
+"""
+
+
+class HwnasError(Exception):
+    """Base of every error that hwnas raises on purpose; its message says what to do next."""
+
+
+class SpaceError(HwnasError, ValueError):
+    """An arch, genome or option lies outside its search space."""
+
+
+class RecipeError(HwnasError, ValueError):
+    """A file, key or value of a recipe (or of a command's arguments) is wrong."""
+
+
+class DataError(HwnasError, ValueError):
+    """A dataset is missing, empty, damaged or has too few classes."""
+
+
+class DeviceError(HwnasError, ValueError):
+    """A device is unknown or its profile is damaged."""
+
+
+class TableError(HwnasError, ValueError):
+    """A latency table is damaged."""
+
+
+class MissingBlockError(TableError):
+    """The table has no row for a block."""
+
+
+class TableMismatchError(TableError):
+    """Numbers taken under different conditions were about to be mixed."""
+
+
+class MeasurementError(HwnasError, RuntimeError):
+    """A timing could not be taken or cannot be trusted."""
+
+
+class ExportError(HwnasError, RuntimeError):
+    """An export failed, or the exported model does not compute what the network does."""
+
+
+class TrainingError(HwnasError, RuntimeError):
+    """Training cannot go on."""
+
+
+class CheckpointError(HwnasError, ValueError):
+    """A checkpoint is damaged or belongs to another network."""
+
+
+class ResumeError(HwnasError, ValueError):
+    """A run folder or archive belongs to another recipe."""
+
+
+class OutputError(HwnasError, OSError):
+    """A file or folder cannot be written."""

@@ -1,0 +1,5 @@
+"""One value per arch and objective. Importing this package does not import torch; its network files do."""
+
+from hwnas.objectives.objective import Objective, as_losses, as_values
+
+__all__ = ["Objective", "as_losses", "as_values"]

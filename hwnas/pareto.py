@@ -1,0 +1,127 @@
+"""Which points are best together? Ranks, crowding, hypervolume, knees and subsets of minimised losses.
+
+Arrays in, arrays out. Every column of ``losses`` is minimised; maximised values change their sign in
+`hwnas.objectives.as_losses` and nowhere else. pymoo and moocore do the counting.
+"""
+
+from __future__ import annotations
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_distance
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+def non_dominated(losses: FloatArray) -> NDArray[np.bool_]:
+    """Return ``(n,)``: which rows no other row dominates; of equal rows all are kept.
+
+    Args:
+        losses: ``(n, m)``; rows with NaN are never part of the front.
+    """
+    losses = np.asarray(losses, dtype=float)
+    mask = np.zeros(len(losses), dtype=bool)
+    complete = np.flatnonzero(~np.isnan(losses).any(axis=1))
+    if len(complete):
+        if losses.shape[1] == 1:
+            mask[complete] = losses[complete, 0] == losses[complete, 0].min()
+        else:
+            mask[complete] = moocore.is_nondominated(losses[complete], keep_weakly=True)
+    return mask
+
+
+def non_dominated_rank(losses: FloatArray) -> IntArray:
+    """Return ``(n,)`` ranks by non-dominated sorting; 0 is the front, equal rows share a rank.
+
+    Reference:
+        Deb et al., 2002, NSGA-II, section III-A.
+    """
+    losses = np.asarray(losses, dtype=float)
+    if losses.shape[1] == 1:
+        return np.unique(losses[:, 0], return_inverse=True)[1].astype(np.int64)
+    ranks = np.full(len(losses), -1, dtype=np.int64)
+    left, rank = np.arange(len(losses)), 0
+    while left.size:
+        front = non_dominated(losses[left])
+        ranks[left[front]] = rank
+        left, rank = left[~front], rank + 1
+    return ranks
+
+
+def crowding_distance(losses: FloatArray) -> FloatArray:
+    """Return ``(n,)`` distances, no unit, of one front; extreme points get ``inf``.
+
+    Reference:
+        Deb et al., 2002, NSGA-II, section III-B.
+    """
+    return np.asarray(calc_crowding_distance(np.asarray(losses, dtype=float)), dtype=float)
+
+
+def hypervolume(losses: FloatArray, reference_point: FloatArray) -> float:
+    """Return the volume between the losses and ``reference_point``; points beyond it add nothing.
+
+    Args:
+        losses: ``(n, m)``; rows with NaN are left out.
+        reference_point: ``(m,)``, a loss in every column that is just not acceptable.
+    """
+    losses = np.asarray(losses, dtype=float)
+    reference = np.asarray(reference_point, dtype=float)
+    losses = losses[~np.isnan(losses).any(axis=1)]
+    if losses.shape[1] == 1:
+        return float(max(0.0, reference[0] - losses.min())) if len(losses) else 0.0
+    losses = losses[(losses < reference).all(axis=1)]
+    return float(moocore.hypervolume(losses, ref=reference)) if len(losses) else 0.0
+
+
+def normalise(losses: FloatArray, ideal: FloatArray | None = None, nadir: FloatArray | None = None) -> FloatArray:
+    """Return losses scaled to 0 at ``ideal`` and 1 at ``nadir`` (default: column minima and maxima)."""
+    losses = np.asarray(losses, dtype=float)
+    ideal = np.nanmin(losses, axis=0) if ideal is None else ideal
+    nadir = np.nanmax(losses, axis=0) if nadir is None else nadir
+    span = np.where(nadir > ideal, nadir - ideal, 1.0)
+    return np.asarray((losses - ideal) / span, dtype=float)
+
+
+def knee(losses: FloatArray) -> int:
+    """Return the row nearest to the ideal point after scaling every column to 0..1 (ties: the first).
+
+    Args:
+        losses: ``(n, m)`` of one front, n at least 1.
+    """
+    return int(np.argmin(np.linalg.norm(normalise(losses), axis=1)))
+
+
+def choose_subset(losses: FloatArray, k: int) -> IntArray:
+    """Choose at most ``k`` rows of a front that together cover the most hypervolume.
+
+    The best row of every column comes first (while there is room), then greedily the row that adds most to
+    the hypervolume of the scaled losses with the reference at 1.1: within 1 - 1/e of the best subset.
+
+    Args:
+        losses: ``(n, m)`` of one front.
+        k: how many rows.
+
+    Returns:
+        At most ``k`` row numbers, ascending.
+
+    Reference:
+        Guerreiro, Fonseca and Paquete, 2016, Greedy hypervolume subset selection.
+    """
+    losses = np.asarray(losses, dtype=float)
+    n, m = losses.shape
+    if n <= k:
+        return np.arange(n)
+    scaled = normalise(losses)
+    reference = np.full(m, 1.1)
+    chosen: list[int] = []
+    for column in range(m):
+        order = np.lexsort((*scaled.T[::-1], scaled[:, column]))
+        if int(order[0]) not in chosen and len(chosen) < k:
+            chosen.append(int(order[0]))
+    while len(chosen) < k:
+        rest = [i for i in range(n) if i not in chosen]
+        volumes = [hypervolume(scaled[[*chosen, i]], reference) for i in rest]
+        chosen.append(rest[int(np.argmax(volumes))])
+    return np.array(sorted(chosen), dtype=np.int64)

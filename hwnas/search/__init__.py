@@ -1,0 +1,1 @@
+"""Who to try next: searchers, the loop that runs them, and the generic `minimize`."""
