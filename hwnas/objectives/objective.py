@@ -33,6 +33,11 @@ class Objective:
     def __post_init__(self) -> None:
         if self.direction not in ("min", "max"):
             raise RecipeError(f"objective {self.name!r} has direction {self.direction!r}; use 'min' or 'max'")
+        if not callable(self.evaluate):
+            raise RecipeError(
+                f"objective {self.name!r} has no provider: evaluate must be a function of archs, "
+                f"got {self.evaluate!r}"
+            )
 
     @property
     def sign(self) -> float:

@@ -1,4 +1,4 @@
-"""What a searcher may know: the space, the objectives' names and directions, what is cheap, and the limits."""
+"""What a searcher may know: the space, the objectives, what is cheap, and the limits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class Constraint:
             return cls(match[1], "<=" if match[2] == "<=" else ">=", float(match[3]))
         except (AssertionError, ValueError):
             raise RecipeError(
-                f"constraint {text!r} is not of the form OBJECTIVE<=NUMBER or OBJECTIVE>=NUMBER, such as latency_ms<=5"
+                f"constraint {text!r} is not of the form OBJECTIVE<=NUMBER or OBJECTIVE>=NUMBER, "
+                "such as latency_ms<=5"
             ) from None
 
     def __str__(self) -> str:
@@ -64,7 +65,27 @@ class Problem:
         if len(set(names)) != len(names):
             raise RecipeError(f"objectives repeat a name: {names}")
         if unknown := sorted({c.objective for c in self.constraints} - set(names)):
-            raise RecipeError(f"constraints on {unknown} have no objective that provides them; objectives are {names}")
+            raise RecipeError(
+                f"constraints on {unknown} have no objective that provides them; objectives are {names}"
+            )
+        for name in names:
+            mine = [c for c in self.constraints if c.objective == name]
+            above = max((c for c in mine if c.comparison == ">="), key=lambda c: c.limit, default=None)
+            below = min((c for c in mine if c.comparison == "<="), key=lambda c: c.limit, default=None)
+            if above and below and above.limit > below.limit:
+                raise RecipeError(
+                    f"constraints {above} and {below} contradict each other; drop or change one"
+                )
+        if expensive := [o.name for o in self.capacity if not o.cheap]:
+            raise RecipeError(
+                f"capacity {expensive} must be cheap objectives (exact, cheap=True), such as macs or params"
+            )
+
+    @cached_property
+    def cheap_constraints(self) -> tuple[Constraint, ...]:
+        """Limits that can be checked before a candidate is evaluated."""
+        cheap = {o.name for o in self.objectives if o.cheap}
+        return tuple(c for c in self.constraints if c.objective in cheap)
 
     @cached_property
     def cheap_columns(self) -> IntArray:
@@ -106,12 +127,12 @@ def evaluate_genomes(objective: Objective, space: SearchSpace, genomes: IntArray
 
 
 class Searcher(Protocol):
-    """Proposes archs and learns from their losses; a deterministic function of its seed and what it was told."""
+    """Proposes archs and learns from their losses; a function of its seed and of what it was told."""
 
     def ask(self) -> list[Arch]:
         """Return the archs to evaluate next, none asked before; an empty list ends the search."""
         ...
 
     def tell(self, archs: Sequence[Arch], losses: FloatArray) -> None:
-        """Learn ``(n, m)`` losses of archs, also ones it never asked for; a failed evaluation is a row with NaN."""
+        """Learn ``(n, m)`` losses of archs, also ones it never asked for; a row with NaN has failed."""
         ...

@@ -1,0 +1,189 @@
+"""The loop: ask, evaluate, tell, until the budget or the space is used up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.errors import RecipeError
+from hwnas.objectives import as_losses
+from hwnas.pareto import non_dominated
+from hwnas.search.problem import Problem, Searcher
+from hwnas.space import Arch
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+Evaluate = Callable[[Sequence[Arch]], FloatArray]
+"""Archs to ``(n, m)`` values in the objectives' own units; a failed evaluation is a row with NaN."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What one turn of the loop did."""
+
+    number: int
+    """Counts from 1."""
+    archs: tuple[Arch, ...]
+    values: FloatArray
+    """``(n, m)`` in own units; failed evaluations hold NaN."""
+    evaluated: int
+    """Distinct archs evaluated so far."""
+    budget: int
+    """Distinct archs that may be evaluated."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Every evaluation of a search, in order."""
+
+    problem: Problem
+    archs: tuple[Arch, ...]
+    """Warm-start archs first, then those evaluated, in the order of evaluation."""
+    values: FloatArray
+    """``(n, m)`` in the objectives' own units; failed evaluations hold NaN."""
+    n_warm_start: int
+    """How many of the first rows were known before the search."""
+    ended: Literal["budget", "exhausted", "stopped"]
+    """``exhausted``: the space has no further arch; ``stopped``: `on_generation` said so."""
+    notes: tuple[str, ...] = ()
+    """What the search did otherwise than planned (a predictor that could not be fitted, say)."""
+
+    @property
+    def evaluated(self) -> int:
+        """Distinct archs evaluated by this search."""
+        return len(self.archs) - self.n_warm_start
+
+    @cached_property
+    def losses(self) -> FloatArray:
+        """``(n, m)`` values with maximised columns negated."""
+        return as_losses(self.values, self.problem.objectives)
+
+    @cached_property
+    def feasible(self) -> BoolArray:
+        """``(n,)``: complete rows within every limit."""
+        complete = np.isfinite(self.values).all(axis=1)
+        return np.asarray(complete & (self.problem.violation(self.losses) <= 0.0), dtype=bool)
+
+    @cached_property
+    def front(self) -> IntArray:
+        """Row numbers of the feasible archs that no other dominates, ascending."""
+        rows = np.flatnonzero(self.feasible)
+        return rows[non_dominated(self.losses[rows])] if len(rows) else rows
+
+    @property
+    def message(self) -> str:
+        """How the search ended, in one line a reason."""
+        n, m = self.evaluated, len(self.front)
+        lines = [f"{n} archs evaluated, {m} on the front"]
+        if self.ended == "exhausted":
+            lines.append(
+                f"the space has only {self.problem.space.size:,} archs and all of them were evaluated"
+            )
+        elif self.ended == "stopped":
+            lines.append("stopped before the budget was used up")
+        complete = np.isfinite(self.values).all(axis=1)
+        if len(self.archs) and not complete.any():
+            lines.append("every evaluation failed; evaluate one arch by hand to see why")
+        elif complete.any() and not m:
+            lines.append(self._infeasible())
+        return "; ".join((*lines, *self.notes))
+
+    def _infeasible(self) -> str:
+        """Name the limit that most archs break and the arch that is nearest to all of them."""
+        complete = np.flatnonzero(np.isfinite(self.values).all(axis=1))
+        losses = self.losses[complete]
+        broken = [
+            (Problem.violation(_only(self.problem, i), losses) > 0).sum()
+            for i in range(len(self.problem.constraints))
+        ]
+        binding = self.problem.constraints[int(np.argmax(broken))]
+        row = int(complete[np.argmin(self.problem.violation(losses))])
+        near = ", ".join(
+            f"{o.name}={v:.6g}" for o, v in zip(self.problem.objectives, self.values[row], strict=True)
+        )
+        return (
+            f"no arch is within the limits: {binding} binds "
+            f"({max(broken)} of {len(complete)} archs break it); "
+            f"the closest arch is {self.archs[row].key} with {near}"
+        )
+
+
+def _only(problem: Problem, i: int) -> Problem:
+    """The problem with its i-th constraint alone."""
+    return Problem(problem.space, problem.objectives, (problem.constraints[i],))
+
+
+def run_search(
+    problem: Problem,
+    searcher: Searcher,
+    evaluate: Evaluate,
+    budget: int,
+    on_generation: Callable[[Generation], bool | None] | None = None,
+    warm_start: tuple[Sequence[Arch], FloatArray] | None = None,
+) -> Result:
+    """Run ``searcher`` until ``budget`` distinct archs are evaluated or it has nothing left to ask.
+
+    A restarted search asks again from the start; where ``evaluate`` answers from an archive, it goes on
+    where it stopped, identical to an uninterrupted run.
+
+    Args:
+        problem: the space, objectives and limits.
+        searcher: any object with `Searcher`'s two methods, fresh.
+        evaluate: called with distinct archs, never twice with the same one.
+        budget: distinct archs to evaluate, at least 1; the last generation is cut to it.
+        on_generation: called after every generation; True ends the search.
+        warm_start: archs and ``(n, m)`` values in own units that are known already and cost nothing.
+
+    Raises:
+        RecipeError: a budget below 1, or values of another shape.
+    """
+    if budget < 1:
+        raise RecipeError(f"the budget is {budget} evaluations; give at least 1")
+    archs: list[Arch] = []
+    rows: list[FloatArray] = []
+    if warm_start is not None and len(warm_start[0]):
+        archs.extend(warm_start[0])
+        rows.append(_checked(problem, warm_start[0], warm_start[1]))
+        searcher.tell(list(archs), as_losses(rows[0], problem.objectives))
+    n_warm_start, known, number = len(archs), set(archs), 0
+    ended: Literal["budget", "exhausted", "stopped"] = "budget"
+    while len(archs) - n_warm_start < budget:
+        asked = searcher.ask()
+        if not asked:
+            ended = "exhausted"
+            break
+        asked = [a for a in dict.fromkeys(asked) if a not in known][: budget - len(archs) + n_warm_start]
+        if not asked:
+            raise RecipeError("the searcher asked only for archs that were evaluated already")
+        values = _checked(problem, asked, evaluate(tuple(asked)))
+        known.update(asked)
+        archs.extend(asked)
+        rows.append(values)
+        searcher.tell(asked, as_losses(values, problem.objectives))
+        number += 1
+        generation = Generation(number, tuple(asked), values, len(archs) - n_warm_start, budget)
+        if on_generation is not None and on_generation(generation):
+            ended = "stopped"
+            break
+    notes = tuple(dict.fromkeys(getattr(searcher, "notes", ())))
+    values = np.concatenate(rows) if rows else np.zeros((0, len(problem.objectives)))
+    return Result(problem, tuple(archs), values, n_warm_start, ended, notes)
+
+
+def _checked(problem: Problem, archs: Sequence[Arch], values: FloatArray) -> FloatArray:
+    """Return a float copy of ``values`` with NaN for whatever is not finite."""
+    values = np.array(values, dtype=float)
+    if values.shape != (len(archs), len(problem.objectives)):
+        raise RecipeError(
+            f"evaluate returned values of shape {values.shape} for {len(archs)} archs and "
+            f"{len(problem.objectives)} objectives; return one row an arch and one column an objective"
+        )
+    values[~np.isfinite(values)] = np.nan
+    return values

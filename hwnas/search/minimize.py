@@ -1,0 +1,94 @@
+"""Search any space under any objectives, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.errors import RecipeError
+from hwnas.objectives import Objective
+from hwnas.search.loop import Result, run_search
+from hwnas.search.problem import Constraint, Problem
+from hwnas.search.searchers import make_searcher
+from hwnas.space import Arch, SearchSpace
+
+FloatArray = NDArray[np.float64]
+
+
+def minimize(
+    space: SearchSpace,
+    objectives: Sequence[Objective],
+    *,
+    algorithm: str = "hurricane",
+    evaluations: int = 200,
+    seed: int = 0,
+    constraints: Sequence[str | Constraint] = (),
+    capacity: Sequence[Objective] = (),
+    warm_start: tuple[Sequence[Arch], FloatArray] | None = None,
+) -> Result:
+    """Find the archs of ``space`` that are best together under all ``objectives``.
+
+    An objective that raises or returns NaN for an arch makes that evaluation failed; the search goes on, and
+    ``result.notes`` names the first error.
+
+    Args:
+        space: what can be chosen.
+        objectives: 1 or more; each is minimised or maximised by its own ``direction``.
+        algorithm: a name of `hwnas.search.searchers.SEARCHERS`.
+        evaluations: how many distinct archs may be evaluated; sizes everything else.
+        seed: equal seeds give equal archs.
+        constraints: hard limits in own units, such as ``"latency_ms<=5"``.
+        capacity: cheap objectives that stand for what an arch can learn (macs, params): not optimised, but
+            known for every candidate; they inform the predictor and the choice of operators.
+        warm_start: archs and their ``(n, m)`` values in own units that are known already.
+
+    Returns:
+        Every evaluation in order, the front, and in words how the search ended.
+
+    Raises:
+        RecipeError: no objectives, an unknown algorithm, a limit without objective, contradictory limits.
+        SpaceError: a warm-start arch of another space.
+    """
+    if not isinstance(space, SearchSpace):
+        raise RecipeError(f"space is {space!r}; make one with hwnas.SearchSpace.of_choices")
+    errors: dict[str, str] = {}
+    problem = Problem(
+        space,
+        tuple(_guarded(o, errors) for o in objectives),
+        tuple(c if isinstance(c, Constraint) else Constraint.parse(c) for c in constraints),
+        tuple(capacity),
+    )
+    searcher = make_searcher(algorithm, problem, evaluations=evaluations, seed=seed)
+
+    def evaluate(archs: Sequence[Arch]) -> FloatArray:
+        return np.stack([np.asarray(o.evaluate(archs), dtype=float) for o in problem.objectives], axis=1)
+
+    result = run_search(problem, searcher, evaluate, evaluations, warm_start=warm_start)
+    return replace(result, notes=(*result.notes, *errors.values()))
+
+
+def _guarded(objective: Objective, errors: dict[str, str]) -> Objective:
+    """Return ``objective`` with NaN where it raises; the first error of it is noted in ``errors``."""
+
+    def evaluate(archs: Sequence[Arch]) -> FloatArray:
+        try:
+            return _column(objective.evaluate(archs), len(archs))
+        except Exception as error:  # noqa: BLE001 - a user's function may raise anything; it is noted, not lost
+            errors.setdefault(
+                objective.name, f"objective {objective.name!r} failed: {type(error).__name__}: {error}"
+            )
+            if len(archs) == 1:
+                return np.array([np.nan])
+            return np.concatenate([evaluate([arch]) for arch in archs])
+
+    return replace(objective, evaluate=evaluate)
+
+
+def _column(values: Sequence[float] | FloatArray, n: int) -> FloatArray:
+    column = np.asarray(values, dtype=float)
+    if column.shape != (n,):
+        raise RecipeError(f"evaluate returned shape {column.shape} for {n} archs; return one float each")
+    return column
