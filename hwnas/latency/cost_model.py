@@ -1,0 +1,145 @@
+"""How long would a device need for operators that nobody measured on it? A fitted cost model answers.
+
+The time of one operator is the sum of a fixed overhead, its arithmetic over a compute rate and its data over
+a bandwidth. The terms are added, not overlapped as in a roofline: the sum is linear in its constants, so that
+few measurements identify them, and it is monotone in every size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, get_args
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hwnas.errors import DeviceError
+from hwnas.export.op import Op, OpType
+
+OP_TYPES: tuple[OpType, ...] = get_args(OpType)
+
+_NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Text = Annotated[str, Field(min_length=1)]
+
+
+def macs_of(op: Op) -> int:
+    """Return the arithmetic of ``op`` in multiply-adds, each counted once, for one image.
+
+    Convolutions and linear layers as in `Op.macs`; pooling one for each kernel element and output (so that a
+    pooling layer and a depthwise convolution of one shape count alike); anything else one for each output.
+    """
+    if op.type in ("conv", "depthwise_conv", "linear"):
+        return op.macs
+    if op.type in ("avg_pool", "max_pool"):
+        return op.kernel_size**2 * op.out_elements
+    return op.in_elements if op.type == "global_avg_pool" else op.out_elements
+
+
+def elements_of(op: Op) -> int:
+    """Return the elements that ``op`` moves for one image: feature maps read and written, and weights."""
+    return op.in_elements + op.out_elements + op.weights
+
+
+def op_features(ops: Sequence[Op]) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a cost model knows of each operator, as arrays.
+
+    Returns:
+        ``(n,)`` index of each operator's type in `OP_TYPES`, and ``(n, 3)`` columns: 1, millions of
+        multiply-adds (`macs_of`) and millions of elements moved (`elements_of`).
+    """
+    types = np.array([OP_TYPES.index(op.type) for op in ops], dtype=np.intp)
+    sizes = np.array([(1.0, macs_of(op) / 1e6, elements_of(op) / 1e6) for op in ops], dtype=float)
+    return types, sizes.reshape(len(ops), 3)
+
+
+class OpCost(BaseModel):
+    """How one type of operator is costed: by constants, as another type, or as part of its neighbour.
+
+    Exactly one of three forms: constants (``overhead_ms``, either rate may be absent: no such term);
+    ``same_as`` another type; ``fused`` (executed inside the operator before it, so without time of its own).
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    overhead_ms: _NonNegative | None = None
+    """Fixed time of one execution, milliseconds."""
+    gmacs_per_s: _Positive | None = None
+    """Arithmetic rate, 1e9 multiply-adds a second (`macs_of`)."""
+    gelements_per_s: _Positive | None = None
+    """Rate of moving data, 1e9 elements a second (`elements_of`); precision decides their bytes."""
+    same_as: OpType | None = None
+    """Type whose constants are used."""
+    fused: bool = False
+    """True: the runtime executes it inside the operator before it."""
+    source: _Text
+    """Where the constants come from (fitted, cited), or why the mapping is sound."""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> OpCost:
+        forms = (self.overhead_ms is not None) + (self.same_as is not None) + self.fused
+        rates = self.gmacs_per_s is not None or self.gelements_per_s is not None
+        if forms != 1 or (rates and self.overhead_ms is None):
+            raise ValueError("give either overhead_ms (with rates), or same_as, or fused: true")
+        return self
+
+    @property
+    def coefficients(self) -> tuple[float, float, float]:
+        """Milliseconds: fixed, per million multiply-adds, per million elements."""
+        per_mac = 1.0 / self.gmacs_per_s if self.gmacs_per_s else 0.0
+        per_element = 1.0 / self.gelements_per_s if self.gelements_per_s else 0.0
+        return self.overhead_ms or 0.0, per_mac, per_element
+
+
+class CostModel(BaseModel):
+    """Latency of a network as a sum over its operators, with a few constants for each type.
+
+    ``latency = network_overhead + sum over ops (overhead + macs / rate + elements / bandwidth)``.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    network_overhead_ms: _NonNegative
+    """Fixed time of one inference (call, copies to and from the device), milliseconds."""
+    ops: dict[OpType, OpCost]
+    """How each type is costed; a type that is not here is an error, never zero."""
+
+    @model_validator(mode="after")
+    def _mappings_end(self) -> CostModel:
+        for name, cost in self.ops.items():
+            target = cost.same_as
+            if target is not None and (target not in self.ops or self.ops[target].overhead_ms is None):
+                raise ValueError(f"ops.{name}.same_as is {target!r}, which has no constants of its own")
+        return self
+
+    def cost_of(self, op_type: OpType) -> OpCost:
+        """Return the constants used for ``op_type``, with ``same_as`` followed.
+
+        Raises:
+            DeviceError: the model has no constants for the type.
+        """
+        try:
+            cost = self.ops[op_type]
+        except KeyError:
+            raise DeviceError(
+                f"cost model has no constants for operator type {op_type!r}; it has {sorted(self.ops)}; "
+                "add the type to cost_model.ops of the profile (constants, or same_as with the reason)"
+            ) from None
+        return self.ops[cost.same_as] if cost.same_as is not None else cost
+
+    def op_ms(self, op: Op) -> float:
+        """Return the time of one operator, milliseconds, without the network's overhead."""
+        fixed, per_mac, per_element = self.cost_of(op.type).coefficients
+        return fixed + per_mac * macs_of(op) / 1e6 + per_element * elements_of(op) / 1e6
+
+    def ops_ms(self, ops: Sequence[Op]) -> np.ndarray:
+        """Return `op_ms` of every operator, ``(n,)`` milliseconds, in one array operation."""
+        types, sizes = op_features(ops)
+        coefficients = np.zeros((len(OP_TYPES), 3))
+        for index in np.unique(types):
+            coefficients[index] = self.cost_of(OP_TYPES[index]).coefficients
+        return np.asarray((coefficients[types] * sizes).sum(axis=1))
+
+    def latency_ms(self, ops: Sequence[Op]) -> float:
+        """Return the time of a whole network for one image, milliseconds."""
+        return self.network_overhead_ms + float(self.ops_ms(ops).sum())

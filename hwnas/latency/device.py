@@ -1,0 +1,142 @@
+"""What is known about a target device, and where does that knowledge come from?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hwnas.errors import DeviceError
+from hwnas.latency.cost_model import CostModel
+from hwnas.shipped import shipped_folder
+
+PROFILE_FILE = "profile.yaml"
+
+_Count = Annotated[int, Field(ge=1)]
+_Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class ProfileError(BaseModel):
+    """How far the profile is from measured latencies, on named networks that no constant was fitted to."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    networks: _Text
+    """Which networks, in words."""
+    n_held_out: _Count
+    """Networks (or blocks) held out."""
+    seed: int
+    """Seed of the split."""
+    mape_percent: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Mean absolute relative error, percent."""
+    within_5_percent: _Percent
+    """Share of networks predicted within 5 % of the measurement, percent."""
+    within_10_percent: _Percent
+    """Share of networks predicted within 10 % of the measurement, percent."""
+    r2: Annotated[float, Field(le=1, allow_inf_nan=False)]
+    """Coefficient of determination; 1 is exact, at most 0 is no better than the mean."""
+    spearman: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+    """Rank correlation of predicted and measured latency."""
+
+
+class DeviceProfile(BaseModel):
+    """One target device: conditions that its latencies hold for, their origin, and a cost model if any.
+
+    Read from ``profile.yaml`` of a folder; ``latency_tables/README.md`` is the schema in prose.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    format: Literal[1]
+    """Version of the file format."""
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+    """Lower case, digits and hyphens; a shipped profile's folder has this name."""
+    title: _Text
+    """The device in a few words."""
+    kind: Literal["cpu", "gpu", "dsp", "vpu", "npu", "fpga"]
+    runtime: _Text
+    """What executes the network, with its version where the source states one."""
+    precision: _Text
+    """Number format of weights and activations, such as ``fp32`` or ``int8``."""
+    provider: str | None
+    """ONNX Runtime execution provider; null for other runtimes."""
+    threads: _Count | None
+    """Threads on the host; null where it does not apply or the source does not say."""
+    batch_size: _Count
+    """Images in one inference."""
+    origin: Literal["measured", "imported", "modelled"]
+    """``measured`` by hwnas, ``imported`` from others, ``modelled`` by the fitted cost model."""
+    source: _Text
+    """Whose measurements the numbers rest on."""
+    licence: _Text
+    """Licence of the source."""
+    error: ProfileError | None
+    """Published error; null where nothing has been published yet."""
+    cost_model: CostModel | None
+    """Fitted cost model that fills missing rows; null: every row must be measured."""
+    notes: tuple[str, ...] = Field(strict=False)
+    """Assumptions and limits that a reader of the numbers must know."""
+
+    @model_validator(mode="after")
+    def _modelled_has_a_model(self) -> DeviceProfile:
+        if self.origin == "modelled" and (self.cost_model is None or self.error is None):
+            raise ValueError("origin is 'modelled', so cost_model and error must be given")
+        return self
+
+
+def shipped_devices() -> list[str]:
+    """Return the names of the device profiles that ship with hwnas, sorted."""
+    return sorted(path.parent.name for path in shipped_folder("latency_tables").glob(f"*/{PROFILE_FILE}"))
+
+
+def device_folder(name_or_folder: str | Path) -> Path:
+    """Return the folder of a profile, given the name of a shipped device or a folder that holds a profile.
+
+    A folder wins over a shipped device of the same name only where it is written as a path (``./edge-tpu``).
+
+    Raises:
+        DeviceError: neither a shipped name nor a folder with ``profile.yaml``.
+    """
+    given = str(name_or_folder)
+    names = shipped_devices()
+    if given in names:
+        return shipped_folder("latency_tables") / given
+    folder = Path(name_or_folder)
+    if (folder / PROFILE_FILE).is_file():
+        return folder
+    raise DeviceError(
+        f"device {given!r} is unknown; shipped devices are {', '.join(names)}; "
+        f"or give a folder that holds a {PROFILE_FILE} (latency_tables/README.md shows how to make one)"
+    )
+
+
+def load_device(name_or_folder: str | Path) -> DeviceProfile:
+    """Return the profile of a shipped device or of a folder.
+
+    Args:
+        name_or_folder: name of a shipped device (`shipped_devices`) or a folder with ``profile.yaml``.
+
+    Raises:
+        DeviceError: the device is unknown, or its profile is damaged (file and field are named).
+    """
+    path = device_folder(name_or_folder) / PROFILE_FILE
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DeviceError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise DeviceError(f"{path}: must hold a mapping of fields, got {type(values).__name__}")
+    try:
+        profile = DeviceProfile.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "profile"
+        given = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise DeviceError(f"{path}: {field}: {first['msg']}{given}{more}") from error
+    if path.parent.parent == shipped_folder("latency_tables") and profile.name != path.parent.name:
+        raise DeviceError(f"{path}: name is {profile.name!r}, but the folder is {path.parent.name!r}")
+    return profile
