@@ -1,1 +1,16 @@
-"""data."""
+"""Datasets, splits, resolution-aware batches and augmentation on tensors (no torchvision)."""
+
+from hwnas.data.augment import AugmentConfig, augment
+from hwnas.data.batches import TrainBatches, as_input
+from hwnas.data.dataset import DataConfig, ImageSet, Splits, load_data
+
+__all__ = [
+    "AugmentConfig",
+    "DataConfig",
+    "ImageSet",
+    "Splits",
+    "TrainBatches",
+    "as_input",
+    "augment",
+    "load_data",
+]

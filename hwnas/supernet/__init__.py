@@ -1,1 +1,18 @@
-"""supernet."""
+"""One set of weights, many subnets: elastic layers, families, extraction, BN calibration."""
+
+from hwnas.supernet.blocks import BlockSpec, count_params
+from hwnas.supernet.families import SupernetConfig, build_supernet, make_layout
+from hwnas.supernet.network import Layout, Slot, SuperNet, calibrate_bn, extract_subnet
+
+__all__ = [
+    "BlockSpec",
+    "Layout",
+    "Slot",
+    "SuperNet",
+    "SupernetConfig",
+    "build_supernet",
+    "calibrate_bn",
+    "count_params",
+    "extract_subnet",
+    "make_layout",
+]

@@ -1,0 +1,270 @@
+"""Which images and labels does a run use, and which of them may the search see?
+
+A dataset is decoded once into uint8 tensors. Training sees ``train``, the search sees ``validation``, and
+``test`` is used once, for the final table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from hwnas.data.augment import AugmentConfig
+from hwnas.errors import DataError
+
+IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+Percent = Annotated[float, Field(gt=0, lt=100)]
+
+
+class DataConfig(BaseModel):
+    """Where the images come from and how they are split."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: Literal["digits", "npz", "folder"] = "digits"
+    """``digits``: the 1,797 real 8x8 images of scikit-learn; ``npz``: arrays ``x_train``, ``y_train`` and optionally
+    ``x_test``, ``y_test``; ``folder``: one folder of images a class, optionally below ``train/`` and ``test/``."""
+    path: str | None = None
+    """File or folder of ``npz`` and ``folder``."""
+    image_size_px: Annotated[int, Field(gt=0)] | None = None
+    """Edge to which ``folder`` images are resized (shorter edge, then centre crop); default: that of the largest
+    resolution of the recipe."""
+    validation_percent: Percent = 15.0
+    """Share of the training images held out for the search, the same share of every class."""
+    test_percent: Percent = 20.0
+    """Share held out for the test split where the source has none."""
+    max_images: Annotated[int, Field(gt=0)] | None = None
+    """Use only this many images of every split, in their order; None: all."""
+    seed: int = 0
+    """Of the splits."""
+    augment: AugmentConfig = AugmentConfig()
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images and labels in memory."""
+
+    images: Tensor
+    """``(N, C, H, W)`` uint8."""
+    labels: Tensor
+    """``(N,)`` int64."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, index: Tensor) -> ImageSet:
+        """Return the rows ``index``."""
+        return ImageSet(self.images[index], self.labels[index])
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A dataset ready for use."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
+
+    @cached_property
+    def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of every channel of the training images, for pixel values in 0..1."""
+        x = self.train.images.to(torch.float64) / 255.0
+        std = x.std((0, 2, 3)).clamp(min=1e-3)
+        return tuple(x.mean((0, 2, 3)).tolist()), tuple(std.tolist())
+
+    @cached_property
+    def sha256(self) -> str:
+        """Sixteen hexadecimal digits that change with any pixel or label."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.validation, self.test):
+            digest.update(part.images.contiguous().numpy().tobytes())
+            digest.update(part.labels.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def load_data(config: DataConfig, in_channels: int, classes: int, image_size_px: int) -> Splits:
+    """Read, check and split a dataset.
+
+    Args:
+        config: where it is.
+        in_channels: image channels that the network takes; grey images are repeated for 3, RGB images are an error
+            for 1.
+        classes: how many classes the network has.
+        image_size_px: edge for images of differing sizes (``folder``) where the config names none.
+
+    Raises:
+        DataError: nothing there, no images, fewer than two classes, a broken image, labels out of range, or images
+            that do not fit the network.
+    """
+    train, test, names = READERS[config.source](config, config.image_size_px or image_size_px)
+    what = f"data source {config.source!r}" + (f" at {config.path}" if config.path else "")
+    if len(train) == 0:
+        raise DataError(f"{what} has no training images; give at least a few per class")
+    train, test = (None if part is None else _with_channels(part, in_channels, what) for part in (train, test))
+    assert train is not None
+    if len(names) < 2 or len(train.labels.unique()) < 2:
+        raise DataError(f"{what} has one class only; a classifier needs at least two")
+    for part in (train, test):
+        if part is not None and len(part) and (int(part.labels.min()) < 0 or int(part.labels.max()) >= classes):
+            low, high = int(part.labels.min()), int(part.labels.max())
+            raise DataError(
+                f"{what} has labels from {low} to {high}, but the network has {classes} classes (0 to {classes - 1}); "
+                f"set supernet.classes={high + 1} or correct the labels"
+            )
+    if len(names) != classes:
+        raise DataError(
+            f"{what} has {len(names)} classes, the network {classes}; set supernet.classes={len(names)}"
+        )
+    if test is None:
+        test, train = _split(train, config.test_percent, config.seed)
+    validation, train = _split(train, config.validation_percent, config.seed + 1)
+    if config.max_images is not None:
+        train, validation, test = (p.take(torch.arange(min(len(p), config.max_images))) for p in (train, validation, test))
+    for name, part in (("train", train), ("validation", validation), ("test", test)):
+        if len(part) == 0:
+            raise DataError(f"{what} leaves no {name} images; give more images or change the split percentages")
+    return Splits(config.source, names, train, validation, test)
+
+
+def _split(images: ImageSet, percent: float, seed: int) -> tuple[ImageSet, ImageSet]:
+    """Cut ``percent`` of every class off; the rest comes second. Both keep a shuffled, class-mixed order."""
+    rng = np.random.default_rng(seed)
+    labels = images.labels.numpy()
+    held_out = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        held_out[members[: max(1, round(len(members) * percent / 100))]] = True
+    order = rng.permutation(len(labels))
+    return (
+        images.take(torch.from_numpy(order[held_out[order]])),
+        images.take(torch.from_numpy(order[~held_out[order]])),
+    )
+
+
+def _with_channels(part: ImageSet, in_channels: int, what: str) -> ImageSet:
+    given = part.images.shape[1]
+    if given == in_channels:
+        return part
+    if given == 1:
+        return ImageSet(part.images.expand(-1, in_channels, -1, -1).contiguous(), part.labels)
+    raise DataError(
+        f"{what} has images of {given} channels, the network takes {in_channels}; set supernet.in_channels={given}"
+    )
+
+
+# -- readers: each returns train, test (None: to be split off) and class names ------------------------
+
+Read = tuple[ImageSet, ImageSet | None, tuple[str, ...]]
+
+
+def _read_digits(config: DataConfig, image_size_px: int) -> Read:
+    """1,797 handwritten digits of 43 people (Alpaydin and Kaynak, 1998), 8x8, 17 grey levels."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    grey = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    images = ImageSet(torch.from_numpy(grey)[:, None].contiguous(), torch.from_numpy(bunch.target).to(torch.int64))
+    return images, None, tuple(str(n) for n in bunch.target_names)
+
+
+def _read_npz(config: DataConfig, image_size_px: int) -> Read:
+    """Arrays in MNIST style ``(N, H, W)`` or CIFAR style ``(N, H, W, C)`` or ``(N, C, H, W)``, uint8."""
+    path = _existing(config)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {k: file[k] for k in file.files}
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{path} cannot be read as .npz: {error}; write it with numpy.savez") from None
+    missing = {"x_train", "y_train"} - set(arrays)
+    if missing or ("x_test" in arrays) != ("y_test" in arrays):
+        raise DataError(
+            f"{path} has arrays {sorted(arrays)}; it needs x_train and y_train, and x_test with y_test or neither"
+        )
+    train = _image_set(arrays["x_train"], arrays["y_train"], f"{path}: x_train")
+    test = _image_set(arrays["x_test"], arrays["y_test"], f"{path}: x_test") if "x_test" in arrays else None
+    if "classes" in arrays:
+        names = tuple(str(c) for c in arrays["classes"])
+    else:
+        names = tuple(str(i) for i in range(int(train.labels.max()) + 1 if len(train) else 0))
+    return train, test, names
+
+
+def _image_set(x: np.ndarray, y: np.ndarray, where: str) -> ImageSet:
+    if x.dtype != np.uint8:
+        raise DataError(f"{where} is {x.dtype}; images must be uint8 (0 to 255)")
+    if x.ndim == 3:
+        x = x[:, None]
+    elif x.ndim == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3):
+        x = x.transpose(0, 3, 1, 2)
+    elif x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise DataError(f"{where} has shape {x.shape}; use (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels")
+    y = y.reshape(-1)
+    if len(x) != len(y):
+        raise DataError(f"{where} has {len(x)} images but {len(y)} labels")
+    if not np.issubdtype(y.dtype, np.integer):
+        raise DataError(f"{where}: labels are {y.dtype}; they must be integers")
+    return ImageSet(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64)))
+
+
+def _read_folder(config: DataConfig, image_size_px: int) -> Read:
+    """One folder a class, or ``train/`` and ``test/`` with one folder a class each."""
+    root = _existing(config)
+    if not root.is_dir():
+        raise DataError(f"{root} is a file; source 'folder' needs a folder with one folder of images a class")
+    train_root = root / "train" if (root / "train").is_dir() else root
+    names = tuple(sorted(p.name for p in train_root.iterdir() if p.is_dir()))
+    train = _decode_classes(train_root, names, image_size_px)
+    test = _decode_classes(root / "test", names, image_size_px) if (root / "test").is_dir() else None
+    return train, test, names
+
+
+def _decode_classes(root: Path, names: tuple[str, ...], size_px: int) -> ImageSet:
+    """Decode every image below ``root/<class>/``; a broken file is an error that names it."""
+    from PIL import Image, UnidentifiedImageError
+
+    images, labels = [], []
+    for label, name in enumerate(names):
+        for path in sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in IMAGE_ENDINGS):
+            try:
+                with Image.open(path) as image:
+                    image = image.convert("RGB")
+                    scale = size_px / min(image.size)
+                    width, height = (max(size_px, round(edge * scale)) for edge in image.size)
+                    image = image.resize((width, height), Image.Resampling.BILINEAR)
+                    left, top = (width - size_px) // 2, (height - size_px) // 2
+                    pixels = np.asarray(image.crop((left, top, left + size_px, top + size_px)))
+            except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+                raise DataError(f"cannot read image {path}: {error}; repair or remove the file") from None
+            images.append(pixels.transpose(2, 0, 1))
+            labels.append(label)
+    if not images:
+        return ImageSet(torch.zeros(0, 3, size_px, size_px, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+    return ImageSet(torch.from_numpy(np.stack(images)), torch.tensor(labels))
+
+
+def _existing(config: DataConfig) -> Path:
+    if config.path is None:
+        raise DataError(f"data source {config.source!r} needs data.path")
+    path = Path(config.path).expanduser()
+    if not path.exists():
+        raise DataError(f"data.path {config.path!r} does not exist; give the file or folder of your images")
+    return path
+
+
+READERS: dict[str, Callable[[DataConfig, int], Read]] = {
+    "digits": _read_digits,
+    "npz": _read_npz,
+    "folder": _read_folder,
+}

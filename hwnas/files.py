@@ -1,0 +1,61 @@
+"""How are files written so that a crash leaves the old one or the new one, never half of one?"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hwnas.errors import OutputError
+
+
+def make_folder(path: Path) -> Path:
+    """Create ``path`` with its parents and return it.
+
+    Raises:
+        OutputError: it cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot create folder {path}: {error.strerror}; choose another with --out") from None
+    return path
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step.
+
+    Raises:
+        OutputError: no space, no permission, or another fault of the file system.
+    """
+    make_folder(path.parent)
+    temporary = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        temporary.chmod(0o644)
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder") from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    write_atomically(path, lambda p: _fill(p, text))
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically; NaN is refused."""
+    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def _fill(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

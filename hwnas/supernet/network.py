@@ -1,0 +1,188 @@
+"""How does one set of weights compute every subnet of its space?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hwnas.errors import SpaceError
+from hwnas.space import Arch, SearchSpace
+from hwnas.supernet.blocks import BlockSpec, init_weights
+from hwnas.supernet.elastic import ElasticBlock
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place in the chain of blocks, and how the arch decides what stands there."""
+
+    name: str
+    """Such as ``stage2.block1``."""
+    choices: tuple[str, ...]
+    """The choices this place depends on; it is empty where one of them is not active."""
+    spec: Callable[..., BlockSpec]
+    """The options of ``choices``, in their order, to the block."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a family makes of its configuration, without weights: the space, and the chain of blocks."""
+
+    space: SearchSpace
+    slots: tuple[Slot, ...]
+
+    def chain(self, arch: Arch) -> list[tuple[str, BlockSpec]]:
+        """Return the blocks of ``arch`` from input to output, each with its slot's name."""
+        return [
+            (slot.name, slot.spec(*(arch[c] for c in slot.choices)))
+            for slot in self.slots
+            if all(c in arch for c in slot.choices)
+        ]
+
+    def build_subnet(self, arch: Arch) -> nn.Sequential:
+        """Return the plain network of ``arch`` with fresh weights, in train mode.
+
+        Its children are named by slot, with ``_`` for ``.``; input ``(B, C, resolution, resolution)``.
+        """
+        net = nn.Sequential()
+        for name, spec in self.chain(arch):
+            net.add_module(name.replace(".", "_"), spec.build())
+        init_weights(net)
+        return net
+
+    def input_shape(self, arch: Arch) -> tuple[int, int, int]:
+        """Return ``(channels, height, width)`` of the input of ``arch``."""
+        _, first = self.chain(arch)[0]
+        return first.in_channels, first.in_size_px, first.in_size_px
+
+
+class SuperNet(nn.Module):
+    """Every subnet of a space in one set of weights.
+
+    ``supernet(x, arch)`` computes the subnet ``arch``; nothing about an arch is remembered between calls.
+    Weights live in elastic blocks, one a slot; what an arch leaves out is simply not computed.
+    """
+
+    def __init__(self, config: Any, layout: Layout, parts: dict[str, ElasticBlock]) -> None:
+        """Join elastic blocks into a supernet; families do this, users call `build_supernet`.
+
+        Args:
+            config: the family's settings, kept for checkpoints.
+            layout: space and slots.
+            parts: one elastic block by slot name.
+        """
+        super().__init__()
+        self.config = config
+        self.layout = layout
+        self.parts = nn.ModuleDict({name.replace(".", "_"): part for name, part in parts.items()})
+        self._chains: dict[Arch, list[tuple[ElasticBlock, BlockSpec]]] = {}
+
+    @property
+    def space(self) -> SearchSpace:
+        """The archs that this supernet holds."""
+        return self.layout.space
+
+    def blocks(self, arch: Arch) -> list[tuple[ElasticBlock, BlockSpec]]:
+        """Return the elastic block and the spec of every place of ``arch``, from input to output."""
+        found = self._chains.get(arch)
+        if found is None:
+            if len(self._chains) > 4096:
+                self._chains.clear()
+            self.space.encode(arch)  # raises where the arch is of another space
+            found = []
+            for name, spec in self.layout.chain(arch):
+                part = self.parts[name.replace(".", "_")]
+                assert isinstance(part, ElasticBlock)
+                found.append((part, spec))
+            self._chains[arch] = found
+        return found
+
+    def forward(self, x: Tensor, arch: Arch) -> Tensor:
+        """Compute the logits of one subnet.
+
+        Args:
+            x: ``(B, C, resolution, resolution)`` images at the resolution of ``arch``.
+            arch: the subnet.
+
+        Returns:
+            ``(B, classes)`` logits.
+
+        Raises:
+            SpaceError: ``arch`` is of another space, or ``x`` is not of its resolution.
+        """
+        blocks = self.blocks(arch)
+        first = blocks[0][1]
+        if x.shape[1] != first.in_channels or x.shape[2] != first.in_size_px:
+            raise SpaceError(
+                f"arch {arch.key} takes images of {first.in_channels} x {first.in_size_px} x {first.in_size_px}, "
+                f"got {' x '.join(map(str, x.shape[1:]))}; resize them to its resolution"
+            )
+        for block, spec in blocks:
+            x = block(x, spec)
+        return x
+
+    def sort_channels(self) -> None:
+        """Order the channels of every block by importance, so that narrower forms keep the best ones."""
+        for part in self.parts.values():
+            assert isinstance(part, ElasticBlock)
+            part.sort_channels()
+
+    def fill(self, subnet: nn.Sequential, arch: Arch) -> None:
+        """Copy the weights and BN statistics of ``arch`` into its plain network."""
+        for plain, (block, spec) in zip(subnet, self.blocks(arch), strict=True):
+            block.fill(plain, spec)
+
+
+def extract_subnet(supernet: SuperNet, arch: Arch) -> nn.Sequential:
+    """Cut one subnet out of a supernet.
+
+    In eval mode it computes exactly what ``supernet(x, arch)`` computes. Its BN statistics are still those that
+    many subnets shared in training: recalibrate them with `calibrate_bn` before using its accuracy.
+
+    Args:
+        supernet: the weights.
+        arch: which subnet.
+
+    Returns:
+        A plain network in eval mode, channels-last, with its own copy of the weights.
+
+    Raises:
+        SpaceError: ``arch`` is of another space.
+
+    Reference:
+        Cai et al., 2020, Once-for-All, section 3; Sarti et al., 2023, NATv2, section III (extraction).
+    """
+    subnet = supernet.layout.build_subnet(arch)
+    supernet.fill(subnet, arch)
+    return subnet.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+
+
+@torch.no_grad()
+def calibrate_bn(subnet: nn.Module, batches: Sequence[Tensor]) -> None:
+    """Recompute the BN statistics of a plain network, in place, as the mean over batches of images.
+
+    Args:
+        subnet: any network; only its batch norms change, and it ends in the mode it came in.
+        batches: ``(B, C, H, W)`` images each, of the training split; once-for-all uses 2,000 images in all.
+
+    Reference:
+        Cai et al., 2020, Once-for-All, section 3; as there, the variance is the mean of the batches' variances.
+    """
+    norms = [m for m in subnet.modules() if isinstance(m, nn.BatchNorm2d)]
+    if not norms or not batches:
+        return
+    was_training = subnet.training
+    momenta = [m.momentum for m in norms]
+    subnet.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative mean over the batches
+        norm.train()
+    for batch in batches:
+        subnet(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    subnet.train(was_training)
