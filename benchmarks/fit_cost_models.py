@@ -21,8 +21,9 @@ import argparse
 import csv
 import gzip
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,15 @@ def nb201_ops(code: str) -> list[Op]:
     return [*ops, Op("global_avg_pool", 64, 64, 8, 1), Op("linear", 64, 10, 1, 1)]
 
 
+def se_channels(mid: int) -> int:
+    """Return the squeeze width of once-for-all: a quarter, made divisible by 8 (at most 10 % below)."""
+    n = max(8, int(mid / 4 + 4) // 8 * 8)
+    return n + 8 if n < 0.9 * mid / 4 else n
+
+
 def mbconv_ops(
     in_channels: int, mid: int, out_channels: int, in_px: int, out_px: int, kernel_size: int, stride: int,
-    *, expand: bool, skip: bool, se: bool, hswish: bool, se_mid: int = 0,
+    *, expand: bool, skip: bool, se: bool, hswish: bool,
 ) -> list[Op]:  # fmt: skip
     """Return the operators of one MobileNetV3 block; ReLU is part of a convolution, h-swish is not."""
     ops: list[Op] = []
@@ -121,8 +128,8 @@ def mbconv_ops(
     if se:
         ops += [
             Op("global_avg_pool", mid, mid, out_px, 1),
-            Op("conv", mid, se_mid, 1, 1),
-            Op("conv", se_mid, mid, 1, 1),
+            Op("conv", mid, se_channels(mid), 1, 1),
+            Op("conv", se_channels(mid), mid, 1, 1),
             Op("hsigmoid", mid, mid, 1, 1),
             Op("mul", mid, mid, out_px, out_px, n_inputs=2),
         ]
@@ -164,6 +171,28 @@ def mobilenet_ops(version: int) -> list[Op]:
     return [*ops, Op("global_avg_pool", channels, channels, 7, 1), Op("linear", channels, 1000, 1, 1)]
 
 
+def ofa_ops(resolution: int, depth: int, expand: int, kernel_size: int) -> list[Op]:
+    """Return the operators of a once-for-all MobileNetV3 (w1.2) with the same choice in every block."""
+    size_px = (resolution + 1) // 2
+    ops = [Op("conv", 3, 24, resolution, size_px, 3, 2), Op("hswish", 24, 24, size_px, size_px)]
+    ops += mbconv_ops(24, 24, 24, size_px, size_px, 3, 1, expand=False, skip=True, se=False, hswish=False)
+    channels = 24
+    for out, stride, se, hswish in (
+        (32, 2, False, False), (48, 2, True, False), (96, 2, False, True), (136, 1, True, True),
+        (192, 2, True, True),
+    ):  # fmt: skip
+        for block in range(depth):
+            after = -(-size_px // stride) if block == 0 else size_px
+            ops += mbconv_ops(
+                channels, expand * channels, out, size_px, after, kernel_size, stride if block == 0 else 1,
+                expand=True, skip=block > 0, se=se, hswish=hswish,
+            )  # fmt: skip
+            channels, size_px = out, after
+    ops += [Op("conv", 192, 1152, size_px, size_px), Op("hswish", 1152, 1152, size_px, size_px)]
+    ops += [Op("global_avg_pool", 1152, 1152, size_px, 1), Op("conv", 1152, 1536, 1, 1)]
+    return [*ops, Op("hswish", 1536, 1536, 1, 1), Op("linear", 1536, 1000, 1, 1)]
+
+
 # ------------------------------------------------------------------------------------------------- the data
 
 
@@ -188,18 +217,71 @@ def read_rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def read_nb201(file: str, column: str) -> Measured:
-    """Return the NAS-Bench-201 networks measured in ``column``, without disconnected cells."""
-    code_of = {r["index"]: r["effective_code"] for r in read_rows("nasbench201/nb201_accuracy.csv.gz")}
-    kept = [
-        (code_of[r["index"]], float(r[column]))
-        for r in read_rows(f"nasbench201/{file}")
-        if r[column] and float(r[column]) >= SMALLEST_MS and code_of[r["index"]] != DISCONNECTED
-    ]
-    codes = [code for code, _ in kept]
+def read_nb201(file: str, column: str, *, dead_edges: bool = True) -> Measured:
+    """Return the NAS-Bench-201 networks measured in ``column``, without disconnected cells.
+
+    Args:
+        file: of the shared data, under ``nasbench201``.
+        column: latency in milliseconds.
+        dead_edges: False leaves out cells with an edge that no path uses.
+    """
+    cells = {
+        r["index"]: (r["code"], r["effective_code"]) for r in read_rows("nasbench201/nb201_accuracy.csv.gz")
+    }
+    codes, values = [], []
+    for row in read_rows(f"nasbench201/{file}"):
+        code, pruned = cells[row["index"]]
+        if not row[column] or float(row[column]) < SMALLEST_MS or pruned == DISCONNECTED:
+            continue
+        if dead_edges or code == pruned:
+            codes.append(pruned)
+            values.append(float(row[column]))
     known = {code: nb201_ops(code) for code in set(codes)}
-    ms = np.array([v for _, v in kept])
-    return Measured(f"NAS-Bench-201 networks, column {column}", [known[c] for c in codes], ms, codes)
+    what = f"NAS-Bench-201 networks, column {column}" + ("" if dead_edges else ", cells without dead edges")
+    return Measured(what, [known[c] for c in codes], np.array(values), codes)
+
+
+def read_note10() -> Measured:
+    """Return the blocks of the once-for-all table of the Samsung Note10."""
+    ops = []
+    rows = read_rows("ofa/ofa_lut_note10_ms.csv.gz")
+    for r in rows:
+        in_px, channels, out_px, out = (int(r[k]) for k in ("hw_in", "cin", "hw_out", "cout"))
+        if r["type"] == "expanded_conv":
+            mid, kernel_size, stride = int(r["mid"]), int(r["kernel"]), int(r["stride"])
+            flags = {"skip": r["idskip"] == "1", "se": r["se"] == "1", "hswish": r["hswish"] == "1"}
+            ops.append(
+                mbconv_ops(
+                    channels, mid, out, in_px, out_px, kernel_size, stride, expand=mid != channels, **flags
+                )
+            )
+        elif r["type"] == "AvgPool2D":
+            ops.append([Op("global_avg_pool", channels, out, in_px, 1)])
+        elif r["type"] == "Logits":
+            ops.append([Op("linear", channels, out, 1, 1)])
+        else:
+            kernel_size, stride = (3, 2) if r["type"] == "Conv" else (1, 1)
+            conv = Op("conv", channels, out, in_px, out_px, kernel_size, stride)
+            ops.append([conv, Op("hswish", out, out, out_px, out_px)])
+    what = "blocks of the once-for-all table (OFA-MobileNetV3 w1.2, resolutions 160 to 224)"
+    return Measured(what, ops, np.array([float(r["mean_ms"]) for r in rows]), whole=False)
+
+
+def read_phone(column: str) -> Measured:
+    """Return the MobileNetV3 blocks of nn-Meter's phone table, measured in ``column``."""
+    ops, values = [], []
+    for r in read_rows("block_tables/nnmeter_phone_block_lut_ms.csv.gz"):
+        key = r["key"].split("_")
+        if key[0] != "conv":
+            continue
+        px, channels, out, expand, stride = (int(part) for part in key[1:6])
+        flags = {"skip": channels == out and stride == 1, "se": key[9] == "se", "hswish": True}
+        mid, out_px = expand * channels, -(-px // stride)
+        ops.append(
+            mbconv_ops(channels, mid, out, px, out_px, int(key[8]), stride, expand=expand > 1, **flags)
+        )
+        values.append(float(r[column]))
+    return Measured(f"MobileNetV3 blocks of nn-Meter, column {column}", ops, np.array(values), whole=False)
 
 
 # ----------------------------------------------------------------------------------------------- the models
@@ -300,27 +382,40 @@ class Device:
     """What is fitted for one profile, and to what."""
 
     name: str
-    file: str
-    column: str
+    read: Callable[[], Measured]
     terms: tuple[Term, ...]
     sources: dict[OpType, str]
-    """Where the constants of each type with terms come from."""
+    """Types with constants of their own: where these come from."""
     same_as: dict[OpType, tuple[OpType, str]]
-    """Types without data: the type whose constants they use, and why."""
-
-    def read(self) -> Measured:
-        """Return the measured networks."""
-        return read_nb201(self.file, self.column)
+    """Types that use the constants of another, and why; besides `TOGETHER` and `ONE_PASS_TYPES`."""
+    phone_depthwise: bool = False
+    """True: depthwise multiply-adds are slower than dense ones by the Pixel 4's ratio (`phone_ratio`)."""
 
 
-ACCELERATORS = "nb201_latency_accelerators_ms.csv.gz"
+ACCELERATORS, DEVICE_FILE = "nb201_latency_accelerators_ms.csv.gz", "nb201_latency_ms.csv.gz"
 NB201_FIT = "fitted to NAS-Bench-201"
 NCS2_BYTES_PER_S, NCS2_BYTES_PER_ELEMENT = 5.679437699e9, 2
 NCS2 = "bandwidth cited: ANNETTE NCS2 roofline (Wess et al. 2021), 5.68 GB/s at 2 bytes an element"
+SD855_BYTES_PER_S, SD855_BYTES_PER_ELEMENT = 4 * 2 * 4266e6, 4
+SD855 = "bandwidth cited: four 16-bit channels LPDDR4X-4266 (WikiChip), 34.1 GB/s, at 4 bytes an element"
+AS_POOL = "assumed: moves and computes as pooling of its kernel size"
+AS_CONV = "assumed: overhead and rates of a dense convolution"
+CPU_TERMS = (
+    Term("multiply-adds of a convolution", MACS, CONV),
+    Term("multiply-adds of pooling", MACS, POOL),
+    Term("elements moved", ELEMENTS, SEEN),
+)
+BLOCK_PASSES: tuple[OpType, ...] = ("add", "mul", "hswish", "hsigmoid", "global_avg_pool")
+OFA_FIT = "fitted to the once-for-all block table"
+WITH_ADD: tuple[OpType, str] = ("add", "fitted together with the addition")
+AS_DEPTHWISE: tuple[OpType, str] = (
+    "depthwise_conv",
+    "assumed: as a depthwise convolution of its kernel size",
+)
 
 DEVICES = (
     Device(
-        "hexagon-dsp", ACCELERATORS, "sd855_hexagon_dsp",
+        "hexagon-dsp", partial(read_nb201, ACCELERATORS, "sd855_hexagon_dsp"),
         (
             Term("overhead of an operator", ONE, SEEN),
             Term("further overhead of a convolution", ONE, CONV),
@@ -328,12 +423,10 @@ DEVICES = (
             Term("elements moved", ELEMENTS, SEEN),
         ),
         dict.fromkeys(FITTED, f"{NB201_FIT}; bandwidth and basic overhead are common to all types"),
-        {
-            "depthwise_conv": ("conv", "assumed: overhead and rates of a dense convolution"),
-        },
+        {"depthwise_conv": ("conv", AS_CONV)},
     ),
     Device(
-        "myriad-vpu", ACCELERATORS, "myriadx_vpu_openvino2019r2",
+        "myriad-vpu", partial(read_nb201, ACCELERATORS, "myriadx_vpu_openvino2019r2"),
         (
             Term("overhead of an operator", ONE, SEEN),
             Term("multiply-adds of a convolution", MACS, CONV),
@@ -341,11 +434,70 @@ DEVICES = (
             Term("elements moved", ELEMENTS, SEEN, 1e9 * NCS2_BYTES_PER_ELEMENT / NCS2_BYTES_PER_S),
         ),
         dict.fromkeys(FITTED, f"{NB201_FIT}; overhead common to all types; {NCS2}"),
+        {"depthwise_conv": ("avg_pool", AS_POOL)},
+    ),
+    Device(
+        "edge-tpu", partial(read_nb201, ACCELERATORS, "edge_tpu_eagle"),
+        (
+            Term("multiply-adds of a convolution", MACS, CONV),
+            Term("elements of a convolution", ELEMENTS, CONV),
+            Term("multiply-adds of pooling", MACS, POOL),
+            Term("elements of an addition", ELEMENTS, ("add",)),
+        ),
+        dict.fromkeys(FITTED, NB201_FIT),
+        {"depthwise_conv": ("conv", AS_CONV)},
+    ),
+    Device(
+        "adreno-gpu", partial(read_nb201, ACCELERATORS, "sd855_adreno640_gpu"),
+        (
+            Term("overhead of an operator", ONE, SEEN),
+            Term("multiply-adds of a convolution", MACS, CONV),
+            Term("multiply-adds of pooling", MACS, POOL),
+            Term("elements moved", ELEMENTS, SEEN, 1e9 * SD855_BYTES_PER_ELEMENT / SD855_BYTES_PER_S),
+        ),
+        dict.fromkeys(FITTED, f"{NB201_FIT}; overhead common to all types; {SD855}"),
+        {"depthwise_conv": ("avg_pool", AS_POOL)},
+    ),
+    Device(
+        "cortex-a76-cpu", partial(read_nb201, ACCELERATORS, "cortex_a76_tflite21"), CPU_TERMS,
+        dict.fromkeys(FITTED, f"{NB201_FIT}; bandwidth common to all types"), {}, phone_depthwise=True,
+    ),
+    Device(
+        "raspberry-pi-4", partial(read_nb201, DEVICE_FILE, "raspi4", dead_edges=False), CPU_TERMS,
+        dict.fromkeys(FITTED, f"{NB201_FIT}; bandwidth common to all types"), {}, phone_depthwise=True,
+    ),
+    Device(
+        "note10-cpu", read_note10,
+        (
+            Term("multiply-adds of a convolution", MACS, CONV),
+            Term("multiply-adds of a depthwise convolution", MACS, ("depthwise_conv",)),
+            Term("elements of a convolution", ELEMENTS, CONV),
+            Term("elements of other operators", ELEMENTS, ("depthwise_conv", *BLOCK_PASSES)),
+        ),
+        dict.fromkeys(("conv", "depthwise_conv", "add"), OFA_FIT),
         {
-            "depthwise_conv": ("avg_pool", "assumed: moves and computes as pooling of its kernel size"),
+            **dict.fromkeys(BLOCK_PASSES[1:], WITH_ADD),
+            "avg_pool": AS_DEPTHWISE,
+            "max_pool": AS_DEPTHWISE,
         },
     ),
 )  # fmt: skip
+
+
+@cache
+def phone_ratio() -> float:
+    """Return how many times longer a depthwise multiply-add takes than a dense one on the Pixel 4's CPU.
+
+    Fitted to the MobileNetV3 blocks of nn-Meter's phone table: one rate each for dense and depthwise
+    convolutions and a bandwidth common to all types.
+    """
+    terms = (
+        Term("multiply-adds of a convolution", MACS, CONV),
+        Term("multiply-adds of a depthwise convolution", MACS, ("depthwise_conv",)),
+        Term("elements moved", ELEMENTS, ("conv", "depthwise_conv", *BLOCK_PASSES)),
+    )
+    _, constants = fit_terms(terms, [read_phone("pixel4_ms")])
+    return significant(constants[1] / constants[0], 3)
 
 
 def significant(value: float, digits: int = 4) -> float:
@@ -366,6 +518,10 @@ def cost_model(device: Device, overhead_ms: float, constants: np.ndarray) -> dic
         if per[ELEMENTS] > 0:
             ops[op_type]["gelements_per_s"] = significant(1.0 / per[ELEMENTS])
         ops[op_type]["source"] = source
+    if device.phone_depthwise:
+        rate = ops["conv"]["gmacs_per_s"] / phone_ratio()
+        reason = f"assumed: as a convolution, multiply-adds {phone_ratio()} times slower as on the Pixel 4"
+        ops["depthwise_conv"] = ops["conv"] | {"gmacs_per_s": significant(rate), "source": reason}
     for op_type, (target, reason) in {**TOGETHER, **device.same_as}.items():
         ops[op_type] = {"same_as": target, "source": reason}
     for op_type in ONE_PASS_TYPES:
@@ -466,13 +622,16 @@ def table(fits: Sequence[Fit]) -> str:
                 lines.append(
                     f"    {op_type:<17}" + ", ".join([f"{cost['overhead_ms']} ms an operator", *rates])
                 )
-    lines += [
-        "",
-        "Check outside the fitted networks: MobileNet V1 and V2, width 1.0, 224 pixels, ms by the cost model",
-    ]
-    lines += [
-        f"  {fit.device.name:<17}{fit.mobilenet_ms[0]:>8.2f}{fit.mobilenet_ms[1]:>8.2f}" for fit in fits
-    ]
+    lines += ["", "MobileNet V1 and V2, width 1.0, 224 pixels, by the cost model, ms (a check; not fitted)"]
+    for fit in fits:
+        lines.append(f"  {fit.device.name:<17}{fit.mobilenet_ms[0]:>8.2f}{fit.mobilenet_ms[1]:>8.2f}")
+    lines += ["  published for the Edge TPU: 2.4 and 2.6 ms (coral.ai/docs/edgetpu/benchmarks)"]
+    for fit in fits:
+        if fit.device.name == "note10-cpu":
+            model = CostModel.model_validate(fit.block)
+            small, large = (model.latency_ms(ofa_ops(*choice)) for choice in ((160, 2, 3, 3), (224, 4, 6, 7)))
+            lines += ["", "Smallest (r=160) and largest (r=224) once-for-all network, w1.2, ms"]
+            lines += [f"  note10-cpu{small:>15.2f}{large:>8.2f}; sums of the table: 9.9 and 92.4"]
     return "\n".join(lines) + "\n"
 
 

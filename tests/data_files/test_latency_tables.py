@@ -1,0 +1,145 @@
+"""Every shipped device profile: loads, predicts sensibly, and is what its own fit gives."""
+
+import importlib.util
+import itertools
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from hwnas.export.op import Op
+from hwnas.latency.cost_model import OP_TYPES
+from hwnas.latency.device import load_device, shipped_devices
+
+ROOT = Path(__file__).parents[2]
+SHARED = Path(os.environ.get("HWNAS_SHARED", ROOT.parent / "shared"))
+MODELLED = [name for name in shipped_devices() if load_device(name).cost_model is not None]
+needs_data = pytest.mark.skipif(
+    not (SHARED / "data" / "nasbench201").is_dir(),
+    reason=f"the measurements are not at {SHARED} (set HWNAS_SHARED)",
+)
+
+
+@pytest.fixture(scope="module")
+def fit():
+    spec = importlib.util.spec_from_file_location(
+        "fit_cost_models", ROOT / "benchmarks" / "fit_cost_models.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def block(fit, channels=24, size_px=16, kernel_size=3, expand=3, se=True):
+    return fit.mbconv_ops(
+        channels, expand * channels, channels, size_px, size_px, kernel_size, 1,
+        expand=True, skip=True, se=se, hswish=True,
+    )  # fmt: skip
+
+
+def test_the_profiles_named_in_the_readme_are_those_that_ship():
+    readme = (ROOT / "latency_tables" / "README.md").read_text()
+    listed = re.findall(r"^\| ([a-z0-9-]+) \| .* \| (?:measured|modelled) \|", readme, flags=re.MULTILINE)
+    assert sorted(listed) == shipped_devices()
+    for name in MODELLED:
+        row = re.search(rf"^\| {name} \|.*$", readme, flags=re.MULTILINE).group()
+        error = load_device(name).error
+        assert f"| {error.mape_percent} % | {error.within_10_percent} % |" in row
+        assert row.endswith(f"| {error.r2:.3f} | {error.spearman:.3f} |")
+
+
+@pytest.mark.parametrize("name", shipped_devices())
+def test_every_profile_loads_and_says_where_it_comes_from(name):
+    profile = load_device(name)
+    assert profile.name == name
+    assert profile.notes
+    assert (profile.origin == "modelled") == (profile.cost_model is not None)
+
+
+@pytest.mark.parametrize("name", MODELLED)
+def test_every_operator_type_is_costed_and_only_relu_is_free(name):
+    model = load_device(name).cost_model
+    assert set(model.ops) == set(OP_TYPES)
+    assert [t for t in OP_TYPES if model.ops[t].fused] == ["relu"]
+    for op_type in OP_TYPES:
+        if op_type != "relu":
+            assert model.op_ms(Op(op_type, 8, 8, 7, 7)) > 0
+
+
+@pytest.mark.parametrize("name", MODELLED)
+def test_latency_grows_with_every_size_of_a_mobilenet_block(name, fit):
+    model = load_device(name).cost_model
+
+    def grows(choices, *, strictly=True):
+        times = [model.latency_ms(block(fit, **choice)) for choice in choices]
+        assert times[0] > 0
+        assert all(a < b if strictly else a <= b for a, b in itertools.pairwise(times))
+
+    grows([{"channels": c} for c in (8, 16, 24, 40, 112)])
+    grows([{"size_px": s} for s in (2, 4, 8, 14, 28, 112)])
+    grows([{"kernel_size": k} for k in (3, 5, 7)])
+    grows([{"expand": e} for e in (1, 3, 4, 6)])
+    grows([{"se": se} for se in (False, True)])
+
+
+def test_squeeze_excite_costs_more_of_a_block_on_accelerators_than_on_cpus(fit):
+    def share(name):
+        model = load_device(name).cost_model
+        with_se, without = (sum(model.op_ms(op) for op in block(fit, 96, 14, se=se)) for se in (True, False))
+        return with_se / without - 1
+
+    cpus = max(share(name) for name in ("cortex-a76-cpu", "raspberry-pi-4", "note10-cpu"))
+    assert cpus < min(share(name) for name in ("hexagon-dsp", "myriad-vpu", "edge-tpu"))
+
+
+def test_cells_become_operators_without_dead_edges(fit):
+    assert fit.prune_code("333000") == "000000"
+    assert fit.prune_code("300300") == "000300"
+    assert fit.prune_code("003342") == "000300"
+    types = [op.type for op in fit.cell_ops("334131", 16, 32)]
+    assert types == ["conv", "conv", "avg_pool", "conv", "add", "add", "add"]
+    assert fit.cell_ops("000100", 16, 32) == []
+    assert [op.type for op in fit.cell_ops("400020", 16, 32)] == ["avg_pool", "conv"]
+
+
+def test_macs_of_a_nas_bench_201_network_are_the_published_ones(fit):
+    assert sum(op.macs for op in fit.nb201_ops("334131")) == 113_951_360
+    assert sum(op.macs for op in fit.nb201_ops("421211")) == 15_647_360
+
+
+def test_macs_of_mobilenets_are_the_published_ones(fit):
+    assert sum(op.macs for op in fit.mobilenet_ops(1)) == 568_740_352
+    assert sum(op.macs for op in fit.mobilenet_ops(2)) == 300_774_272
+
+
+@needs_data
+def test_pruning_agrees_with_the_published_codes(fit):
+    rows = fit.read_rows("nasbench201/nb201_accuracy.csv.gz")
+    assert all(fit.prune_code(r["code"]) == r["effective_code"] for r in rows[::7])
+
+
+@needs_data
+@pytest.mark.parametrize("name", MODELLED)
+def test_a_profile_holds_what_its_fit_gives(name, fit):
+    (device,) = (d for d in fit.DEVICES if d.name == name)
+    result = fit.fit_device(device)
+    profile = load_device(name)
+    error = result.error
+    assert profile.error.model_dump() == pytest.approx(error | {"networks": profile.error.networks}, abs=0.11)
+    for op_type, cost in result.block["ops"].items():
+        for key, value in cost.items():
+            stored = getattr(profile.cost_model.ops[op_type], key)
+            assert stored == pytest.approx(value, rel=2e-3) if isinstance(value, float) else stored == value
+    beaten = [s["mape_percent"] for name, s in result.scores.items() if name == "FLOPs only"]
+    assert error["mape_percent"] < beaten[0]
+
+
+@needs_data
+def test_note10_profile_reproduces_the_extreme_networks_of_its_table(fit):
+    model = load_device("note10-cpu").cost_model
+    assert model.latency_ms(fit.ofa_ops(160, 2, 3, 3)) == pytest.approx(9.9, rel=0.05)
+    assert model.latency_ms(fit.ofa_ops(224, 4, 6, 7)) == pytest.approx(92.4, rel=0.05)
