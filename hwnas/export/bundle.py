@@ -1,0 +1,167 @@
+"""What does a user get for one model? A folder with everything needed to run, check, rebuild and describe it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from hwnas.errors import CheckpointError, OutputError
+from hwnas.export.onnx_file import to_onnx, verify_onnx
+from hwnas.files import make_folder, write_json, write_text
+from hwnas.space import Arch
+from hwnas.supernet import SupernetConfig, make_layout
+from hwnas.train.checkpoint import load_tensors, load_weights, save_tensors
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model folder: ``model.onnx``, ``weights.safetensors``, ``arch.json``, ``metrics.json``, ``MODEL_CARD.md``."""
+
+    folder: Path
+
+    @property
+    def arch_json(self) -> dict[str, Any]:
+        """The architecture, the supernet's settings, classes, and mean and standard deviation of the input."""
+        return _read_json(self.folder / "arch.json")
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Every number known of the model, with its unit in the name."""
+        return _read_json(self.folder / "metrics.json")
+
+
+def write_bundle(
+    folder: Path,
+    subnet: nn.Sequential,
+    arch: Arch,
+    supernet_config: SupernetConfig,
+    classes: Sequence[str],
+    mean_std: tuple[Sequence[float], Sequence[float]],
+    metrics: Mapping[str, Any],
+    parity_inputs: Tensor,
+) -> Bundle:
+    """Write the folder of one model; it appears whole or not at all.
+
+    Args:
+        folder: where; an existing bundle there is replaced.
+        subnet: the calibrated network in eval mode.
+        arch: what it is.
+        supernet_config: settings of its family, from which it can be built again.
+        classes: names in the order of the logits.
+        mean_std: of the input, per channel, for pixel values in 0..1.
+        metrics: numbers to keep; ``onnx_parity`` is added.
+        parity_inputs: ``(N, C, H, W)`` real images on which the ONNX file must agree with ``subnet``.
+
+    Raises:
+        ExportError: the ONNX file does not compute what the network does.
+        OutputError: the folder cannot be written.
+    """
+    make_folder(folder.parent)
+    layout = make_layout(supernet_config)
+    in_channels, resolution, _ = layout.input_shape(arch)
+    mean, std = (list(map(float, v)) for v in mean_std)
+    description = {
+        "format": 1,
+        "key": arch.key,
+        "choices": arch.as_dict(),
+        "blocks": [{"slot": name, "kind": spec.kind, **spec.columns} for name, spec in layout.chain(arch)],
+        "supernet": supernet_config.model_dump(mode="json"),
+        "classes": list(classes),
+        "input": {"shape": [in_channels, resolution, resolution], "mean": mean, "std": std, "range": [0.0, 1.0]},
+    }
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write in {folder.parent}: {error.strerror}; choose another folder") from None
+    try:
+        temporary.chmod(0o755)
+        meta = {"arch": arch.as_dict(), "classes": list(classes), "mean": mean, "std": std, "metrics": dict(metrics)}
+        to_onnx(subnet, in_channels, resolution, temporary / "model.onnx", meta)
+        parity = verify_onnx(temporary / "model.onnx", subnet, parity_inputs)
+        all_metrics = {**metrics, "onnx_parity": parity}
+        save_tensors(temporary / "weights.safetensors", subnet.state_dict(), {"arch": arch.as_dict()})
+        write_json(temporary / "arch.json", description)
+        write_json(temporary / "metrics.json", all_metrics)
+        write_text(temporary / "MODEL_CARD.md", _model_card(description, all_metrics))
+        _put_in_place(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Bundle(folder)
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror}; choose another folder") from None
+
+
+def load_model(bundle: str | Path) -> nn.Sequential:
+    """Rebuild the network of a bundle with its weights, in eval mode.
+
+    Args:
+        bundle: a model folder, such as ``runs/x/devices/local-cpu/models/KEY``.
+
+    Raises:
+        CheckpointError: the folder is not a bundle, or is damaged.
+    """
+    folder = Path(bundle)
+    description = _read_json(folder / "arch.json")
+    try:
+        config: SupernetConfig = TypeAdapter(SupernetConfig).validate_python(description["supernet"])
+        layout = make_layout(config)
+        subnet = layout.build_subnet(layout.space.arch(description["choices"]))
+    except (KeyError, ValidationError) as error:
+        raise CheckpointError(f"{folder / 'arch.json'} is damaged: {error}") from None
+    tensors, _ = load_tensors(folder / "weights.safetensors")
+    load_weights(subnet, tensors, str(folder / "weights.safetensors"))
+    return subnet.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist; give a model folder that `hwnas export` wrote") from None
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    assert isinstance(values, dict)
+    return values
+
+
+def _model_card(description: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    shape = " x ".join(map(str, description["input"]["shape"]))
+    rows = "\n".join(f"| {k} | {f'{v:.6g}' if isinstance(v, float) else v} |" for k, v in metrics.items())
+    blocks = "\n".join(
+        f"| {b['slot']} | {b['kind']} | {b['in_channels']} | {b['out_channels']} | {b['in_size_px']} | "
+        f"{b.get('kernel_size', '')} | {b.get('mid_channels', '')} |"
+        for b in description["blocks"]
+    )
+    return f"""# {description["key"]}
+
+A subnet of a `{description["supernet"]["family"]}` supernet, exported by hwnas.
+
+- Input `input`: float32, batch x {shape}; pixel values in 0..1, minus mean {description["input"]["mean"]},
+  divided by standard deviation {description["input"]["std"]}, per channel.
+- Output `logits`: batch x {len(description["classes"])}, in the order {", ".join(description["classes"])}.
+- `hwnas.load_model(FOLDER)` gives the PyTorch network back.
+
+| number | value |
+|---|---|
+{rows}
+
+| slot | block | in channels | out channels | input px | kernel | middle channels |
+|---|---|---|---|---|---|---|
+{blocks}
+"""
