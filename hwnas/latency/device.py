@@ -42,6 +42,22 @@ class ProfileError(BaseModel):
     """Rank correlation of predicted and measured latency."""
 
 
+class Correction(BaseModel):
+    """How block times add up to a whole network: fitted on whole networks timed on the device.
+
+    ``network = constant_ms + sum over blocks (scale * block_ms + per_block_ms)``. A block that is timed alone also
+    pays for the call and for changing the memory layout at its borders; inside a network it does not.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    per_block_ms: Annotated[float, Field(allow_inf_nan=False)]
+    constant_ms: Annotated[float, Field(allow_inf_nan=False)]
+    n_networks: _Count
+    """Whole networks that the three constants were fitted to."""
+
+
 class DeviceProfile(BaseModel):
     """One target device: conditions that its latencies hold for, their origin, and a cost model if any.
 
@@ -77,6 +93,10 @@ class DeviceProfile(BaseModel):
     """Published error; null where nothing has been published yet."""
     cost_model: CostModel | None
     """Fitted cost model that fills missing rows; null: every row must be measured."""
+    correction: Correction | None = None
+    """Of a measured table; null: block times are added as they are."""
+    conditions: dict[str, str | int | float] | None = None
+    """Of a measured table: processor, runtime version, threads, date, ..., as `hwnas.latency.measure.Conditions`."""
     notes: tuple[str, ...] = Field(strict=False)
     """Assumptions and limits that a reader of the numbers must know."""
 
@@ -113,7 +133,7 @@ def device_folder(name_or_folder: str | Path) -> Path:
     )
 
 
-def load_device(name_or_folder: str | Path) -> DeviceProfile:
+def load_profile(name_or_folder: str | Path) -> DeviceProfile:
     """Return the profile of a shipped device or of a folder.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ class Arch:
 
     items: tuple[tuple[str, Option], ...]
     """``(choice name, option)`` of every active choice, in the order of the space."""
+    space: SearchSpace | None = field(default=None, compare=False, repr=False)
+    """The space it was made in; not part of its identity."""
 
     @cached_property
     def _by_name(self) -> dict[str, Option]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -31,6 +31,8 @@ class SearchSpace:
     """Parents stand before their children."""
     stages: tuple[tuple[str, ...], ...] = ()
     """Choice names grouped from the network's input to its output; choices in no stage are global."""
+    chain: Callable[[Arch], Sequence[tuple[str, Any]]] | None = field(default=None, compare=False, repr=False)
+    """Of a supernet's space: an arch to its blocks from input to output, as (slot, block spec)."""
 
     def __post_init__(self) -> None:
         seen: dict[str, Choice] = {}
@@ -244,7 +246,10 @@ class SearchSpace:
             )
         active = self.active(genomes)
         return [
-            Arch(tuple((c.name, c.options[g]) for c, g, on in zip(self.choices, genome, mask, strict=True) if on))
+            Arch(
+                tuple((c.name, c.options[g]) for c, g, on in zip(self.choices, genome, mask, strict=True) if on),
+                self,
+            )
             for genome, mask in zip(genomes.tolist(), active.tolist(), strict=True)
         ]
 

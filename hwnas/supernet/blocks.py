@@ -65,8 +65,8 @@ class BlockSpec(ABC):
 
     @property
     def signature(self) -> str:
-        """One line that names the block in messages, such as ``mbconv in_channels=16 ...``."""
-        return " ".join([self.kind, *(f"{k}={v}" for k, v in self.columns.items())])
+        """One line that identifies the block in tables and messages: kind, then columns in alphabetical order."""
+        return " ".join([self.kind, *sorted(f"{k}={v}" for k, v in self.columns.items())])
 
 
 def _as_cell(value: object) -> int | str:

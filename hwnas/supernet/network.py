@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,10 @@ class Layout:
 
     space: SearchSpace
     slots: tuple[Slot, ...]
+
+    def __post_init__(self) -> None:
+        # Archs carry their space, and the space leads to their blocks: a device needs nothing else.
+        object.__setattr__(self, "space", replace(self.space, chain=self.chain))
 
     def chain(self, arch: Arch) -> list[tuple[str, BlockSpec]]:
         """Return the blocks of ``arch`` from input to output, each with its slot's name."""

@@ -11,11 +11,11 @@ import pytest
 
 from hwnas.export.op import Op
 from hwnas.latency.cost_model import OP_TYPES
-from hwnas.latency.device import load_device, shipped_devices
+from hwnas.latency.device import load_profile, shipped_devices
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("HWNAS_SHARED", ROOT.parent / "shared"))
-MODELLED = [name for name in shipped_devices() if load_device(name).cost_model is not None]
+MODELLED = [name for name in shipped_devices() if load_profile(name).cost_model is not None]
 needs_data = pytest.mark.skipif(
     not (SHARED / "data" / "nasbench201").is_dir(),
     reason=f"the measurements are not at {SHARED} (set HWNAS_SHARED)",
@@ -47,14 +47,14 @@ def test_the_profiles_named_in_the_readme_are_those_that_ship():
     assert sorted(listed) == shipped_devices()
     for name in MODELLED:
         row = re.search(rf"^\| {name} \|.*$", readme, flags=re.MULTILINE).group()
-        error = load_device(name).error
+        error = load_profile(name).error
         assert f"| {error.mape_percent} % | {error.within_10_percent} % |" in row
         assert row.endswith(f"| {error.r2:.3f} | {error.spearman:.3f} |")
 
 
 @pytest.mark.parametrize("name", shipped_devices())
 def test_every_profile_loads_and_says_where_it_comes_from(name):
-    profile = load_device(name)
+    profile = load_profile(name)
     assert profile.name == name
     assert profile.notes
     assert (profile.origin == "modelled") == (profile.cost_model is not None)
@@ -62,7 +62,7 @@ def test_every_profile_loads_and_says_where_it_comes_from(name):
 
 @pytest.mark.parametrize("name", MODELLED)
 def test_every_operator_type_is_costed_and_only_relu_is_free(name):
-    model = load_device(name).cost_model
+    model = load_profile(name).cost_model
     assert set(model.ops) == set(OP_TYPES)
     assert [t for t in OP_TYPES if model.ops[t].fused] == ["relu"]
     for op_type in OP_TYPES:
@@ -72,7 +72,7 @@ def test_every_operator_type_is_costed_and_only_relu_is_free(name):
 
 @pytest.mark.parametrize("name", MODELLED)
 def test_latency_grows_with_every_size_of_a_mobilenet_block(name, fit):
-    model = load_device(name).cost_model
+    model = load_profile(name).cost_model
 
     def grows(choices, *, strictly=True):
         times = [model.latency_ms(block(fit, **choice)) for choice in choices]
@@ -88,7 +88,7 @@ def test_latency_grows_with_every_size_of_a_mobilenet_block(name, fit):
 
 def test_squeeze_excite_costs_more_of_a_block_on_accelerators_than_on_cpus(fit):
     def share(name):
-        model = load_device(name).cost_model
+        model = load_profile(name).cost_model
         with_se, without = (sum(model.op_ms(op) for op in block(fit, 96, 14, se=se)) for se in (True, False))
         return with_se / without - 1
 
@@ -127,7 +127,7 @@ def test_pruning_agrees_with_the_published_codes(fit):
 def test_a_profile_holds_what_its_fit_gives(name, fit):
     (device,) = (d for d in fit.DEVICES if d.name == name)
     result = fit.fit_device(device)
-    profile = load_device(name)
+    profile = load_profile(name)
     error = result.error
     assert profile.error.model_dump() == pytest.approx(error | {"networks": profile.error.networks}, abs=0.11)
     for op_type, cost in result.block["ops"].items():
@@ -140,6 +140,6 @@ def test_a_profile_holds_what_its_fit_gives(name, fit):
 
 @needs_data
 def test_note10_profile_reproduces_the_extreme_networks_of_its_table(fit):
-    model = load_device("note10-cpu").cost_model
+    model = load_profile("note10-cpu").cost_model
     assert model.latency_ms(fit.ofa_ops(160, 2, 3, 3)) == pytest.approx(9.9, rel=0.05)
     assert model.latency_ms(fit.ofa_ops(224, 4, 6, 7)) == pytest.approx(92.4, rel=0.05)

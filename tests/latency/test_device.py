@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from hwnas.errors import DeviceError
-from hwnas.latency.device import DeviceProfile, device_folder, load_device, shipped_devices
+from hwnas.latency.device import DeviceProfile, device_folder, load_profile, shipped_devices
 from hwnas.shipped import shipped_folder
 
 PROFILE = {
@@ -57,7 +57,7 @@ def changed(path, value):
 
 
 def test_a_folder_of_ones_own_is_read(tmp_path):
-    profile = load_device(folder_of(tmp_path, PROFILE))
+    profile = load_profile(folder_of(tmp_path, PROFILE))
     assert isinstance(profile, DeviceProfile)
     assert profile.name == "my-board"
     assert profile.notes == ("a note",)
@@ -67,22 +67,22 @@ def test_a_folder_of_ones_own_is_read(tmp_path):
 
 def test_a_profile_survives_its_own_dump(tmp_path):
     for name in shipped_devices():
-        profile = load_device(name)
+        profile = load_profile(name)
         (tmp_path / name).mkdir()
         text = yaml.safe_dump(profile.model_dump(mode="json", exclude_none=False))
         (tmp_path / name / "profile.yaml").write_text(text)
-        assert load_device(tmp_path / name) == profile
+        assert load_profile(tmp_path / name) == profile
 
 
 def test_shipped_devices_are_found_by_name_and_by_folder():
     assert {"local-cpu", "hexagon-dsp", "myriad-vpu"} <= set(shipped_devices())
     folder = shipped_folder("latency_tables") / "hexagon-dsp"
     assert device_folder("hexagon-dsp") == folder
-    assert load_device("hexagon-dsp") == load_device(folder)
+    assert load_profile("hexagon-dsp") == load_profile(folder)
 
 
 def test_local_cpu_is_measured_on_the_spot():
-    profile = load_device("local-cpu")
+    profile = load_profile("local-cpu")
     assert (profile.kind, profile.origin, profile.runtime) == ("cpu", "measured", "onnxruntime")
     assert (profile.provider, profile.threads) == ("CPUExecutionProvider", 1)
     assert profile.cost_model is None
@@ -92,7 +92,7 @@ def test_local_cpu_is_measured_on_the_spot():
 @pytest.mark.parametrize("given", ["hexagon", "latency_tables/none", ""])
 def test_an_unknown_device_names_the_value_the_choices_and_the_next_step(given):
     with pytest.raises(DeviceError) as caught:
-        load_device(given)
+        load_profile(given)
     message = str(caught.value)
     assert repr(given) in message
     assert "hexagon-dsp, " in message
@@ -126,7 +126,7 @@ def test_an_unknown_device_names_the_value_the_choices_and_the_next_step(given):
 def test_a_damaged_profile_is_one_line_with_file_and_field(tmp_path, values, field):
     folder = folder_of(tmp_path, values)
     with pytest.raises(DeviceError) as caught:
-        load_device(folder)
+        load_profile(folder)
     message = str(caught.value)
     assert str(folder / "profile.yaml") in message
     assert field in message
@@ -137,7 +137,7 @@ def test_a_profile_that_is_not_text_is_refused(tmp_path):
     folder = folder_of(tmp_path, "")
     (folder / "profile.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DeviceError, match=r"profile\.yaml: cannot be read"):
-        load_device(folder)
+        load_profile(folder)
 
 
 def test_shipped_folders_are_found_in_a_wheel_and_in_a_checkout(tmp_path, monkeypatch):

@@ -1,0 +1,199 @@
+"""How long does an arch take on a device? The sum of its blocks, from a measured table or a fitted cost model."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from hwnas.errors import MissingBlockError, TableError
+from hwnas.export.graph import Graph, trace
+from hwnas.export.op import Op
+from hwnas.files import write_text
+from hwnas.latency.device import PROFILE_FILE, DeviceProfile, device_folder, load_profile
+from hwnas.space import Arch
+from hwnas.supernet import BlockSpec, Layout
+from hwnas.supernet.slot_sum import SlotSum
+
+TABLE_FILE = "blocks.csv"
+VALUE_COLUMNS = ("n", "median_ms", "iqr_ms", "origin")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One block's time."""
+
+    median_ms: float
+    iqr_ms: float
+    n: int
+    origin: str
+    """``measured`` or ``imported``."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device profile with its block table: what a search asks for latencies."""
+
+    profile: DeviceProfile
+    rows: Mapping[str, Row] = field(default_factory=dict)
+    """Time by `BlockSpec.signature`."""
+
+    @property
+    def name(self) -> str:
+        """Name of the device."""
+        return self.profile.name
+
+    def block_ms(self, block: BlockSpec) -> float:
+        """Return what ``block`` adds to a network, in milliseconds: its row, corrected, or the cost model's value.
+
+        The correction takes the cost of a call out of every row; what is left of a trivial block can be a little below 0.
+
+        Raises:
+            MissingBlockError: there is no row and no cost model.
+        """
+        row = self.rows.get(block.signature)
+        if row is not None:
+            c = self.profile.correction
+            return row.median_ms if c is None else c.scale * row.median_ms + c.per_block_ms
+        if self.profile.cost_model is not None:
+            return float(self.profile.cost_model.ops_ms(block_ops(block)).sum())
+        known = f"its table has {len(self.rows)} blocks" if self.rows else "it has no table yet"
+        raise MissingBlockError(
+            f"device {self.name!r} has no time for block [{block.signature}]: {known} and no cost model; "
+            "measure the blocks of this recipe with `hwnas tables build`"
+        )
+
+    @property
+    def constant_ms(self) -> float:
+        """What every network pays once, in milliseconds."""
+        if self.profile.correction is not None:
+            return self.profile.correction.constant_ms
+        if self.profile.cost_model is not None and not self.rows:
+            return self.profile.cost_model.network_overhead_ms
+        return 0.0
+
+    def compile(self, layout: Layout) -> SlotSum:
+        """Return the latencies of a whole space as look-ups, for estimating many genomes at once.
+
+        Raises:
+            MissingBlockError: a block of the space has no time.
+        """
+        return SlotSum.of(layout, self.block_ms, self.constant_ms)
+
+    def estimate_ms(self, arch: Arch) -> float:
+        """Return the latency of one arch of a supernet's space, in milliseconds for a batch of 1.
+
+        Raises:
+            TableError: the arch is of a space without networks (``SearchSpace.of_choices``).
+            MissingBlockError: one of its blocks has no time.
+        """
+        if arch.space is None or arch.space.chain is None:
+            raise TableError(f"arch {arch.key} is of a space without blocks; take it from a supernet's space")
+        return self.constant_ms + sum(self.block_ms(block) for _, block in arch.space.chain(arch))
+
+
+def block_ops(block: BlockSpec) -> list[Op]:
+    """Return the operators that a runtime executes for ``block``."""
+    return _trace_any_size(replace(block, in_size_px=0)).ops(block.in_channels, block.in_size_px)
+
+
+@lru_cache(maxsize=100_000)
+def _trace_any_size(block: BlockSpec) -> Graph:
+    import torch
+
+    with torch.device("meta"):
+        module = block.build()
+    return trace(module)
+
+
+def load_device(name_or_folder: str | Path) -> Device:
+    """Return a device by the name of a shipped profile, or by the folder of one's own.
+
+    Raises:
+        DeviceError: unknown, or a damaged ``profile.yaml``.
+        TableError: a damaged ``blocks.csv``.
+    """
+    folder = device_folder(name_or_folder)
+    profile = load_profile(folder)
+    path = folder / TABLE_FILE
+    return Device(profile, read_rows(path) if path.exists() else {})
+
+
+def save_device(device: Device, folder: Path, blocks: Sequence[BlockSpec]) -> None:
+    """Write ``blocks.csv``, then ``profile.yaml``, whose presence says that the folder is complete.
+
+    Args:
+        device: profile and rows.
+        folder: of the profile.
+        blocks: the specs behind the rows, whose columns are written.
+    """
+    columns: dict[str, None] = {"kind": None}
+    for block in blocks:
+        columns |= dict.fromkeys(block.columns)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*columns, *VALUE_COLUMNS], lineterminator="\n", restval="")
+    writer.writeheader()
+    for block in sorted(blocks, key=lambda b: b.signature):
+        row = device.rows[block.signature]
+        values = {"n": row.n, "median_ms": f"{row.median_ms:.6g}", "iqr_ms": f"{row.iqr_ms:.3g}", "origin": row.origin}
+        writer.writerow({"kind": block.kind, **block.columns, **values})
+    write_text(folder / TABLE_FILE, text.getvalue())
+    values = device.profile.model_dump(mode="json")
+    write_text(folder / PROFILE_FILE, yaml.safe_dump(values, sort_keys=False, width=110, allow_unicode=True))
+
+
+def read_rows(path: Path) -> dict[str, Row]:
+    """Read a ``blocks.csv``.
+
+    Raises:
+        TableError: a missing column, a value that is not a positive number, or two rows of one block that disagree.
+    """
+    rows: dict[str, Row] = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if missing := {"kind", *VALUE_COLUMNS} - set(reader.fieldnames or ()):
+                raise TableError(f"{path} lacks columns {sorted(missing)}; latency_tables/README.md has the schema")
+            for line, values in enumerate(reader, 2):
+                signature, row = _row(values, f"{path}, line {line}")
+                if signature in rows and rows[signature] != row:
+                    raise TableError(f"{path}, line {line}: block [{signature}] stands twice with different times")
+                rows[signature] = row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TableError(f"{path} cannot be read: {error}") from None
+    return rows
+
+
+def _row(values: Mapping[str, str], where: str) -> tuple[str, Row]:
+    cells = [f"{k}={v}" for k, v in values.items() if k != "kind" and k not in VALUE_COLUMNS and v != ""]
+    try:
+        row = Row(float(values["median_ms"]), float(values["iqr_ms"]), int(values["n"]), values["origin"])
+    except (TypeError, ValueError) as error:
+        raise TableError(f"{where}: {error}") from None
+    if not (math.isfinite(row.median_ms) and row.median_ms > 0):
+        raise TableError(f"{where}: median_ms is {row.median_ms}; times must be positive numbers")
+    return " ".join([values["kind"], *sorted(cells)]), row
+
+
+def relative_errors(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> dict[str, float]:
+    """Return ``mape_percent``, ``within_5_percent``, ``within_10_percent``, ``r2`` and ``spearman`` of ``(n,)`` pairs."""
+    from scipy.stats import spearmanr
+
+    error = np.abs(predicted / measured - 1.0)
+    varied = len(measured) > 2 and np.ptp(measured) > 0 and np.ptp(predicted) > 0
+    spread = float(((measured - measured.mean()) ** 2).sum())
+    return {
+        "mape_percent": round(100 * float(error.mean()), 3),
+        "within_5_percent": round(100 * float((error <= 0.05).mean()), 1),
+        "within_10_percent": round(100 * float((error <= 0.10).mean()), 1),
+        "r2": round(1 - float(((predicted - measured) ** 2).sum()) / spread, 4) if spread else 0.0,
+        "spearman": round(float(spearmanr(predicted, measured).statistic), 4) if varied else 0.0,
+    }

@@ -1,0 +1,69 @@
+"""How is a quantity that adds up over blocks computed for a million archs at once?"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.space import Arch
+from hwnas.supernet.blocks import BlockSpec
+from hwnas.supernet.network import Layout
+
+
+@dataclass(frozen=True)
+class SlotSum:
+    """A constant plus one value per block, looked up by the genes that each slot depends on."""
+
+    layout: Layout
+    tables: tuple[tuple[NDArray[np.int64], NDArray[np.float64]], ...]
+    """For every slot: positions of its genes, and the value for every combination of their options."""
+    constant: float
+
+    @classmethod
+    def of(cls, layout: Layout, value_of: Callable[[BlockSpec], float], constant: float = 0.0) -> SlotSum:
+        """Evaluate ``value_of`` once for every distinct block of a space.
+
+        Raises:
+            whatever ``value_of`` raises for a block it does not know.
+        """
+        space, known = layout.space, {}
+        tables = []
+        for slot in layout.slots:
+            choices = [space[name] for name in slot.choices]
+            values = np.zeros([len(c.options) for c in choices])
+            for index in itertools.product(*(range(len(c.options)) for c in choices)):
+                spec = slot.spec(*(c.options[i] for c, i in zip(choices, index, strict=True)))
+                if spec not in known:
+                    known[spec] = value_of(spec)
+                values[index] = known[spec]
+            tables.append((np.array([space.position(n) for n in slot.choices], dtype=np.int64), values))
+        return cls(layout, tuple(tables), constant)
+
+    def of_genomes(self, genomes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return ``(n,)`` sums for ``(n, n_choices)`` genomes of the layout's space."""
+        total = np.full(len(genomes), self.constant)
+        active = self.layout.space.active(genomes)
+        for positions, values in self.tables:
+            found = values[tuple(genomes[:, p] for p in positions)]
+            total += np.where(active[:, positions].all(axis=1), found, 0.0)
+        return total
+
+    def of_archs(self, archs: list[Arch] | tuple[Arch, ...]) -> NDArray[np.float64]:
+        """Return ``(n,)`` sums for archs of the layout's space."""
+        return self.of_genomes(self.layout.space.encode_many(archs))
+
+
+def distinct_blocks(layout: Layout) -> list[BlockSpec]:
+    """Return every different block of a space, in the order of the slots."""
+    seen: dict[BlockSpec, None] = {}
+
+    def note(spec: BlockSpec) -> float:
+        seen[spec] = None
+        return 0.0
+
+    SlotSum.of(layout, note)
+    return list(seen)
