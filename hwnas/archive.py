@@ -1,0 +1,174 @@
+"""What has been evaluated, once and for all? One SQLite file a run, written row by row.
+
+The archive knows archs, values and where they came from; it knows no algorithm. A restarted search asks the same
+archs again, finds their values here and goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwnas.errors import OutputError, ResumeError
+from hwnas.files import make_folder
+from hwnas.space import Arch, SearchSpace
+
+FORMAT = 1
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS archs (key TEXT PRIMARY KEY, choices TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS evaluations (
+    arch_key TEXT NOT NULL REFERENCES archs (key),
+    weights_version TEXT NOT NULL,
+    split TEXT NOT NULL,
+    value_name TEXT NOT NULL,
+    value REAL,
+    failed INTEGER NOT NULL,
+    seed INTEGER NOT NULL,
+    duration_s REAL NOT NULL,
+    conditions TEXT NOT NULL,
+    PRIMARY KEY (arch_key, weights_version, split, value_name)
+);
+CREATE TABLE IF NOT EXISTS requests (
+    search TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    arch_key TEXT NOT NULL REFERENCES archs (key),
+    PRIMARY KEY (search, position)
+);
+"""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything measured in one evaluation of one arch."""
+
+    arch: Arch
+    values: Mapping[str, float]
+    """By name with unit, in own units; NaN: the evaluation failed."""
+    weights_version: str
+    """Which weights: values of different versions do not mix."""
+    split: str
+    """``validation`` while searching, ``test`` for the final table, ``none`` where no data is involved."""
+    seed: int
+    duration_s: float
+    conditions: Mapping[str, Any]
+    """What else the values depend on: numbers of images, runtime, threads, ..."""
+
+
+class Archive:
+    """Evaluations on disk; safe against being killed at any moment."""
+
+    def __init__(self, path: Path, space: SearchSpace, recipe_hash: str) -> None:
+        """Open or create an archive.
+
+        Args:
+            path: the SQLite file.
+            space: of all its archs.
+            recipe_hash: of everything that decides what the values mean.
+
+        Raises:
+            ResumeError: the file is of another recipe, of another format or damaged.
+            OutputError: it cannot be written.
+        """
+        self.space = space
+        self.path = path
+        make_folder(path.parent)
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(SCHEMA)
+            known = dict(self._db.execute("SELECT name, value FROM meta"))
+            if not known:
+                rows = [("format", str(FORMAT)), ("recipe_hash", recipe_hash)]
+                self._db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+        except sqlite3.OperationalError as error:
+            raise OutputError(f"cannot write {path}: {error}; choose another folder with --out") from None
+        except sqlite3.DatabaseError as error:
+            raise ResumeError(f"{path} is damaged: {error}; remove it to evaluate again") from None
+        if known and (known.get("format") != str(FORMAT) or known.get("recipe_hash") != recipe_hash):
+            self.close()
+            raise ResumeError(
+                f"{path} belongs to another recipe; use another --out, or go back to the recipe it was made with"
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def add(self, evaluation: Evaluation) -> None:
+        """Keep one evaluation, whole or not at all; values already known under the same version and split stay."""
+        e = evaluation
+        conditions = json.dumps(dict(e.conditions), sort_keys=True)
+        rows = [
+            (e.arch.key, e.weights_version, e.split, name, None if math.isnan(v) else float(v), int(math.isnan(v)),
+             e.seed, e.duration_s, conditions)
+            for name, v in e.values.items()
+        ]  # fmt: skip
+        with self._transaction():
+            self._add_arch(e.arch)
+            self._db.executemany("INSERT OR IGNORE INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def _add_arch(self, arch: Arch) -> None:
+        choices = json.dumps(arch.as_dict())
+        self._db.execute("INSERT OR IGNORE INTO archs VALUES (?, ?)", (arch.key, choices))
+
+    def _transaction(self) -> sqlite3.Connection:
+        self._db.execute("BEGIN")
+        return self._db  # commits on leaving, rolls back on an error
+
+    def values(self, arch: Arch, weights_version: str, split: str) -> dict[str, float]:
+        """Return what is known of ``arch`` by name; NaN where the evaluation failed, nothing where it is unknown."""
+        found = self._db.execute(
+            "SELECT value_name, value FROM evaluations WHERE arch_key = ? AND weights_version = ? AND split = ?",
+            (arch.key, weights_version, split),
+        )
+        return {name: math.nan if value is None else value for name, value in found}
+
+    def request(self, search: str, archs: Sequence[Arch]) -> None:
+        """Note that ``search`` asked for ``archs``, in this order, after those it asked for before."""
+        with self._transaction():
+            (start,) = self._db.execute(
+                "SELECT COALESCE(MAX(position) + 1, 0) FROM requests WHERE search = ?", (search,)
+            ).fetchone()
+            for i, arch in enumerate(archs):
+                self._add_arch(arch)
+                self._db.execute("INSERT INTO requests VALUES (?, ?, ?)", (search, start + i, arch.key))
+
+    def requested(self, searches: Iterable[str]) -> list[Arch]:
+        """Return the distinct archs that the named searches asked for, in the order of asking."""
+        keys: dict[str, str] = {}
+        for search in searches:
+            rows = self._db.execute(
+                "SELECT key, choices FROM requests JOIN archs ON key = arch_key WHERE search = ? ORDER BY position",
+                (search,),
+            )
+            keys |= dict(rows)
+        return [self.space.arch(json.loads(choices)) for choices in keys.values()]
+
+    def forget_requests(self, search: str) -> None:
+        """Forget the order of a search that is about to be replayed; its values stay."""
+        with self._transaction():
+            self._db.execute("DELETE FROM requests WHERE search = ?", (search,))
+
+    def archs(self) -> list[Arch]:
+        """Return every arch, in the order of their first appearance."""
+        rows = self._db.execute("SELECT choices FROM archs ORDER BY rowid")
+        return [self.space.arch(json.loads(choices)) for (choices,) in rows]
+
+    def find(self, key: str) -> Arch | None:
+        """Return the arch whose key begins with ``key``, if there is exactly one."""
+        rows = self._db.execute("SELECT choices FROM archs WHERE key LIKE ?", (key.replace("%", "") + "%",)).fetchall()
+        return self.space.arch(json.loads(rows[0][0])) if len(rows) == 1 else None

@@ -1,0 +1,111 @@
+"""What is a subnet worth? Accuracy and introspectability of extracted subnets; params and MACs of a whole space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from hwnas.data import ImageSet, Splits, as_input
+from hwnas.latency.table import block_ops
+from hwnas.objectives.introspectability import ClassProfiles, IntrospectabilityConfig
+from hwnas.space import Arch
+from hwnas.supernet import BlockSpec, Layout, SuperNet, calibrate_bn, count_params, extract_subnet
+from hwnas.supernet.slot_sum import SlotSum
+
+
+class EvaluationConfig(BaseModel):
+    """How subnets are evaluated during a search."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    calibration_images: int = Field(default=2000, ge=1)
+    """Training images from which batch norm is recalibrated (all, if there are fewer)."""
+    calibration_batch_size: int = Field(default=200, ge=2)
+    validation_images: int | None = Field(default=None, ge=1)
+    """Validation images used; None: all."""
+    introspectability: IntrospectabilityConfig = IntrospectabilityConfig()
+
+
+@dataclass(frozen=True)
+class SubnetScore:
+    """What one evaluation of a subnet gives."""
+
+    top1_percent: float
+    top1_stderr_percent: float
+    """Standard error from the number of images."""
+    introspectability: float
+
+
+@dataclass
+class SubnetEvaluator:
+    """Extracts, calibrates and validates subnets; inputs are kept in memory, resized once per resolution."""
+
+    supernet: SuperNet
+    splits: Splits
+    config: EvaluationConfig
+    _inputs: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+
+    def subnet(self, arch: Arch) -> nn.Sequential:
+        """Return the calibrated plain network of ``arch`` in eval mode."""
+        subnet = extract_subnet(self.supernet, arch)
+        images = self._prepared("calibration", arch)
+        calibrate_bn(subnet, images.split(self.config.calibration_batch_size))
+        return subnet
+
+    def score(self, arch: Arch) -> SubnetScore:
+        """Return accuracy and introspectability of ``arch`` on the validation images, from one forward pass."""
+        return self.score_network(self.subnet(arch), arch)
+
+    @torch.inference_mode()
+    def score_network(self, net: nn.Module, arch: Arch) -> SubnetScore:
+        """Return the same for any network that takes the images of ``arch``."""
+        inputs, labels = self._prepared("validation", arch), self._part("validation").labels
+        right, n = 0, len(labels)
+        with ClassProfiles(net, self.config.introspectability.reduce) as profiles:
+            for i in range(0, n, 500):
+                logits = net(inputs[i : i + 500])
+                if not bool(torch.isfinite(logits).all()):
+                    return SubnetScore(math.nan, math.nan, math.nan)
+                profiles.add(logits)
+                right += int((logits.argmax(1) == labels[i : i + 500]).sum())
+            share = right / n
+            stderr = 100 * math.sqrt(max(share * (1 - share), 0.25 / n) / n)
+            return SubnetScore(100 * share, stderr, profiles.introspectability())
+
+    def inputs(self, images: ImageSet, arch: Arch) -> Tensor:
+        """Return images as ``arch`` takes them, ``(N, C, resolution, resolution)``."""
+        return as_input(images.images, arch.int("resolution"), *self.splits.mean_std)
+
+    def _part(self, name: str) -> ImageSet:
+        if name == "calibration":
+            return self.splits.train.take(torch.arange(min(len(self.splits.train), self.config.calibration_images)))
+        n = self.config.validation_images or len(self.splits.validation)
+        return self.splits.validation.take(torch.arange(min(len(self.splits.validation), n)))
+
+    def _prepared(self, name: str, arch: Arch) -> Tensor:
+        key = (name, arch.int("resolution"))
+        if key not in self._inputs:
+            self._inputs[key] = self.inputs(self._part(name), arch)
+        return self._inputs[key]
+
+
+def macs_of_space(layout: Layout) -> SlotSum:
+    """Return the multiply-adds of a whole space as look-ups; convolutions and linear layers, each counted once."""
+    return SlotSum.of(layout, lambda block: float(sum(op.macs for op in block_ops(block))))
+
+
+def params_of_space(layout: Layout) -> SlotSum:
+    """Return the parameters of a whole space as look-ups: every trainable tensor of the extracted subnet."""
+    return SlotSum.of(layout, _block_params)
+
+
+def _block_params(block: BlockSpec) -> float:
+    with torch.device("meta"):
+        return float(count_params(block.build()))
+
+
