@@ -93,7 +93,7 @@ def knee(losses: FloatArray) -> int:
     return int(np.argmin(np.linalg.norm(normalise(losses), axis=1)))
 
 
-def choose_subset(losses: FloatArray, k: int) -> IntArray:
+def choose_subset(losses: FloatArray, k: int, start: IntArray | None = None) -> IntArray:
     """Choose at most ``k`` rows of a front that together cover the most hypervolume.
 
     The best row of every column comes first (while there is room), then greedily the row that adds most to
@@ -102,9 +102,10 @@ def choose_subset(losses: FloatArray, k: int) -> IntArray:
     Args:
         losses: ``(n, m)`` of one front.
         k: how many rows.
+        start: row numbers that are chosen already and stay; None: none.
 
     Returns:
-        At most ``k`` row numbers, ascending.
+        At most ``k`` row numbers, ascending (``start``, where that has more).
 
     Reference:
         Guerreiro, Fonseca and Paquete, 2016, Greedy hypervolume subset selection.
@@ -115,7 +116,7 @@ def choose_subset(losses: FloatArray, k: int) -> IntArray:
         return np.arange(n)
     scaled = normalise(losses)
     reference = np.full(m, 1.1)
-    chosen: list[int] = []
+    chosen: list[int] = [] if start is None else [int(i) for i in start]
     for column in range(m):
         order = np.lexsort((*scaled.T[::-1], scaled[:, column]))
         if int(order[0]) not in chosen and len(chosen) < k:

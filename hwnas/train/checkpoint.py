@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,3 +90,11 @@ def load_supernet(folder: str | Path) -> SuperNet:
     supernet = build_supernet(config)
     load_weights(supernet, tensors, str(path))
     return supernet.eval()
+
+
+def weights_version(path: Path) -> str:
+    """Return twelve hexadecimal digits that change with any weight of a saved supernet."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; train first with `hwnas train`") from None

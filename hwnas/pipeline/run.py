@@ -1,0 +1,498 @@
+"""How does a recipe become a run folder? Train, table, search, export, check, report: each step once, then kept.
+
+Every step first looks for what an earlier start left; what is complete is not computed again. Files appear whole or not
+at all, so a run may be killed at any moment and started again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hwnas.archive import Archive, Evaluation
+from hwnas.data import Splits, load_data
+from hwnas.errors import CheckpointError, RecipeError, ResumeError
+from hwnas.export.bundle import Bundle, write_bundle
+from hwnas.export.onnx_file import quantize_onnx
+from hwnas.files import make_folder, write_json, write_text
+from hwnas.finetune import FinetuneConfig, FinetuneResult, finetune
+from hwnas.latency.build import build_table, needs_table
+from hwnas.latency.measure import MeasureConfig, measure_interleaved
+from hwnas.latency.table import Device, load_device, relative_errors
+from hwnas.objectives import Objective, as_losses
+from hwnas.pareto import non_dominated
+from hwnas.objectives.subnets import SubnetEvaluator, macs_of_space, params_of_space
+from hwnas.pipeline.front import FRONT_FILE, Front, choose_front, read_front, write_front
+from hwnas.pipeline.manifest import make_manifest
+from hwnas.pipeline.recipe import Recipe, check_recipe, load_recipe
+from hwnas.progress import Progress, silent
+from hwnas.search.loop import run_search
+from hwnas.search.problem import Constraint, Problem
+from hwnas.space import Arch
+from hwnas.supernet import Layout, SuperNet, count_params, make_layout
+from hwnas.supernet.slot_sum import SlotSum
+from hwnas.train.checkpoint import load_supernet, weights_version
+from hwnas.train.evaluate import top1_percent
+from hwnas.train.loop import train_supernet
+from hwnas.train.phases import phase_space
+
+PARITY_IMAGES = 64
+CHECK = MeasureConfig(ci_percent=1.0, time_limit_s=0.05)
+CHECK_ROUNDS = 5
+
+
+@dataclass
+class Run:
+    """One run folder and the verbs that fill it; every verb continues what is there."""
+
+    folder: Path
+    recipe: Recipe
+    progress: Progress = silent
+
+    # -- what the verbs share ------------------------------------------------------------------------
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The dataset."""
+        net = self.recipe.supernet
+        return load_data(self.recipe.data, net.in_channels, net.classes, max(net.resolutions))
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Space and blocks of the recipe's supernet."""
+        return make_layout(self.recipe.supernet)
+
+    @cached_property
+    def devices(self) -> dict[str, Device]:
+        """The recipe's devices by name, in their order; tables measured by this run included."""
+        found: dict[str, Device] = {}
+        for given in self.recipe.devices:
+            device = load_device(given)
+            if device.name in found:
+                raise RecipeError(f"devices name {device.name!r} twice")
+            own = self._device_folder(device.name) / "table"
+            found[device.name] = load_device(own) if (own / "profile.yaml").exists() else device
+        return found
+
+    @cached_property
+    def supernet(self) -> SuperNet:
+        """The trained supernet; `train` makes it."""
+        return load_supernet(self.folder / "train")
+
+    @cached_property
+    def weights(self) -> str:
+        """Version of the trained weights."""
+        return weights_version(self.folder / "train" / "supernet.safetensors")
+
+    @cached_property
+    def evaluator(self) -> SubnetEvaluator:
+        """Extracts and evaluates subnets."""
+        return SubnetEvaluator(self.supernet, self.splits, self.recipe.evaluation)
+
+    @cached_property
+    def macs(self) -> SlotSum:
+        """Multiply-adds of every arch."""
+        return macs_of_space(self.layout)
+
+    @cached_property
+    def params(self) -> SlotSum:
+        """Parameters of every arch."""
+        return params_of_space(self.layout)
+
+    def check_phases(self) -> None:
+        """Raise where a training phase names a field or value that the space does not have."""
+        for phase in self.recipe.train.phases:
+            phase_space(phase, self.layout.space)
+
+    def archive(self) -> Archive:
+        """Open the run's archive; use it as a context."""
+        return Archive(self.folder / "archive.db", self.layout.space, self.recipe.values_hash())
+
+    def _device_folder(self, name: str) -> Path:
+        return self.folder / "devices" / name
+
+    def _progress(self, device: str) -> Progress:
+        def told(task: str, done: float, total: float, note: str = "") -> None:
+            self.progress(f"{task} for {device}", done, total, note)
+
+        return told
+
+    # -- verbs ---------------------------------------------------------------------------------------
+
+    def train(self) -> SuperNet:
+        """Train the supernet, or read it where it is trained already."""
+        self.supernet = train_supernet(
+            self.recipe.supernet, self.recipe.train, self.recipe.data, self.splits, self.folder / "train", self.progress
+        )  # fmt: skip
+        return self.supernet
+
+    def tables(self) -> None:
+        """Measure the block tables of devices that are measured on the spot."""
+        for name, device in self.devices.items():
+            if needs_table(device):
+                self.devices[name] = build_table(
+                    self.layout, device.profile, self._device_folder(name) / "table", self.recipe.tables,
+                    self._progress(name),
+                )  # fmt: skip
+
+    def search(self) -> None:
+        """Search every device and write its ``front.csv``.
+
+        Modelled devices come first: their fronts must not depend on timings of this machine. An evaluation serves all
+        devices that are searched after it, and the fronts of a group are chosen from all archs seen so far.
+        """
+        modelled = [d for d in self.devices.values() if d.profile.conditions is None]
+        timed = [d for d in self.devices.values() if d.profile.conditions is not None]
+        with self.archive() as archive:
+            searched: list[str] = []
+            for group in (modelled, timed):
+                for device in group:
+                    self._search_device(device, archive, tuple(searched))
+                    searched.append(device.name)
+                for device in group:
+                    self._write_front(device, archive, tuple(searched))
+
+    def problem(self, device: Device) -> Problem:
+        """Return what is searched for a device: objectives by the recipe's names, limits and capacity."""
+        latency = device.compile(self.layout)
+        cheap: dict[str, SlotSum] = {"latency_ms": latency, "params": self.params, "macs": self.macs}
+        made = [
+            _cheap(name, cheap[name]) if name in cheap else Objective(name, "max", self._unevaluated)
+            for name in self.recipe.objectives
+        ]
+        constraints = tuple(Constraint.parse(text) for text in self.recipe.constraints)
+        capacity = tuple(_cheap(n, cheap[n]) for n in ("macs", "params") if n not in self.recipe.objectives)
+        return Problem(self.layout.space, tuple(made), constraints, capacity)
+
+    @staticmethod
+    def _unevaluated(archs: Sequence[Arch]) -> list[float]:
+        raise RecipeError("expensive objectives are evaluated by the run, through its archive")
+
+    def _search_device(self, device: Device, archive: Archive, before: tuple[str, ...]) -> None:
+        marker = self._device_folder(device.name) / "search.json"
+        settings = {
+            "search": self.recipe.search.model_dump(mode="json"),
+            "objectives": list(self.recipe.objectives),
+            "constraints": list(self.recipe.constraints),
+            "device": json.loads(device.profile.model_dump_json()),
+            "weights": self.weights,
+            "after": list(before),
+        }
+        if marker.exists() and json.loads(marker.read_text(encoding="utf-8"))["settings"] == settings:
+            return
+        archive.forget_requests(device.name)
+        problem = self.problem(device)
+        known = archive.requested(before)
+        config = self.recipe.search
+        n_done = 0
+
+        def evaluate(archs: Sequence[Arch]) -> NDArray[np.float64]:
+            nonlocal n_done
+            for arch in archs:
+                self._evaluated(arch, archive)
+                n_done += 1
+                self.progress(f"search for {device.name}", n_done, config.evaluations, config.algorithm)
+            archive.request(device.name, archs)
+            return self._values(problem, archs, archive)
+
+        started = time.monotonic()
+        warm_start = (known, self._values(problem, known, archive)) if known else None
+        result = run_search(problem, config.searcher(problem), evaluate, config.evaluations, warm_start=warm_start)
+        write_json(marker, {
+            "settings": settings, "evaluations": result.evaluated, "ended": result.ended, "message": result.message,
+            "duration_s": round(time.monotonic() - started, 3),
+        })  # fmt: skip
+
+    def _evaluated(self, arch: Arch, archive: Archive) -> dict[str, float]:
+        """Values that need the network, from the archive or, once, from an evaluation."""
+        known = archive.values(arch, self.weights, "validation")
+        if known:
+            return known
+        started = time.monotonic()
+        score = self.evaluator.score(arch)
+        n = len(self.splits.validation)
+        conditions = {"images": min(n, self.recipe.evaluation.validation_images or n), "torch": torch.__version__}
+        seconds = time.monotonic() - started
+        archive.add(Evaluation(arch, asdict(score), self.weights, "validation", self.recipe.search.seed, seconds, conditions))
+        return asdict(score)
+
+    def _values(self, problem: Problem, archs: Sequence[Arch], archive: Archive) -> NDArray[np.float64]:
+        """``(n, m)`` values of the problem's objectives for evaluated archs."""
+        genomes = self.layout.space.encode_many(archs)
+        columns = []
+        for objective in problem.objectives:
+            if objective.evaluate_genomes is not None:
+                columns.append(objective.evaluate_genomes(genomes))
+            else:
+                values = [archive.values(a, self.weights, "validation").get(objective.name, math.nan) for a in archs]
+                columns.append(np.array(values))
+        return np.stack(columns, axis=1)
+
+    def _write_front(self, device: Device, archive: Archive, searched: tuple[str, ...]) -> None:
+        problem = self.problem(device)
+        archs = archive.requested(searched)
+        values = self._values(problem, archs, archive)
+        feasible = np.isfinite(values).all(axis=1) & (problem.violation(as_losses(values, problem.objectives)) <= 0)
+        if not feasible.any():
+            message = json.loads((self._device_folder(device.name) / "search.json").read_text(encoding="utf-8"))["message"]
+            raise RecipeError(f"{device.name} has no model within the limits: {message}; loosen the constraints")
+        rows = choose_front(values, problem.objectives, feasible, self.recipe.export.front_size)
+        chosen = [archs[i] for i in rows]
+        write_front(self._device_folder(device.name) / FRONT_FILE, chosen, self.columns(device, chosen, archive))
+
+    def columns(self, device: Device, archs: Sequence[Arch], archive: Archive) -> dict[str, NDArray[np.float64]]:
+        """Return ``(n,)`` values by name: everything known of evaluated archs on a device."""
+        known = [archive.values(a, self.weights, "validation") for a in archs]
+        out = {n: np.array([k.get(n, math.nan) for k in known]) for n in ("top1_percent", "introspectability")}
+        out["latency_ms"] = device.compile(self.layout).of_archs(list(archs))
+        out["params"], out["macs"] = self.params.of_archs(list(archs)), self.macs.of_archs(list(archs))
+        out["top1_stderr_percent"] = np.array([k.get("top1_stderr_percent", math.nan) for k in known])
+        losses = np.stack([-out["top1_percent"], out["latency_ms"]], axis=1)
+        out["on_accuracy_latency_front"] = non_dominated(losses).astype(float)
+        return out
+
+    def front(self, device: str) -> Front:
+        """Return the front of a device.
+
+        Raises:
+            RecipeError: the run has no such device, or it has not been searched.
+        """
+        path = self._device_folder(device) / FRONT_FILE
+        if not path.exists():
+            known = sorted(p.parent.name for p in self.folder.glob(f"devices/*/{FRONT_FILE}"))
+            raise RecipeError(f"{self.folder} has no front of {device!r}; it has {known}; search it with `hwnas search`")
+        return read_front(path, device)
+
+    def export(self) -> None:
+        """Write a bundle for every member of every front, with test accuracy."""
+        fronts = {name: self.front(name) for name in self.devices}
+        total = sum(map(len, fronts.values()))
+        with self.archive() as archive:
+            done = 0
+            for name, front in fronts.items():
+                for model in front:
+                    done += 1
+                    if not (model.folder / "metrics.json").exists():
+                        arch = archive.find(model.key)
+                        assert arch is not None, "the front is made from the archive"
+                        self.export_model(arch, self.devices[name], model.folder, archive)
+                    self.progress("export", done, total, f"{name} {model.key}")
+
+    def export_model(self, arch: Arch, device: Device, folder: Path, archive: Archive) -> Bundle:
+        """Write the bundle of one arch, evaluated on validation and, once, on test."""
+        values = self._evaluated(arch, archive)
+        subnet = self.evaluator.subnet(arch)
+        test = archive.values(arch, self.weights, "test").get("top1_percent")
+        if test is None:
+            started = time.monotonic()
+            test = top1_percent(subnet, self.evaluator.inputs(self.splits.test, arch), self.splits.test.labels)
+            archive.add(
+                Evaluation(arch, {"top1_percent": test}, self.weights, "test", self.recipe.search.seed,
+                           time.monotonic() - started, {"images": len(self.splits.test)})
+            )  # fmt: skip
+        metrics = {
+            "key": arch.key,
+            "device": device.name,
+            "latency_ms": float(device.compile(self.layout).of_archs([arch])[0]),
+            "latency_origin": device.profile.origin,
+            "top1_percent": values["top1_percent"],
+            "top1_stderr_percent": values["top1_stderr_percent"],
+            "test_top1_percent": test,
+            "introspectability": values["introspectability"],
+            "params": count_params(subnet),
+            "macs": int(self.macs.of_archs([arch])[0]),
+            "weights_version": self.weights,
+        }
+        bundle = self._write_bundle(subnet, arch, folder, metrics)
+        return bundle
+
+    def _write_bundle(self, subnet: torch.nn.Sequential, arch: Arch, folder: Path, metrics: dict[str, Any]) -> Bundle:
+        inputs = self.evaluator.inputs(self.splits.validation, arch)[:PARITY_IMAGES]
+        bundle = write_bundle(
+            folder, subnet, arch, self.recipe.supernet, self.splits.classes, self.splits.mean_std, metrics, inputs
+        )
+        if self.recipe.export.int8:
+            calibration = self.evaluator.inputs(self.splits.train, arch)[:128]
+            quantize_onnx(folder / "model.onnx", folder / "model.int8.onnx", calibration)
+        return bundle
+
+    def check_latency(self) -> None:
+        """Time the exported models of every device that this machine is, beside their estimates."""
+        for name, device in self.devices.items():
+            if device.profile.conditions is None:
+                continue
+            path = self._device_folder(name) / "latency_check.json"
+            front = self.front(name)
+            keys = [m.key for m in front]
+            if path.exists() and json.loads(path.read_text(encoding="utf-8"))["keys"] == keys:
+                continue
+            config = CHECK.model_copy(update={"threads": device.profile.threads or 1})
+            provider = device.profile.provider or "CPUExecutionProvider"
+            timed = measure_interleaved(
+                [m.folder / "model.onnx" for m in front], config, CHECK_ROUNDS, provider, "time models",
+                self._progress(name),
+            )  # fmt: skip
+            predicted = np.array([m.values["latency_ms"] for m in front])
+            measured = np.array([t.median_ms for t in timed])
+            for model, t in zip(front, timed, strict=True):
+                bundle = Bundle(model.folder)
+                measurement = t.as_dict()
+                write_json(model.folder / "metrics.json", {**bundle.metrics, "measured_latency": measurement})
+            write_json(path, {
+                "keys": keys, "predicted_ms": predicted.tolist(), "measured_ms": measured.tolist(),
+                **relative_errors(predicted, measured),
+            })  # fmt: skip
+
+    def report(self) -> Path:
+        """Write ``report.html`` and ``fronts.png``; return the HTML file."""
+        from hwnas.pipeline.results import collect
+        from hwnas.report.html import write_report
+
+        with self.archive() as archive:
+            results = collect(self, archive)
+        return write_report(results, self.folder)
+
+    def finetune(
+        self, key: str, out: Path, config: FinetuneConfig | None = None, device: str | None = None
+    ) -> tuple[FinetuneResult, Bundle]:
+        """Fine-tune one evaluated arch with distillation from the largest net; write a new bundle.
+
+        Args:
+            key: of the arch; the first few digits are enough where they are unique.
+            out: the new bundle's folder.
+            config: default: that of the recipe.
+            device: whose latency the bundle states; default: the first device.
+
+        Raises:
+            RecipeError: no such arch in the archive.
+        """
+        config = config or self.recipe.finetune
+        with self.archive() as archive:
+            arch = self.find(key, archive)
+        resolution = arch.int("resolution")
+        largest = self.layout.space.restrict({"resolution": [resolution]}).largest()
+        teacher = self.evaluator.subnet(largest) if config.distill_ratio else None
+        result = finetune(
+            self.evaluator.subnet(arch), resolution, self.splits, config, self.recipe.data.augment, teacher,
+            self.progress,
+        )  # fmt: skip
+        network = result.network
+        assert isinstance(network, torch.nn.Sequential)
+        score = self.evaluator.score_network(network, arch)
+        target = self.devices[device] if device else next(iter(self.devices.values()))
+        test = top1_percent(network, self.evaluator.inputs(self.splits.test, arch), self.splits.test.labels)
+        metrics = {
+            "key": arch.key,
+            "device": target.name,
+            "latency_ms": float(target.compile(self.layout).of_archs([arch])[0]),
+            "latency_origin": target.profile.origin,
+            "top1_before_percent": result.top1_before_percent,
+            **asdict(score),
+            "test_top1_percent": test,
+            "params": count_params(network),
+            "macs": int(self.macs.of_archs([arch])[0]),
+            "finetuned_from": self.weights,
+            "best_epoch": result.best_epoch,
+        }
+        return result, self._write_bundle(network, arch, out, metrics)
+
+    def find(self, key: str, archive: Archive) -> Arch:
+        """Return the evaluated arch whose key begins with ``key``."""
+        arch = archive.find(key)
+        if arch is None:
+            known = ", ".join(m.key for name in self.devices for m in self.front(name)[:3])
+            raise RecipeError(f"no single model {key!r} in {self.folder}; keys of its fronts are {known}, ...")
+        return arch
+
+    def run(self) -> Run:
+        """Do everything that is not done yet."""
+        steps: list[Callable[[], object]] = [
+            self.train, self.tables, self.search, self.export, self.check_latency, self.report,
+        ]  # fmt: skip
+        for step in steps:
+            step()
+        return self
+
+
+def _cheap(name: str, sums: SlotSum) -> Objective:
+    return Objective(name, "min", sums.of_archs, cheap=True, evaluate_genomes=sums.of_genomes)
+
+
+def start_run(
+    recipe: Recipe, out: Path, progress: Progress = silent
+) -> Run:
+    """Open or create a run folder for a recipe; nothing is computed yet.
+
+    Raises:
+        ResumeError: the folder holds a run whose supernet, training, data or evaluation differ.
+        OutputError: it cannot be written.
+        DeviceError, DataError: devices or data of the recipe cannot be used; nothing is written then.
+    """
+    run = Run(out, recipe, progress)
+    run.devices  # noqa: B018 (a mistake in the recipe is found before anything is written)
+    run.check_phases()
+    path = out / "recipe.yaml"
+    if path.exists():
+        known = load_recipe(path)
+        if known.values_hash() != recipe.values_hash():
+            differing = [s for s in ("supernet", "train", "data", "evaluation") if getattr(known, s) != getattr(recipe, s)]
+            raise ResumeError(
+                f"{out} holds a run with other settings of {', '.join(differing)}; use another --out, or the same recipe"
+            )
+    run.splits  # noqa: B018
+    make_folder(out)
+    write_text(path, recipe.as_yaml())
+    if not (out / "manifest.json").exists():
+        write_json(out / "manifest.json", make_manifest(recipe, run.splits))
+    return run
+
+
+def open_run(folder: str | Path, progress: Progress = silent) -> Run:
+    """Open an existing run folder with the recipe it was made with.
+
+    Raises:
+        CheckpointError: the folder holds no run.
+    """
+    path = Path(folder) / "recipe.yaml"
+    if not path.exists():
+        raise CheckpointError(f"{folder} is no run folder: it has no recipe.yaml; make one with `hwnas run RECIPE`")
+    return Run(Path(folder), load_recipe(path), progress)
+
+
+def run(
+    recipe: str | Path,
+    devices: Sequence[str] | None = None,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    progress: Progress = silent,
+) -> Run:
+    """Do the whole chain: train, search every device, export, check and report; continue what is there.
+
+    Args:
+        recipe: a YAML file or the name of a shipped recipe.
+        devices: names or folders of device profiles; default: those of the recipe.
+        out: the run folder; default: ``runs/<name of the recipe>``.
+        overrides: dotted settings such as ``search.evaluations=50``.
+        progress: told of everything that takes time.
+
+    Returns:
+        The run; ``run.front("hexagon-dsp").knee().export("out/")`` gives a model.
+
+    Raises:
+        HwnasError: anything the user can correct, in one line.
+    """
+    loaded = load_recipe(recipe, overrides)
+    if devices is not None:
+        loaded = check_recipe({**loaded.model_dump(mode="json"), "devices": list(devices)}, str(recipe))
+    return start_run(loaded, Path(out) if out is not None else Path("runs") / loaded.name, progress).run()
+

@@ -1,0 +1,62 @@
+"""What does a report show? Plain values, gathered by the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LatencyCheck:
+    """Estimated and measured latency of the exported models."""
+
+    keys: Sequence[str]
+    predicted_ms: Sequence[float]
+    measured_ms: Sequence[float]
+    mape_percent: float
+    within_10_percent: float
+    spearman: float
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """One device: what its numbers rest on, and what was found."""
+
+    name: str
+    title: str
+    kind: str
+    origin: str
+    source: str
+    licence: str
+    runtime: str
+    precision: str
+    notes: Sequence[str]
+    error: Mapping[str, Any] | None
+    """Published error of the profile."""
+    models: Sequence[Mapping[str, Any]]
+    """Members of the front by ascending latency, every value by name, with ``key`` and ``shape`` (the arch in short)."""
+    evaluated: Mapping[str, Sequence[float]]
+    """``top1_percent`` and ``latency_ms`` of every arch that was evaluated."""
+    message: str
+    """How the search ended."""
+    check: LatencyCheck | None = None
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """Everything in one report."""
+
+    name: str
+    description: str
+    objectives: Sequence[str]
+    space_size: int
+    n_evaluated: int
+    images: Mapping[str, int]
+    """Images by split."""
+    devices: Sequence[DeviceReport]
+    shared: Mapping[str, int]
+    """Models that fronts have in common, by ``device & device``."""
+    training: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    """``phase``, ``step``, ``loss`` of every step."""
+    manifest: Mapping[str, Any] = field(default_factory=dict)

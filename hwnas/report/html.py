@@ -1,0 +1,143 @@
+"""How does a user look at a run? In one HTML file that works without a network."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from hwnas.files import write_text
+from hwnas.report.data import DeviceReport, RunReport
+from hwnas.report.plots import COLOURS, GREY, INK, accuracy_latency_front, write_fronts_png
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+
+
+def write_report(report: RunReport, folder: Path) -> Path:
+    """Write ``report.html`` and ``fronts.png`` into ``folder``; return the HTML file."""
+    write_fronts_png(report, folder / "fronts.png")
+    path = folder / "report.html"
+    write_text(path, render(report))
+    return path
+
+
+def render(report: RunReport) -> str:
+    """Return the page."""
+    template = files("hwnas.report").joinpath("template.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["number"] = _number
+    figures: dict[str, str] = {}
+    for i, device in enumerate(report.devices):
+        figures[f"front-{device.name}"] = _json(front_figure(device, COLOURS[i % len(COLOURS)]))
+        if device.check is not None:
+            figures[f"check-{device.name}"] = _json(check_figure(device, COLOURS[i % len(COLOURS)]))
+    if report.training:
+        figures["training"] = _json(training_figure(report))
+    return environment.from_string(template).render(
+        report=report, figures=figures, plotly_js=get_plotlyjs(), columns=_columns(report),
+        manifest=json.dumps(report.manifest, indent=2),
+    )  # fmt: skip
+
+
+def _json(figure: go.Figure) -> str:
+    # "</" would end the script element that holds the JSON.
+    return str(figure.to_json()).replace("</", "<\\/")
+
+
+def _columns(report: RunReport) -> list[tuple[str, str]]:
+    """Columns of the model table: name and heading."""
+    return [
+        ("key", "key"), ("top1_percent", "validation top-1 %"), ("test_top1_percent", "test top-1 %"),
+        ("latency_ms", "latency ms"), ("measured_ms", "measured ms"), ("params", "params"), ("macs", "MACs"),
+        ("introspectability", "introspectability"), ("shape", "resolution | depths | kernels"),
+    ]  # fmt: skip
+
+
+def _number(value: Any, name: str) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return value
+    if name in ("params", "macs"):
+        return f"{value:,.0f}"
+    if name.endswith("percent"):
+        return f"{value:.2f}"
+    return f"{value:.4g}"
+
+
+def _layout(figure: go.Figure, x: str, y: str, height: int = 380) -> go.Figure:
+    figure.update_layout(
+        template="plotly_white", height=height, margin={"l": 60, "r": 20, "t": 20, "b": 50},
+        font={"family": FONT, "color": INK, "size": 13}, xaxis_title=x, yaxis_title=y,
+        legend={"orientation": "h", "y": 1.08, "x": 0},
+    )  # fmt: skip
+    return figure
+
+
+def front_figure(device: DeviceReport, colour: str) -> go.Figure:
+    """Return accuracy over latency: evaluated archs, the front, and its members with all their values on hover."""
+    figure = go.Figure()
+    figure.add_scatter(
+        x=list(device.evaluated["latency_ms"]), y=list(device.evaluated["top1_percent"]), mode="markers",
+        name="evaluated", marker={"color": GREY, "size": 5}, hoverinfo="skip",
+    )  # fmt: skip
+    best = accuracy_latency_front(device)
+    figure.add_scatter(
+        x=[m["latency_ms"] for m in best], y=[m["top1_percent"] for m in best], mode="lines",
+        line={"color": colour, "shape": "hv", "width": 2}, name="accuracy-latency front", hoverinfo="skip",
+    )  # fmt: skip
+    figure.add_scatter(
+        x=[m["latency_ms"] for m in device.models], y=[m["top1_percent"] for m in device.models], mode="markers",
+        name="exported models",
+        marker={
+            "color": [m["introspectability"] for m in device.models], "colorscale": "Viridis", "size": 11,
+            "line": {"color": "white", "width": 1}, "colorbar": {"title": "introspect-<br>ability", "thickness": 12},
+        },
+        error_y={
+            "type": "data", "array": [m["top1_stderr_percent"] for m in device.models], "thickness": 0.8, "width": 2,
+            "color": GREY,
+        },
+        customdata=[
+            [m["key"], f"{m['params']:,.0f}", f"{m['macs']:,.0f}", f"{m['introspectability']:.3f}", m["shape"],
+             _number(m.get("test_top1_percent"), "test_top1_percent")]
+            for m in device.models
+        ],
+        hovertemplate="<b>%{customdata[0]}</b><br>validation %{y:.2f} % | test %{customdata[5]} %<br>%{x:.4g} ms"
+        "<br>%{customdata[1]} params, %{customdata[2]} MACs<br>introspectability %{customdata[3]}"
+        "<br>%{customdata[4]}<extra></extra>",
+    )  # fmt: skip
+    return _layout(figure, "latency, ms (batch 1)", "validation top-1, %")
+
+
+def check_figure(device: DeviceReport, colour: str) -> go.Figure:
+    """Return measured over estimated latency, with the line of equality."""
+    check = device.check
+    assert check is not None
+    top = 1.05 * max(*check.predicted_ms, *check.measured_ms)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[0, top], y=[0, top], mode="lines", line={"color": GREY, "dash": "dot"}, name="equal", hoverinfo="skip"
+    )
+    figure.add_scatter(
+        x=list(check.predicted_ms), y=list(check.measured_ms), mode="markers", marker={"color": colour, "size": 9},
+        name="exported models", text=list(check.keys), hovertemplate="%{text}<br>%{x:.4g} ms estimated<br>%{y:.4g} ms measured<extra></extra>",
+    )  # fmt: skip
+    return _layout(figure, "estimated latency, ms", "measured latency, ms", 340)
+
+
+def training_figure(report: RunReport) -> go.Figure:
+    """Return the mean loss of every step, one colour a phase."""
+    figure = go.Figure()
+    phases = list(dict.fromkeys(line["phase"] for line in report.training))
+    for i, phase in enumerate(phases):
+        lines = [line for line in report.training if line["phase"] == phase]
+        figure.add_scatter(
+            x=[line["step"] for line in lines], y=[line["loss"] for line in lines], mode="lines", name=phase,
+            line={"color": COLOURS[i % len(COLOURS)], "width": 1},
+        )  # fmt: skip
+    return _layout(figure, "step", "loss (labels + distillation)", 300)
