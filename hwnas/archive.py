@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,9 +126,15 @@ class Archive:
         choices = json.dumps(arch.as_dict())
         self._db.execute("INSERT OR IGNORE INTO archs VALUES (?, ?)", (arch.key, choices))
 
-    def _transaction(self) -> sqlite3.Connection:
-        self._db.execute("BEGIN")
-        return self._db  # commits on leaving, rolls back on an error
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Write everything inside or nothing."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            with self._db:  # commits on leaving, rolls back on an error
+                yield
+        except sqlite3.OperationalError as error:
+            raise OutputError(f"cannot write {self.path}: {error}; free space and start again") from None
 
     def values(self, arch: Arch, weights_version: str, split: str) -> dict[str, float]:
         """Return what is known of ``arch`` by name; NaN where the evaluation failed, nothing where it is unknown."""

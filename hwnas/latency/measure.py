@@ -272,3 +272,28 @@ def measure_interleaved(
         for values, model, (_, shape) in zip(best, models, prepared, strict=True)
         if values is not None
     ]
+
+
+def profile(
+    model: str | Path, threads: int = 1, batch_size: int = 1, provider: str = "CPUExecutionProvider",
+    sessions: int = 3, time_limit_s: float = 2.0,
+) -> Measurement:  # fmt: skip
+    """Time an ONNX file on this machine, over several fresh sessions.
+
+    Args:
+        model: the file, or a bundle's folder.
+        threads: intra-op threads of ONNX Runtime.
+        batch_size: images in one inference.
+        provider: execution provider.
+        sessions: fresh sessions; memory layout, and with it the time, differs between them.
+        time_limit_s: at most this long in each session.
+
+    Raises:
+        MeasurementError: no such file, or it cannot be timed.
+    """
+    path = Path(model)
+    path = path / "model.onnx" if path.is_dir() else path
+    if not path.is_file():
+        raise MeasurementError(f"{path} does not exist; give an .onnx file or a model folder of a run")
+    config = MeasureConfig(threads=threads, batch_size=batch_size, sessions=sessions, time_limit_s=time_limit_s)
+    return measure_onnx(path, config, provider)

@@ -1,0 +1,38 @@
+# Two commands matter: `make quickstart` and `make test`. Each makes the virtual environment where it is missing.
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= runs/quickstart
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test lint install dev wheel clean
+
+quickstart: $(VENV)/.installed
+	$(BIN)/hwnas quickstart --out $(OUT)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+install: $(VENV)/.installed
+dev: $(VENV)/.dev
+
+wheel: $(VENV)/.dev
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist build

@@ -1,0 +1,325 @@
+"""Which commands are there? Each is one typed function; what is slow to import is imported inside it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwnas.errors import HwnasError, OutputError
+
+if TYPE_CHECKING:
+    from hwnas.pipeline.run import Run
+
+app = typer.Typer(
+    name="hwnas",
+    help="Hardware-aware neural architecture search: one supernet, a Pareto archive of real models per device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+devices_app = typer.Typer(help="List device profiles, or show one.", invoke_without_command=True)
+app.add_typer(devices_app, name="devices")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<recipe name>.")]
+Devices = Annotated[
+    str | None, typer.Option("--devices", help="Comma-separated device names or profile folders; see `hwnas devices`.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings of the recipe, such as train.batch_size=32.", show_default=False)
+]
+RunFolder = Annotated[Path, typer.Argument(help="Run folder, such as runs/quickstart.")]
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option("--out", help="Run folder.")] = Path("runs/quickstart"),
+    devices: Devices = None,
+    as_json: Json = False,
+) -> None:
+    """Train a small supernet on real digits and search three devices, in minutes on two cores."""
+    _run("digits-mbv3", None, devices, out, as_json)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="YAML file or name of a shipped recipe.")],
+    overrides: Overrides = None,
+    devices: Devices = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Do the whole chain: train, search every device, export, check latency, report. Continues what is there."""
+    _run(recipe, overrides, devices, out, as_json)
+
+
+def _run(recipe: str, overrides: list[str] | None, devices: str | None, out: Path | None, as_json: bool) -> None:
+    from hwnas.pipeline.run import run as run_recipe
+
+    with _progress(as_json) as progress:
+        done = run_recipe(recipe, _split(devices), out, overrides or (), progress)
+    _print_run(done, as_json)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="YAML file or name of a shipped recipe.")],
+    overrides: Overrides = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Train the supernet of a recipe; continues where an earlier start stopped."""
+    from hwnas.pipeline.recipe import load_recipe
+    from hwnas.pipeline.run import start_run
+
+    loaded = load_recipe(recipe, overrides or ())
+    with _progress(as_json) as progress:
+        started = start_run(loaded, out or Path("runs") / loaded.name, progress)
+        started.train()
+    folder = started.folder / "train"
+    _print(as_json, {"supernet": str(folder)}, f"supernet: {folder}\nnext: hwnas search {started.folder}")
+
+
+@app.command()
+def search(
+    folder: RunFolder,
+    devices: Devices = None,
+    evaluations: Annotated[int | None, typer.Option(help="Archs to evaluate per device.")] = None,
+    algorithm: Annotated[str | None, typer.Option(help="hurricane, natv2, nsga2 or random.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Search the trained supernet of a run for every device and write their fronts."""
+    from hwnas.pipeline.recipe import check_recipe
+    from hwnas.pipeline.run import open_run, start_run
+
+    values = open_run(folder).recipe.model_dump(mode="json")
+    if devices is not None:
+        values["devices"] = _split(devices)
+    if evaluations is not None:
+        values["search"]["evaluations"] = evaluations
+    if algorithm is not None:
+        values["search"]["algorithm"] = algorithm
+    with _progress(as_json) as progress:
+        opened = start_run(check_recipe(values, "search"), folder, progress)
+        opened.supernet  # noqa: B018 (an untrained run is an error before tables are measured)
+        opened.tables()
+        opened.search()
+    found = {name: len(opened.front(name)) for name in opened.devices}
+    _print(as_json, {"fronts": found}, f"models on the fronts: {found}\nnext: hwnas export {folder}")
+
+
+@app.command()
+def export(
+    folder: RunFolder,
+    device: Annotated[str | None, typer.Option(help="Device whose front is meant; default: every device.")] = None,
+    key: Annotated[str | None, typer.Option(help="One model by the first digits of its key.")] = None,
+    knee: Annotated[bool, typer.Option("--knee", help="The model nearest to best accuracy and latency.")] = False,
+    min_top1: Annotated[
+        float | None, typer.Option(help="The fastest model with at least this validation accuracy, percent.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Also copy the chosen bundles here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the model bundles of the fronts, or choose models and copy them."""
+    from hwnas.pipeline.run import open_run
+
+    with _progress(as_json) as progress:
+        opened = open_run(folder, progress)
+        opened.export()
+        fronts = [opened.front(device)] if device else [opened.front(name) for name in opened.devices]
+        chosen = [m for front in fronts for m in _choose(front, key, knee, min_top1)]
+        if key is not None and not chosen:
+            with opened.archive() as archive:
+                arch = opened.find(key, archive)
+                target = opened.devices[device] if device else next(iter(opened.devices.values()))
+                bundle = opened.export_model(arch, target, (out or opened.folder / "models") / arch.key, archive)
+            folders = [bundle.folder]
+        else:
+            folders = [m.export(out).folder if out else m.folder for m in chosen]
+    _print(as_json, {"bundles": [str(f) for f in folders]}, "\n".join(str(f) for f in folders))
+
+
+def _choose(front: Any, key: str | None, knee: bool, min_top1: float | None) -> list[Any]:
+    if key is not None:
+        return [m for m in front if m.key.startswith(key)]
+    if knee:
+        return [front.knee()]
+    return [front.fastest(min_top1)] if min_top1 is not None else list(front)
+
+
+@app.command()
+def finetune(
+    folder: RunFolder,
+    key: Annotated[str, typer.Argument(help="First digits of the model's key.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the new bundle.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training images.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device whose latency the bundle states.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train one extracted subnet further, with the largest subnet as its teacher."""
+    from hwnas.pipeline.run import open_run
+
+    with _progress(as_json) as progress:
+        opened = open_run(folder, progress)
+        given = {k: v for k, v in (("epochs", epochs), ("lr", lr)) if v is not None}
+        config = type(opened.recipe.finetune).model_validate({**opened.recipe.finetune.model_dump(), **given})
+        if device is not None and device not in opened.devices:
+            raise _unknown(device, opened)
+        result, bundle = opened.finetune(key, out or opened.folder / "finetuned" / key, config, device)
+    values = {
+        "bundle": str(bundle.folder), "top1_before_percent": result.top1_before_percent,
+        "top1_percent": result.top1_percent, "test_top1_percent": bundle.metrics["test_top1_percent"],
+    }  # fmt: skip
+    _print(
+        as_json, values,
+        f"validation top-1 {result.top1_before_percent:.2f} % -> {result.top1_percent:.2f} %, "
+        f"test {values['test_top1_percent']:.2f} %\nbundle: {bundle.folder}",
+    )  # fmt: skip
+
+
+@app.command()
+def profile(
+    model: Annotated[Path, typer.Argument(help="ONNX file or model folder.")],
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    batch_size: Annotated[int, typer.Option(min=1)] = 1,
+    provider: Annotated[str, typer.Option(help="ONNX Runtime execution provider.")] = "CPUExecutionProvider",
+    as_json: Json = False,
+) -> None:
+    """Time an ONNX model on this machine."""
+    from hwnas.latency.measure import profile as profile_model
+
+    m = profile_model(model, threads, batch_size, provider)
+    c = m.conditions
+    _print(
+        as_json, m.as_dict(),
+        f"median {m.median_ms:.4f} ms  (p10 {m.p10_ms:.4f}, p90 {m.p90_ms:.4f}, p99 {m.p99_ms:.4f}; n {m.n}, "
+        f"95 % interval of the median {m.ci_percent:.1f} % wide)\n"
+        f"{c.runtime} {c.provider}, {c.precision}, {c.threads} thread(s), batch {c.batch_size}, "
+        f"input {'x'.join(map(str, c.input_shape))}\n{c.device}",
+    )  # fmt: skip
+
+
+@devices_app.callback()
+def devices(context: typer.Context, as_json: Json = False) -> None:
+    """List device profiles, or show one with `hwnas devices show NAME`."""
+    if context.invoked_subcommand is not None:
+        return
+    from hwnas.latency.device import load_profile, shipped_devices
+
+    profiles = [load_profile(name) for name in shipped_devices()]
+    rows = [
+        [p.name, p.kind, p.origin, f"{p.error.mape_percent:.1f} %" if p.error else "-", p.title] for p in profiles
+    ]
+    _print(
+        as_json, [p.model_dump(mode="json", exclude={"cost_model"}) for p in profiles],
+        _table(["name", "kind", "origin", "error", "device"], rows)
+        + "\n\nerror: mean absolute error on held-out networks; `hwnas devices show NAME` says which",
+    )  # fmt: skip
+
+
+@devices_app.command("show")
+def devices_show(
+    name: Annotated[str, typer.Argument(help="Device name or profile folder.")], as_json: Json = False
+) -> None:
+    """Show where the numbers of a device come from."""
+    from hwnas.latency.device import load_profile
+
+    p = load_profile(name)
+    lines = [f"{p.name}: {p.title}", f"kind        {p.kind}", f"runtime     {p.runtime}, {p.precision}",
+             f"origin      {p.origin}", f"source      {p.source}", f"licence     {p.licence}"]  # fmt: skip
+    if p.error:
+        lines.append(
+            f"error       {p.error.mape_percent:g} % mean, {p.error.within_10_percent:g} % within 10 %, rank correlation "
+            f"{p.error.spearman:g}, on {p.error.n_held_out} held-out of {p.error.networks}"
+        )
+    lines += [f"conditions  {k}: {v}" for k, v in (p.conditions or {}).items()]
+    lines += [f"note        {note}" for note in p.notes]
+    _print(as_json, p.model_dump(mode="json"), "\n".join(lines))
+
+
+@app.command()
+def report(folder: RunFolder, as_json: Json = False) -> None:
+    """Write report.html and fronts.png of a run again."""
+    from hwnas.pipeline.run import open_run
+
+    path = open_run(folder).report()
+    _print(as_json, {"report": str(path)}, str(path))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine has, how quiet it is, and what is missing."""
+    from hwnas.pipeline.doctor import examine
+
+    found = examine()
+    width = max(len(k) for k in found)
+    _print(as_json, found, "\n".join(f"{k:<{width}}  {v}" for k, v in found.items()))
+
+
+# -- shared --------------------------------------------------------------------------------------------
+
+
+def _progress(quiet: bool) -> Any:
+    from hwnas.cli.progress import TerminalProgress
+
+    return TerminalProgress(quiet)
+
+
+def _split(devices: str | None) -> list[str] | None:
+    return None if devices is None else [d.strip() for d in devices.split(",") if d.strip()]
+
+
+def _unknown(device: str, opened: Run) -> HwnasError:
+    from hwnas.errors import DeviceError
+
+    return DeviceError(f"device {device!r} is not part of {opened.folder}; it has {', '.join(opened.devices)}")
+
+
+def _table(heading: list[str], rows: list[list[str]]) -> str:
+    widths = [max(len(r[i]) for r in [heading, *rows]) for i in range(len(heading))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in [heading, *rows])
+
+
+def _print(as_json: bool, values: Any, text: str) -> None:
+    typer.echo(json.dumps(values, indent=2) if as_json else text)
+
+
+def _print_run(done: Run, as_json: bool) -> None:
+    from hwnas.pipeline.summary import summarise
+
+    summary = summarise(done)
+    rows = [
+        [d["device"], d["origin"], str(d["models"]), f"{d['fastest_ms']:.4g} - {d['slowest_ms']:.4g}",
+         f"{d['best_top1_percent']:.2f}", f"{d['best_test_top1_percent']:.2f}", d["knee"],
+         "-" if d["latency_mape_percent"] is None else f"{d['latency_mape_percent']:.1f} %"]
+        for d in summary["devices"]
+    ]  # fmt: skip
+    heading = ["device", "origin", "models", "latency ms", "best val %", "best test %", "knee", "latency error"]
+    _print(as_json, summary, f"{_table(heading, rows)}\n\nreport: {summary['report']}")
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line and exit code 2, never a traceback."""
+    try:
+        app()
+    except HwnasError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+            raise
+        _fail(str(OutputError(f"cannot write {error.filename or 'a file'}: {error.strerror}; free space or choose --out")))
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command continues where it stopped", err=True)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(2)

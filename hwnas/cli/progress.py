@@ -1,0 +1,61 @@
+"""How does the terminal show long work? A live bar with the time left, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+LINE_EVERY_S = 10.0
+
+
+class TerminalProgress:
+    """Shows what `hwnas.progress.Progress` is told; use as a context. Writes to standard error."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._live: RichProgress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._started: dict[str, float] = {}
+        self._said_at: dict[str, float] = {}
+
+    def __enter__(self) -> TerminalProgress:
+        if not self._quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._live = Progress(
+                TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}", style="dim"), console=Console(stderr=True),
+            )  # fmt: skip
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, task: str, done: float, total: float, note: str = "") -> None:
+        """Show the state of one task."""
+        if self._quiet:
+            return
+        now = time.monotonic()
+        started = self._started.setdefault(task, now)
+        if self._live is not None:
+            if task not in self._tasks:
+                self._tasks[task] = self._live.add_task(task, total=total, note=note)
+            self._live.update(self._tasks[task], completed=done, total=total, note=note)
+            return
+        first, last = task not in self._said_at, done >= total
+        if first or last or now - self._said_at[task] >= LINE_EVERY_S:
+            self._said_at[task] = now
+            left = (now - started) / done * (total - done) if done and not first else None
+            tail = f", {left:.0f} s left" if left is not None and not last else ""
+            print(  # noqa: T201 (the command line is where output belongs)
+                f"{task}: {done:g}/{total:g}{f' ({note})' if note else ''}{tail}", file=sys.stderr, flush=True
+            )
