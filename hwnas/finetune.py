@@ -81,9 +81,7 @@ def finetune(
     """
     config = config or FinetuneConfig()
     student = copy.deepcopy(network)
-    batches = TrainBatches(
-        splits.train, *splits.mean_std, config.batch_size, augment or AugmentConfig(), config.seed
-    )
+    batches = TrainBatches(splits.train, *splits.mean_std, config.batch_size, augment or AugmentConfig(), config.seed)
     validation = as_input(splits.validation.images, resolution, *splits.mean_std)
     labels = splits.validation.labels
     before = top1_percent(student.eval(), validation, labels)

@@ -19,6 +19,4 @@ def shipped_folder(name: Literal["latency_tables", "supernets"]) -> Path:
     for place in places:
         if place.is_dir():
             return place
-    raise OutputError(
-        f"the shipped folder {name!r} is at neither of {[str(p) for p in places]}; install hwnas again"
-    )
+    raise OutputError(f"the shipped folder {name!r} is at neither of {[str(p) for p in places]}; install hwnas again")

@@ -29,7 +29,7 @@ app.add_typer(devices_app, name="devices")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<recipe name>.")]
 Devices = Annotated[
-    str | None, typer.Option("--devices", help="Comma-separated device names or profile folders; see `hwnas devices`.")
+    str | None, typer.Option("--devices", help="Comma-separated names or folders; see `hwnas devices`.")
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings of the recipe, such as train.batch_size=32.", show_default=False)
@@ -214,9 +214,7 @@ def devices(context: typer.Context, as_json: Json = False) -> None:
     from hwnas.latency.device import load_profile, shipped_devices
 
     profiles = [load_profile(name) for name in shipped_devices()]
-    rows = [
-        [p.name, p.kind, p.origin, f"{p.error.mape_percent:.1f} %" if p.error else "-", p.title] for p in profiles
-    ]
+    rows = [[p.name, p.kind, p.origin, f"{p.error.mape_percent:.1f} %" if p.error else "-", p.title] for p in profiles]
     _print(
         as_json, [p.model_dump(mode="json", exclude={"cost_model"}) for p in profiles],
         _table(["name", "kind", "origin", "error", "device"], rows)
@@ -314,7 +312,9 @@ def main() -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
             raise
-        _fail(str(OutputError(f"cannot write {error.filename or 'a file'}: {error.strerror}; free space or choose --out")))
+        _fail(
+            str(OutputError(f"cannot write {error.filename or 'a file'}: {error.strerror}; free space or choose --out"))
+        )
     except KeyboardInterrupt:
         typer.echo("stopped; the same command continues where it stopped", err=True)
         sys.exit(130)

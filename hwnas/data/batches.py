@@ -34,9 +34,9 @@ def as_input(images: Tensor, resolution: int, mean: Sequence[float], std: Sequen
     if tuple(x.shape[2:]) != (resolution, resolution):
         shrinks = resolution < min(x.shape[2:])
         x = F.interpolate(x, (resolution, resolution), mode="bilinear", antialias=shrinks)
-    x = (x - torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)) / torch.tensor(
-        std, dtype=torch.float32
-    ).view(1, -1, 1, 1)
+    x = (x - torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)) / torch.tensor(std, dtype=torch.float32).view(
+        1, -1, 1, 1
+    )
     return x.contiguous(memory_format=torch.channels_last)
 
 

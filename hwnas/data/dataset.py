@@ -112,9 +112,9 @@ def load_data(config: DataConfig, in_channels: int, classes: int, image_size_px:
     what = f"data source {config.source!r}" + (f" at {config.path}" if config.path else "")
     if len(train) == 0:
         raise DataError(f"{what} has no training images; give at least a few per class")
-    train, test = (None if part is None else _with_channels(part, in_channels, what) for part in (train, test))
-    assert train is not None
-    if len(names) < 2 or len(train.labels.unique()) < 2:
+    train = _with_channels(train, in_channels, what)
+    test = None if test is None else _with_channels(test, in_channels, what)
+    if len(names) < 2 or int(train.labels.min()) == int(train.labels.max()):
         raise DataError(f"{what} has one class only; a classifier needs at least two")
     for part in (train, test):
         if part is not None and len(part) and (int(part.labels.min()) < 0 or int(part.labels.max()) >= classes):
@@ -124,14 +124,14 @@ def load_data(config: DataConfig, in_channels: int, classes: int, image_size_px:
                 f"set supernet.classes={high + 1} or correct the labels"
             )
     if len(names) != classes:
-        raise DataError(
-            f"{what} has {len(names)} classes, the network {classes}; set supernet.classes={len(names)}"
-        )
+        raise DataError(f"{what} has {len(names)} classes, the network {classes}; set supernet.classes={len(names)}")
     if test is None:
         test, train = _split(train, config.test_percent, config.seed)
     validation, train = _split(train, config.validation_percent, config.seed + 1)
     if config.max_images is not None:
-        train, validation, test = (p.take(torch.arange(min(len(p), config.max_images))) for p in (train, validation, test))
+        train, validation, test = (
+            p.take(torch.arange(min(len(p), config.max_images))) for p in (train, validation, test)
+        )
     for name, part in (("train", train), ("validation", validation), ("test", test)):
         if len(part) == 0:
             raise DataError(f"{what} leaves no {name} images; give more images or change the split percentages")
@@ -209,7 +209,9 @@ def _image_set(x: np.ndarray, y: np.ndarray, where: str) -> ImageSet:
     elif x.ndim == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3):
         x = x.transpose(0, 3, 1, 2)
     elif x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise DataError(f"{where} has shape {x.shape}; use (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels")
+        raise DataError(
+            f"{where} has shape {x.shape}; use (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels"
+        )
     y = y.reshape(-1)
     if len(x) != len(y):
         raise DataError(f"{where} has {len(x)} images but {len(y)} labels")
@@ -238,8 +240,8 @@ def _decode_classes(root: Path, names: tuple[str, ...], size_px: int) -> ImageSe
     for label, name in enumerate(names):
         for path in sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in IMAGE_ENDINGS):
             try:
-                with Image.open(path) as image:
-                    image = image.convert("RGB")
+                with Image.open(path) as file:
+                    image = file.convert("RGB")
                     scale = size_px / min(image.size)
                     width, height = (max(size_px, round(edge * scale)) for edge in image.size)
                     image = image.resize((width, height), Image.Resampling.BILINEAR)

@@ -185,7 +185,8 @@ def _of_module(m: nn.Module, inputs: tuple[int, ...]) -> Node | int:
 
 def _bn_scale_shift(bn: nn.BatchNorm2d) -> dict[str, Tensor]:
     """Batch norm in eval mode as ``x * scale + shift``, computed in float64."""
-    assert bn.running_mean is not None and bn.running_var is not None
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
     scale = bn.weight.detach().double() / (bn.running_var.double() + bn.eps).sqrt()
     shift = bn.bias.detach().double() - bn.running_mean.double() * scale
     return {"scale": scale, "shift": shift}
@@ -250,5 +251,3 @@ def _folded(conv: Node, bn: dict[str, Tensor]) -> Node:
 def count_macs(module: nn.Module, in_channels: int, in_size_px: int) -> int:
     """Return multiply-adds of convolutions and linear layers for one image, each counted once."""
     return sum(op.macs for op in trace(module).ops(in_channels, in_size_px))
-
-

@@ -69,9 +69,7 @@ def _by_torch(module: nn.Module, in_channels: int, resolution: int) -> onnx.Mode
     return program.model_proto
 
 
-def build_onnx(
-    graph: Graph, in_channels: int, size_px: int, batch: int | str = "batch"
-) -> onnx.ModelProto:
+def build_onnx(graph: Graph, in_channels: int, size_px: int, batch: int | str = "batch") -> onnx.ModelProto:
     """Return the ONNX model of a traced network or block.
 
     Args:

@@ -60,16 +60,12 @@ def build_table(
     config = config or TableConfig()
     blocks = distinct_blocks(layout)
     provider, threads = profile.provider or "CPUExecutionProvider", profile.threads or 1
-    block_models = [
-        build_onnx(trace(b.build()), b.in_channels, b.in_size_px, profile.batch_size) for b in blocks
-    ]
+    block_models = [build_onnx(trace(b.build()), b.in_channels, b.in_size_px, profile.batch_size) for b in blocks]
     settings = MeasureConfig(
         threads=threads, batch_size=profile.batch_size, ci_percent=1.0, time_limit_s=config.block_time_s
     )
     timings = measure_interleaved(block_models, settings, config.rounds, provider, "time blocks", progress)
-    rows = {
-        b.signature: Row(t.median_ms, t.iqr_ms, t.n, "measured") for b, t in zip(blocks, timings, strict=True)
-    }
+    rows = {b.signature: Row(t.median_ms, t.iqr_ms, t.n, "measured") for b, t in zip(blocks, timings, strict=True)}
     archs = network_sample(layout, config.n_networks + config.n_held_out, config.seed)
     settings = settings.model_copy(update={"time_limit_s": config.network_time_s})
     networks = time_networks(layout, archs, settings, config.rounds, provider, progress)
@@ -142,5 +138,3 @@ def fit_correction(features: NDArray[np.float64], measured_ms: NDArray[np.float6
 def needs_table(device: Device) -> bool:
     """Say whether the device is one whose table is measured on the spot and not there yet."""
     return device.profile.origin == "measured" and not device.rows and device.profile.cost_model is None
-
-

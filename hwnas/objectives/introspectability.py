@@ -36,9 +36,7 @@ class ClassProfiles:
     def __init__(self, net: nn.Module, reduce: Literal["none", "channel_mean"] = "none") -> None:
         """Watch the outputs of every convolution and activation of ``net``, which should be in eval mode."""
         self._reduce = reduce
-        self._layers = {
-            name: m for name, m in net.named_modules() if isinstance(m, (nn.Conv2d, *ACTIVATIONS))
-        }
+        self._layers = {name: m for name, m in net.named_modules() if isinstance(m, (nn.Conv2d, *ACTIVATIONS))}
         self._outputs: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
         self._counts: Tensor | None = None

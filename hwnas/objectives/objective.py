@@ -35,8 +35,7 @@ class Objective:
             raise RecipeError(f"objective {self.name!r} has direction {self.direction!r}; use 'min' or 'max'")
         if not callable(self.evaluate):
             raise RecipeError(
-                f"objective {self.name!r} has no provider: evaluate must be a function of archs, "
-                f"got {self.evaluate!r}"
+                f"objective {self.name!r} has no provider: evaluate must be a function of archs, got {self.evaluate!r}"
             )
 
     @property
@@ -47,7 +46,8 @@ class Objective:
 
 def as_losses(values: FloatArray, objectives: Sequence[Objective]) -> FloatArray:
     """Flip maximised columns of ``(n, m)``; the only place in the package where a sign changes."""
-    return np.asarray(values, dtype=float) * np.array([o.sign for o in objectives])
+    losses: FloatArray = np.asarray(values, dtype=float) * np.array([o.sign for o in objectives])
+    return losses
 
 
 def as_values(losses: FloatArray, objectives: Sequence[Objective]) -> FloatArray:

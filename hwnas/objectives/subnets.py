@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -107,5 +106,3 @@ def params_of_space(layout: Layout) -> SlotSum:
 def _block_params(block: BlockSpec) -> float:
     with torch.device("meta"):
         return float(count_params(block.build()))
-
-

@@ -17,7 +17,13 @@ from hwnas.latency.measure import MeasureConfig, device_name, measure_onnx
 from hwnas.pipeline.manifest import package_versions
 from hwnas.supernet.blocks import MBConvSpec
 
-OPTIONAL = {"lightgbm": "lightgbm", "tensorboard": "tensorboard", "kornia": "kornia", "ray": "ray", "datasets": "datasets"}
+OPTIONAL = {
+    "lightgbm": "lightgbm",
+    "tensorboard": "tensorboard",
+    "kornia": "kornia",
+    "ray": "ray",
+    "datasets": "datasets",
+}
 
 
 def examine() -> dict[str, Any]:

@@ -30,8 +30,8 @@ from hwnas.latency.build import build_table, needs_table
 from hwnas.latency.measure import MeasureConfig, measure_interleaved
 from hwnas.latency.table import Device, load_device, relative_errors
 from hwnas.objectives import Objective, as_losses
-from hwnas.pareto import non_dominated
 from hwnas.objectives.subnets import SubnetEvaluator, macs_of_space, params_of_space
+from hwnas.pareto import non_dominated
 from hwnas.pipeline.front import FRONT_FILE, Front, choose_front, read_front, write_front
 from hwnas.pipeline.manifest import make_manifest
 from hwnas.pipeline.recipe import Recipe, check_recipe, load_recipe
@@ -223,7 +223,9 @@ class Run:
         n = len(self.splits.validation)
         conditions = {"images": min(n, self.recipe.evaluation.validation_images or n), "torch": torch.__version__}
         seconds = time.monotonic() - started
-        archive.add(Evaluation(arch, asdict(score), self.weights, "validation", self.recipe.search.seed, seconds, conditions))
+        archive.add(
+            Evaluation(arch, asdict(score), self.weights, "validation", self.recipe.search.seed, seconds, conditions)
+        )
         return asdict(score)
 
     def _values(self, problem: Problem, archs: Sequence[Arch], archive: Archive) -> NDArray[np.float64]:
@@ -244,7 +246,9 @@ class Run:
         values = self._values(problem, archs, archive)
         feasible = np.isfinite(values).all(axis=1) & (problem.violation(as_losses(values, problem.objectives)) <= 0)
         if not feasible.any():
-            message = json.loads((self._device_folder(device.name) / "search.json").read_text(encoding="utf-8"))["message"]
+            message = json.loads((self._device_folder(device.name) / "search.json").read_text(encoding="utf-8"))[
+                "message"
+            ]
             raise RecipeError(f"{device.name} has no model within the limits: {message}; loosen the constraints")
         rows = choose_front(values, problem.objectives, feasible, self.recipe.export.front_size)
         chosen = [archs[i] for i in rows]
@@ -254,8 +258,8 @@ class Run:
         """Return ``(n,)`` values by name: everything known of evaluated archs on a device."""
         known = [archive.values(a, self.weights, "validation") for a in archs]
         out = {n: np.array([k.get(n, math.nan) for k in known]) for n in ("top1_percent", "introspectability")}
-        out["latency_ms"] = device.compile(self.layout).of_archs(list(archs))
-        out["params"], out["macs"] = self.params.of_archs(list(archs)), self.macs.of_archs(list(archs))
+        out["latency_ms"] = device.compile(self.layout).of_archs(archs)
+        out["params"], out["macs"] = self.params.of_archs(archs), self.macs.of_archs(archs)
         out["top1_stderr_percent"] = np.array([k.get("top1_stderr_percent", math.nan) for k in known])
         losses = np.stack([-out["top1_percent"], out["latency_ms"]], axis=1)
         out["on_accuracy_latency_front"] = non_dominated(losses).astype(float)
@@ -270,7 +274,9 @@ class Run:
         path = self._device_folder(device) / FRONT_FILE
         if not path.exists():
             known = sorted(p.parent.name for p in self.folder.glob(f"devices/*/{FRONT_FILE}"))
-            raise RecipeError(f"{self.folder} has no front of {device!r}; it has {known}; search it with `hwnas search`")
+            raise RecipeError(
+                f"{self.folder} has no front of {device!r}; it has {known}; search it with `hwnas search`"
+            )
         return read_front(path, device)
 
     def export(self) -> None:
@@ -428,9 +434,7 @@ def _cheap(name: str, sums: SlotSum) -> Objective:
     return Objective(name, "min", sums.of_archs, cheap=True, evaluate_genomes=sums.of_genomes)
 
 
-def start_run(
-    recipe: Recipe, out: Path, progress: Progress = silent
-) -> Run:
+def start_run(recipe: Recipe, out: Path, progress: Progress = silent) -> Run:
     """Open or create a run folder for a recipe; nothing is computed yet.
 
     Raises:
@@ -445,7 +449,9 @@ def start_run(
     if path.exists():
         known = load_recipe(path)
         if known.values_hash() != recipe.values_hash():
-            differing = [s for s in ("supernet", "train", "data", "evaluation") if getattr(known, s) != getattr(recipe, s)]
+            differing = [
+                s for s in ("supernet", "train", "data", "evaluation") if getattr(known, s) != getattr(recipe, s)
+            ]
             raise ResumeError(
                 f"{out} holds a run with other settings of {', '.join(differing)}; use another --out, or the same recipe"
             )
@@ -495,4 +501,3 @@ def run(
     if devices is not None:
         loaded = check_recipe({**loaded.model_dump(mode="json"), "devices": list(devices)}, str(recipe))
     return start_run(loaded, Path(out) if out is not None else Path("runs") / loaded.name, progress).run()
-

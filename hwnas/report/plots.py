@@ -38,7 +38,9 @@ def write_fronts_png(report: RunReport, path: Path) -> None:
         axis.set_title(f"{device.name}  ({device.origin})", fontsize=10, color=INK, loc="left")
         axis.set_xlabel("latency, ms (batch 1)", fontsize=9)
         axis.set_ylabel("validation top-1, %", fontsize=9)
-        shown = [m["top1_percent"] for m in device.models] + sorted(device.evaluated["top1_percent"])[len(device.evaluated["top1_percent"]) // 10 :]
+        shown = [m["top1_percent"] for m in device.models] + sorted(device.evaluated["top1_percent"])[
+            len(device.evaluated["top1_percent"]) // 10 :
+        ]
         axis.set_ylim(min(shown) - 0.5, max(shown) + 0.4)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25, linewidth=0.6)

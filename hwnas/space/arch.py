@@ -117,8 +117,8 @@ class Arch:
             values[depth_name] = depth
             for i, name in enumerate(names):
                 if i < depth:
-                    given = {"kernel_size": config["ks"][slot], "expand_ratio": config["e"][slot]}
-                    values[name] = tuple(given[f] for f in space[name].fields)
+                    entries = {"kernel_size": config["ks"][slot], "expand_ratio": config["e"][slot]}
+                    values[name] = tuple(entries[f] for f in space[name].fields)
                 slot += 1
         return space.arch(values)
 
@@ -126,7 +126,7 @@ class Arch:
 def _ofa_blocks(space: SearchSpace) -> list[tuple[str, list[str]]]:
     """Depth choice and block choices of every stage, or an error where the space has another form."""
     names = [c.name for c in space.choices]
-    out = []
+    out: list[tuple[str, list[str]]] = []
     for depth_name in (n for n in names if n.endswith(".depth")):
         prefix = depth_name.removesuffix("depth") + "block"
         block_names = [n for n in names if n.startswith(prefix)]

@@ -39,9 +39,8 @@ class SearchSpace:
         for choice in self.choices:
             if choice.name in seen:
                 raise SpaceError(f"choice {choice.name!r} stands twice in the space")
-            if choice.parent is not None:
-                if choice.parent not in seen:
-                    raise SpaceError(f"the parent {choice.parent!r} of choice {choice.name!r} must stand before it")
+            if choice.parent is not None and choice.parent not in seen:
+                raise SpaceError(f"the parent {choice.parent!r} of choice {choice.name!r} must stand before it")
             seen[choice.name] = choice
         staged = [name for stage in self.stages for name in stage]
         if unknown := sorted(set(staged) - set(seen)):
@@ -50,9 +49,7 @@ class SearchSpace:
             raise SpaceError("a choice stands in two stages")
 
     @classmethod
-    def of_choices(
-        cls, choices: Mapping[str, Sequence[Any]], stages: Sequence[Sequence[str]] = ()
-    ) -> SearchSpace:
+    def of_choices(cls, choices: Mapping[str, Sequence[Any]], stages: Sequence[Sequence[str]] = ()) -> SearchSpace:
         """Make a space of independent choices.
 
         Args:
@@ -166,9 +163,7 @@ class SearchSpace:
                 out[:, i] = rng.choice(len(counts), size=n, p=p / p.sum())
         return self.canonical(out)
 
-    def sample(
-        self, rng: np.random.Generator, n: int, uniform: Literal["genes", "archs"] = "genes"
-    ) -> list[Arch]:
+    def sample(self, rng: np.random.Generator, n: int, uniform: Literal["genes", "archs"] = "genes") -> list[Arch]:
         """Draw ``n`` archs; see `sample_genomes`."""
         return self.decode_many(self.sample_genomes(rng, n, uniform))
 
@@ -288,8 +283,8 @@ class SearchSpace:
         """For each choice and field with more than one value: gene index and ``(n_options, n_values)``."""
         blocks = []
         for i, choice in enumerate(self.choices):
-            for field in choice.fields:
-                values = [choice.field_value(o, field) for o in choice.options]
+            for name in choice.fields:
+                values = [choice.field_value(o, name) for o in choice.options]
                 distinct = list(dict.fromkeys(values))
                 gate = self._gates[i]
                 if len(distinct) > 1 or gate is not None:
@@ -333,25 +328,25 @@ class SearchSpace:
             SpaceError: no choice has the field, or no choice has any of the values.
         """
         space = self
-        for field, given in fields.items():
+        for name, given in fields.items():
             wanted = set(given)
-            having = [c for c in space.choices if field in c.fields]
-            known = sorted({c.field_value(o, field) for c in having for o in c.options}, key=repr)
+            having = [c for c in space.choices if name in c.fields]
+            known = sorted({c.field_value(o, name) for c in having for o in c.options}, key=repr)
             if not having or not wanted & set(known):
                 every = sorted({f for c in self.choices for f in c.fields})
                 raise SpaceError(
-                    f"{field}={sorted(wanted, key=repr)} matches nothing: "
+                    f"{name}={sorted(wanted, key=repr)} matches nothing: "
                     + (f"its values are {known}" if having else f"the fields of this space are {every}")
                 )
             kept: dict[str, list[Option]] = {}
             for c in having:
-                values = {c.field_value(o, field) for o in c.options}
+                values = {c.field_value(o, name) for o in c.options}
                 use = values & wanted
                 if not use:
                     top = max(wanted, key=lambda v: (str(type(v)), v))
                     below = [v for v in values if isinstance(v, int | float) and v <= top]
                     use = {max(below) if below else min(values, key=lambda v: (str(type(v)), v))}
-                kept[c.name] = [o for o in c.options if c.field_value(o, field) in use]
+                kept[c.name] = [o for o in c.options if c.field_value(o, name) in use]
             space = space.restrict(kept)
         return space
 

@@ -158,8 +158,8 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to the same shape."""
-        gate = x.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
-        gate = self.gate(self.expand(self.act(self.reduce(gate))))
+        means = x.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
+        gate: Tensor = self.gate(self.expand(self.act(self.reduce(means))))
         return x * gate
 
 
@@ -182,7 +182,7 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C_in, H, W)`` to ``(B, C_out, H / stride, W / stride)``."""
-        y = self.project(self.se(self.depthwise(self.expand(x))))
+        y: Tensor = self.project(self.se(self.depthwise(self.expand(x))))
         return x + y if self.residual else y
 
 
@@ -201,7 +201,8 @@ class Head(nn.Module):
         """``(B, C, H, W)`` to logits ``(B, classes)``."""
         x = x.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
         x = self.act(self.mix(x)).flatten(1)
-        return self.classifier(self.dropout(x))
+        logits: Tensor = self.classifier(self.dropout(x))
+        return logits
 
 
 def init_weights(module: nn.Module) -> None:

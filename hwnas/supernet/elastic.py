@@ -85,9 +85,7 @@ class ElasticDepthwiseConv2d(nn.Module):
     def forward(self, x: Tensor, kernel_size: int) -> Tensor:
         """``(B, C, H, W)`` to ``(B, C, H / stride, W / stride)``."""
         channels = x.shape[1]
-        return F.conv2d(
-            x, self.kernel(channels, kernel_size), None, self.stride, kernel_size // 2, groups=channels
-        )
+        return F.conv2d(x, self.kernel(channels, kernel_size), None, self.stride, kernel_size // 2, groups=channels)
 
     def fill(self, plain: nn.Conv2d) -> None:
         """Copy the kernel of ``plain``'s shape into it."""
@@ -104,7 +102,9 @@ class ElasticBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` with any C up to the layer's channels."""
         c = x.shape[1]
-        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
         return F.batch_norm(
             x, self.running_mean[:c], self.running_var[:c], self.weight[:c], self.bias[:c],
             self.training, self.momentum, self.eps,
@@ -139,9 +139,7 @@ class ElasticConvBnAct(ElasticBlock):
     def __init__(self, largest: ConvSpec) -> None:
         super().__init__()
         k = largest.kernel_size
-        self.conv = ElasticConv2d(
-            largest.in_channels, largest.out_channels, k, largest.stride, k // 2, bias=False
-        )
+        self.conv = ElasticConv2d(largest.in_channels, largest.out_channels, k, largest.stride, k // 2, bias=False)
         self.bn = ElasticBatchNorm2d(largest.out_channels)
         self.act: ActName = largest.act
 
@@ -198,7 +196,7 @@ class ElasticMBConv(ElasticBlock):
     def forward(self, x: Tensor, spec: BlockSpec) -> Tensor:
         """See `ElasticBlock`."""
         assert isinstance(spec, MBConvSpec)
-        y = x
+        y: Tensor = x
         if self.expands:
             y = activate(self.expand_bn(self.expand_conv(y, spec.mid_channels)), self.act)
         y = activate(self.depthwise_bn(self.depthwise(y, spec.kernel_size)), self.act)
@@ -243,7 +241,8 @@ class ElasticMBConv(ElasticBlock):
         if self.se is not None:
             _reorder(self.se.reduce.weight, order, dim=1)
             _reorder(self.se.expand.weight, order, dim=0)
-            assert self.se.expand.bias is not None and self.se.reduce.bias is not None
+            assert self.se.expand.bias is not None
+            assert self.se.reduce.bias is not None
             _reorder(self.se.expand.bias, order, dim=0)
             hidden = self.se.expand.weight.abs().sum((0, 2, 3)).argsort(descending=True, stable=True)
             _reorder(self.se.reduce.weight, hidden, dim=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from hwnas.supernet import mbv3
+from hwnas.supernet.blocks import init_weights
 from hwnas.supernet.mbv3 import MBV3Config
 from hwnas.supernet.network import Layout, SuperNet
 
@@ -16,15 +17,15 @@ FAMILIES = {"mbv3": mbv3}
 
 def make_layout(config: SupernetConfig) -> Layout:
     """Return the space and the chain of blocks of a supernet, without any weight."""
-    return FAMILIES[config.family].layout(config)
+    made: Layout = FAMILIES[config.family].layout(config)
+    return made
 
 
 def build_supernet(config: SupernetConfig, seed: int = 0) -> SuperNet:
     """Return a supernet with fresh weights, channels-last; the same seed gives the same weights."""
-    from hwnas.supernet.blocks import init_weights
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = FAMILIES[config.family].supernet(config)
         init_weights(net)
-    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    channels_last: SuperNet = net.to(memory_format=torch.channels_last)
+    return channels_last

@@ -133,7 +133,7 @@ def _slots(config: MBV3Config) -> tuple[Slot, ...]:
         return ConvSpec(config.in_channels, stem_width, resolution, 3, config.stem_stride, config.stem_act)
 
     slots = [Slot("stem", ("resolution",), stem)]
-    strides = (config.stem_stride,)
+    strides: tuple[int, ...] = (config.stem_stride,)
 
     def size_after(strides: tuple[int, ...], resolution: int) -> int:
         for stride in strides:
@@ -185,9 +185,7 @@ def _slots(config: MBV3Config) -> tuple[Slot, ...]:
 
     def head(resolution: int) -> BlockSpec:
         size = size_after(strides, resolution)
-        return HeadSpec(
-            expand_width, config.classes, size, feature_width, config.head_act, config.dropout_percent
-        )
+        return HeadSpec(expand_width, config.classes, size, feature_width, config.head_act, config.dropout_percent)
 
     slots.append(Slot("final_expand", ("resolution",), final_expand))
     slots.append(Slot("head", ("resolution",), head))

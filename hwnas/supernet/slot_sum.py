@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +52,7 @@ class SlotSum:
             total += np.where(active[:, positions].all(axis=1), found, 0.0)
         return total
 
-    def of_archs(self, archs: list[Arch] | tuple[Arch, ...]) -> NDArray[np.float64]:
+    def of_archs(self, archs: Sequence[Arch]) -> NDArray[np.float64]:
         """Return ``(n,)`` sums for archs of the layout's space."""
         return self.of_genomes(self.layout.space.encode_many(archs))
 

@@ -196,9 +196,7 @@ def make_optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=1.0, momentum=config.momentum, nesterov=config.momentum > 0)
 
 
-def _start(
-    supernet_config: SupernetConfig, config: TrainConfig, settings: dict[str, Any], folder: Path
-) -> TrainState:
+def _start(supernet_config: SupernetConfig, config: TrainConfig, settings: dict[str, Any], folder: Path) -> TrainState:
     supernet = build_supernet(supernet_config, config.seed)
     optimiser = make_optimiser(supernet, config)
     path = folder / "checkpoint.safetensors"
@@ -207,7 +205,7 @@ def _start(
     tensors, metadata = load_tensors(path)
     _check_settings(metadata["settings"], settings, path)
     load_weights(supernet, _under(tensors, "supernet."), str(path))
-    names = {name: p for name, p in supernet.named_parameters()}
+    names = dict(supernet.named_parameters())
     for name, momentum in _under(tensors, "momentum.").items():
         buffer = torch.empty_like(names[name])  # keeps the parameter's memory format
         optimiser.state[names[name]]["momentum_buffer"] = buffer.copy_(momentum)

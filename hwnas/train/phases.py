@@ -69,9 +69,11 @@ def phase_space(phase: PhaseConfig, space: SearchSpace) -> SearchSpace:
     largest = {f: [_largest(space, f)] for f in fields if f not in phase.elastic and f != "resolution"}
     given = {f: v for f, v in phase.elastic.items() if v != "all"}
     if unknown := sorted(set(phase.elastic) - fields):
-        raise RecipeError(f"train.phases {phase.name!r}: unknown fields {unknown} in elastic; known are {sorted(fields)}")
+        raise RecipeError(
+            f"train.phases {phase.name!r}: unknown fields {unknown} in elastic; known are {sorted(fields)}"
+        )
     try:
-        return space.where(**largest, **given)  # type: ignore[arg-type]
+        return space.where(**largest, **given)
     except SpaceError as error:
         raise RecipeError(f"train.phases {phase.name!r}: {error}") from None
 
