@@ -234,8 +234,8 @@ def devices_show(
              f"origin      {p.origin}", f"source      {p.source}", f"licence     {p.licence}"]  # fmt: skip
     if p.error:
         lines.append(
-            f"error       {p.error.mape_percent:g} % mean, {p.error.within_10_percent:g} % within 10 %, rank correlation "
-            f"{p.error.spearman:g}, on {p.error.n_held_out} held-out of {p.error.networks}"
+            f"error       {p.error.mape_percent:g} % mean, {p.error.within_10_percent:g} % within 10 %, "
+            f"rank correlation {p.error.spearman:g}, on {p.error.n_held_out} held-out of {p.error.networks}"
         )
     lines += [f"conditions  {k}: {v}" for k, v in (p.conditions or {}).items()]
     lines += [f"note        {note}" for note in p.notes]

@@ -201,7 +201,7 @@ def verify_onnx(path: Path, module: nn.Module, inputs: Tensor) -> float:
     Args:
         path: the file.
         module: what it should compute, in eval mode.
-        inputs: ``(N, C, H, W)``, N at least 2; real images, since parity of random noise through real weights says little.
+        inputs: ``(N, C, H, W)``, N at least 2; real images, since noise through trained weights says little.
 
     Returns:
         The largest absolute difference, as a share of the largest absolute output.

@@ -54,7 +54,7 @@ class Device:
     def block_ms(self, block: BlockSpec) -> float:
         """Return what ``block`` adds to a network, in milliseconds: its row, corrected, or the cost model's value.
 
-        The correction takes the cost of a call out of every row; what is left of a trivial block can be a little below 0.
+        The correction takes the cost of a call out of every row; what is left of a tiny block can be just below 0.
 
         Raises:
             MissingBlockError: there is no row and no cost model.
@@ -184,7 +184,7 @@ def _row(values: Mapping[str, str], where: str) -> tuple[str, Row]:
 
 
 def relative_errors(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> dict[str, float]:
-    """Return ``mape_percent``, ``within_5_percent``, ``within_10_percent``, ``r2`` and ``spearman`` of ``(n,)`` pairs."""
+    """Return ``mape_percent``, ``within_5_percent``, ``within_10_percent``, ``r2``, ``spearman`` of ``(n,)`` pairs."""
     from scipy.stats import spearmanr
 
     error = np.abs(predicted / measured - 1.0)

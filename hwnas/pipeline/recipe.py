@@ -105,7 +105,8 @@ def find_recipe(name_or_path: str | Path) -> Path:
     if name in shipped_recipes():
         return shipped_folder("supernets") / f"{name}.yaml"
     raise RecipeError(
-        f"recipe {str(name_or_path)!r} is neither a .yaml file nor a shipped recipe; shipped are {', '.join(shipped_recipes())}"
+        f"recipe {str(name_or_path)!r} is neither a .yaml file nor a shipped recipe; "
+        f"shipped are {', '.join(shipped_recipes())}"
     )
 
 

@@ -453,7 +453,8 @@ def start_run(recipe: Recipe, out: Path, progress: Progress = silent) -> Run:
                 s for s in ("supernet", "train", "data", "evaluation") if getattr(known, s) != getattr(recipe, s)
             ]
             raise ResumeError(
-                f"{out} holds a run with other settings of {', '.join(differing)}; use another --out, or the same recipe"
+                f"{out} holds a run with other settings of {', '.join(differing)}; "
+                "use another --out, or the same recipe"
             )
     run.splits  # noqa: B018
     make_folder(out)

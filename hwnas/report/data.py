@@ -35,7 +35,7 @@ class DeviceReport:
     error: Mapping[str, Any] | None
     """Published error of the profile."""
     models: Sequence[Mapping[str, Any]]
-    """Members of the front by ascending latency, every value by name, with ``key`` and ``shape`` (the arch in short)."""
+    """Members of the front by ascending latency: values by name, ``key``, and ``shape`` (the arch in short)."""
     evaluated: Mapping[str, Sequence[float]]
     """``top1_percent`` and ``latency_ms`` of every arch that was evaluated."""
     message: str

@@ -125,7 +125,8 @@ def check_figure(device: DeviceReport, colour: str) -> go.Figure:
     )
     figure.add_scatter(
         x=list(check.predicted_ms), y=list(check.measured_ms), mode="markers", marker={"color": colour, "size": 9},
-        name="exported models", text=list(check.keys), hovertemplate="%{text}<br>%{x:.4g} ms estimated<br>%{y:.4g} ms measured<extra></extra>",
+        name="exported models", text=list(check.keys),
+        hovertemplate="%{text}<br>%{x:.4g} ms estimated<br>%{y:.4g} ms measured<extra></extra>",
     )  # fmt: skip
     return _layout(figure, "estimated latency, ms", "measured latency, ms", 340)
 

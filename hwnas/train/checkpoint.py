@@ -61,8 +61,8 @@ def load_weights(net: torch.nn.Module, tensors: Mapping[str, Tensor], where: str
         if k in tensors and tensors[k].shape != own[k].shape
     ]
     if missing or extra or wrong:
-        parts = [f"{what}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''} ({len(names)})"
-                 for what, names in (("missing", missing), ("unknown", extra), ("misshapen", wrong)) if names]  # fmt: skip
+        found = (("missing", missing), ("unknown", extra), ("misshapen", wrong))
+        parts = [f"{len(names)} {what}: {', '.join(names[:3])}" for what, names in found if names]
         raise CheckpointError(f"{where} is of another network: {'; '.join(parts)}; use the recipe it was made with")
     net.load_state_dict(dict(tensors))
 
