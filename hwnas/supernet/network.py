@@ -119,7 +119,7 @@ class SuperNet(nn.Module):
         """
         blocks = self.blocks(arch)
         first = blocks[0][1]
-        if x.shape[1] != first.in_channels or x.shape[2] != first.in_size_px:
+        if tuple(x.shape[1:]) != (first.in_channels, first.in_size_px, first.in_size_px):
             raise SpaceError(
                 f"arch {arch.key} takes images of {first.in_channels} x {first.in_size_px} x {first.in_size_px}, "
                 f"got {' x '.join(map(str, x.shape[1:]))}; resize them to its resolution"

@@ -1,0 +1,128 @@
+"""Small things that many tests share: a tiny supernet, images, and where real data lies."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+import torch
+
+from hwnas.data import AugmentConfig, DataConfig, ImageSet, Splits
+from hwnas.supernet import build_supernet, make_layout
+from hwnas.supernet.mbv3 import MBV3Config
+
+torch.set_num_threads(1)
+
+TINY = {
+    "family": "mbv3",
+    "in_channels": 5,
+    "classes": 7,
+    "resolutions": [11, 13],
+    "stem_width": 8,
+    "stem_stride": 1,
+    "stem_act": "hswish",
+    "first_block": True,
+    "stages": [
+        {"width": 8, "stride": 1, "depths": [1, 2], "kernel_sizes": [3, 5, 7], "expand_ratios": [2, 3]},
+        {
+            "width": 16,
+            "stride": 2,
+            "depths": [1, 2, 3],
+            "kernel_sizes": [3, 5],
+            "expand_ratios": [1.5, 3, 4],
+            "act": "hswish",
+            "se": True,
+        },
+    ],
+    "expand_width": 40,
+    "feature_width": 24,
+    "dropout_percent": 0,
+}
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20261)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Settings of a supernet of 2 stages for images of 5 channels, 11 or 13 pixels, and 7 classes."""
+    return MBV3Config.model_validate(TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_with():
+    """``tiny`` with other values of top-level keys."""
+    return lambda **changes: MBV3Config.model_validate({**TINY, **changes})
+
+
+@pytest.fixture(scope="session")
+def layout(tiny):
+    return make_layout(tiny)
+
+
+def randomise(net, seed):
+    """Give batch norms and kernel maps values that no initialisation has, so that a mix-up shows."""
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in net.state_dict().items():
+            noise = torch.randn(tensor.shape, generator=g) if tensor.is_floating_point() else None
+            if name.endswith("running_var"):
+                tensor.copy_(noise.abs() + 0.5)
+            elif ".maps." in name:
+                tensor.add_(0.1 * noise)
+            elif tensor.ndim == 1 and noise is not None:
+                tensor.add_(0.3 * noise)
+    return net
+
+
+@pytest.fixture(scope="session")
+def make_net(tiny):
+    """Make a tiny supernet in eval mode whose every tensor is random."""
+    return lambda seed=0, config=tiny: randomise(build_supernet(config, seed), seed + 1).eval()
+
+
+@pytest.fixture
+def images():
+    """``(n, 5, px, px)`` floats by a seed."""
+    return lambda n, px, seed=0: torch.randn(n, 5, px, px, generator=torch.Generator().manual_seed(seed))
+
+
+def make_splits(n=(41, 17, 19), classes=7, channels=5, px=13, seed=3):
+    g = torch.Generator().manual_seed(seed)
+    parts = [
+        ImageSet(
+            torch.randint(0, 256, (k, channels, px, px), generator=g, dtype=torch.uint8),
+            torch.randint(0, classes, (k,), generator=g),
+        )
+        for k in n
+    ]
+    return Splits("made", tuple(f"class{i}" for i in range(classes)), *parts)
+
+
+@pytest.fixture(scope="session")
+def splits():
+    """Random images for the tiny supernet: 41 to train, 17 to validate, 19 to test."""
+    return make_splits()
+
+
+@pytest.fixture
+def splits_with():
+    return make_splits
+
+
+@pytest.fixture
+def data_config():
+    return DataConfig(augment=AugmentConfig(flip=True, shift_percent=10, cutout_percent=20))
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of real data, which is no part of the project."""
+    folder = Path(os.environ.get("HWNAS_SHARED", "../shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set HWNAS_SHARED to the folder that holds data/")
+    return folder
