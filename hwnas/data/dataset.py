@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -183,9 +184,12 @@ def _read_npz(config: DataConfig, image_size_px: int) -> Read:
     """Arrays in MNIST style ``(N, H, W)`` or CIFAR style ``(N, H, W, C)`` or ``(N, C, H, W)``, uint8."""
     path = _existing(config)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw:  # opened here, so that it is closed where NumPy gives up on it
+            file = np.load(raw, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise ValueError("it holds a single array without a name")
             arrays = {k: file[k] for k in file.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise DataError(f"{path} cannot be read as .npz: {error}; write it with numpy.savez") from None
     missing = {"x_train", "y_train"} - set(arrays)
     if missing or ("x_test" in arrays) != ("y_test" in arrays):

@@ -1,5 +1,7 @@
 """Supernet, extraction and BN calibration: bit-equal, by hand, and without memory."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -105,7 +107,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_al
 def test_a_chain_fits_together(layout, rng):
     for arch in [layout.space.smallest(), layout.space.largest(), *layout.space.sample(rng, 20)]:
         chain = [spec for _, spec in layout.chain(arch)]
-        for before, after in zip(chain[:-1], chain[1:], strict=True):
+        for before, after in itertools.pairwise(chain):
             assert before.out_channels == after.in_channels
             stride = getattr(before, "stride", 1)
             assert after.in_size_px == -(-before.in_size_px // stride)
