@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -24,7 +24,8 @@ FORMAT = "1"
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and JSON metadata into one safetensors file, atomically."""
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    header = {"format": FORMAT, "hwnas": json.dumps(metadata, sort_keys=True)}
+    # One entry only: safetensors writes several in random order, and equal weights should be equal files.
+    header = {"hwnas": json.dumps({**metadata, "format": FORMAT}, sort_keys=True)}
     write_atomically(path, lambda p: save_file(plain, p, header))
 
 
@@ -42,9 +43,14 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path} does not exist; train first, or give the folder of a trained supernet") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}; it is damaged, restore or remove it") from None
-    if header.get("format") != FORMAT or "hwnas" not in header:
-        raise CheckpointError(f"{path} is not a file of hwnas (format {header.get('format')!r}, expected {FORMAT!r})")
-    return tensors, json.loads(header["hwnas"])
+    try:
+        metadata = json.loads(header.get("hwnas", "{}"))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}; it is damaged, restore or remove it") from None
+    found = metadata.pop("format", None)
+    if found != FORMAT:
+        raise CheckpointError(f"{path} is not a file of hwnas (format {found!r}, expected {FORMAT!r})")
+    return tensors, metadata
 
 
 def load_weights(net: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -86,7 +92,10 @@ def load_supernet(folder: str | Path) -> SuperNet:
     tensors, metadata = load_tensors(path)
     if "supernet" not in metadata:
         raise CheckpointError(f"{path} holds no supernet; give the folder that `hwnas train` wrote")
-    config = TypeAdapter(SupernetConfig).validate_python(metadata["supernet"])
+    try:
+        config: SupernetConfig = TypeAdapter(SupernetConfig).validate_python(metadata["supernet"])
+    except ValidationError as error:
+        raise CheckpointError(f"{path} has settings that this version does not know: {error}") from None
     supernet = build_supernet(config)
     load_weights(supernet, tensors, str(path))
     return supernet.eval()

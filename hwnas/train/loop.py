@@ -203,7 +203,7 @@ def _start(supernet_config: SupernetConfig, config: TrainConfig, settings: dict[
     if not path.exists():
         return TrainState(supernet, optimiser, {}, 0, 0)
     tensors, metadata = load_tensors(path)
-    _check_settings(metadata["settings"], settings, path)
+    _check_settings(metadata.get("settings", {}), settings, path)
     load_weights(supernet, _under(tensors, "supernet."), str(path))
     names = dict(supernet.named_parameters())
     for name, momentum in _under(tensors, "momentum.").items():
@@ -256,7 +256,7 @@ def _load_finished(path: Path, settings: dict[str, Any]) -> SuperNet:
     from hwnas.train.checkpoint import load_supernet
 
     _, metadata = load_tensors(path)
-    _check_settings(metadata["info"], settings, path)
+    _check_settings(metadata.get("info", {}), settings, path)
     return load_supernet(path)
 
 

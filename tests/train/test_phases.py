@@ -1,0 +1,101 @@
+"""Phases: what each may draw, what its ends are, and mistakes that are named."""
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from hwnas.errors import RecipeError
+from hwnas.train.phases import PhaseConfig, TrainConfig, phase_space, sample_step
+
+
+def phase(**settings):
+    return PhaseConfig(**{"name": "p", "epochs": 1, "lr": 0.1, **settings})
+
+
+def values(space, field):
+    return sorted({c.field_value(o, field) for c in space.choices if field in c.fields for o in c.options})
+
+
+def test_what_is_not_elastic_stays_at_its_largest_and_resolution_varies(layout):
+    space = phase_space(phase(), layout.space)
+    assert values(space, "resolution") == [11, 13]
+    assert space["stage1.depth"].options == (2,)
+    assert space["stage2.depth"].options == (3,)
+    assert space["stage1.block1"].options == ((7, 3),)
+    assert space["stage2.block1"].options == ((5, 4),)
+    assert space.size == 2
+
+
+@pytest.mark.parametrize(
+    ("elastic", "size"),
+    [
+        ({"kernel_size": "all"}, 2 * 3**2 * 2**3),
+        ({"kernel_size": [3, 5], "resolution": [13]}, 2**2 * 2**3),
+        ({"depth": "all"}, 2 * 2 * 3),
+        ({"kernel_size": "all", "depth": "all"}, 2 * (3 + 9) * (2 + 4 + 8)),
+        ({"expand_ratio": "all"}, 2 * 2**2 * 3**3),
+        ({"kernel_size": "all", "depth": "all", "expand_ratio": "all"}, 2 * (6 + 36) * (6 + 36 + 216)),
+    ],
+)
+def test_sizes_of_phases_by_hand(layout, elastic, size):
+    assert phase_space(phase(elastic=elastic), layout.space).size == size
+
+
+def test_stages_without_a_named_value_take_the_nearest(layout):
+    space = phase_space(phase(elastic={"kernel_size": [7], "depth": [1]}), layout.space)
+    assert space["stage1.block1"].options == ((7, 3),)
+    assert space["stage2.block1"].options == ((5, 4),)
+    assert space["stage2.depth"].options == (1,)
+
+
+@pytest.mark.parametrize(
+    ("elastic", "message"),
+    [
+        ({"kernel": "all"}, r"train\.phases 'p': unknown fields \['kernel'\] in elastic; known are .*'kernel_size'"),
+        ({"kernel_size": [9]}, r"train\.phases 'p': kernel_size=\[9\] matches nothing: its values are \[3, 5, 7\]"),
+        ({"resolution": [99]}, r"train\.phases 'p': resolution=\[99\] matches nothing: its values are \[11, 13\]"),
+    ],
+)
+def test_values_that_the_space_does_not_have_are_named(layout, elastic, message):
+    with pytest.raises(RecipeError, match=message):
+        phase_space(phase(elastic=elastic), layout.space)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_a_sandwich_has_the_largest_first_and_the_smallest_last(layout, rng, n):
+    space = phase_space(phase(elastic={"kernel_size": "all", "depth": "all"}), layout.space)
+    for _ in range(10):
+        archs = sample_step(phase(sampling="sandwich", subnets_per_step=n), space, rng)
+        assert len(archs) == n
+        here = space.restrict({"resolution": [archs[0]["resolution"]]})
+        assert archs[0] == here.largest()
+        assert n == 1 or archs[-1] == here.smallest()
+        assert {a["resolution"] for a in archs} == {archs[0]["resolution"]}
+        assert all(here.contains(a) for a in archs)
+
+
+def test_a_step_is_of_one_resolution_and_all_are_drawn(layout, rng):
+    config = phase(subnets_per_step=4)
+    drawn = [sample_step(config, layout.space, rng) for _ in range(40)]
+    assert all(len({a["resolution"] for a in archs}) == 1 for archs in drawn)
+    assert {archs[0]["resolution"] for archs in drawn} == {11, 13}
+
+
+def test_the_generator_alone_decides(layout):
+    config = phase(subnets_per_step=3)
+    a, b, c = (sample_step(config, layout.space, np.random.default_rng(s)) for s in (1, 1, 2))
+    assert a == b != c
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"epochs": 0}, {"lr": 0}, {"subnets_per_step": 0}, {"sampling": "best"}, {"teacher": "me"}, {"elastc": {}}],
+)
+def test_settings_out_of_range_are_refused(change):
+    with pytest.raises(ValidationError):
+        phase(**change)
+
+
+def test_a_training_needs_a_phase():
+    with pytest.raises(ValidationError, match="at least 1"):
+        TrainConfig(phases=())
