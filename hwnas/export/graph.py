@@ -35,6 +35,8 @@ class Node:
     """Which output of a ``split``; parts of a ``split``."""
     out_channels: int = 0
     """Of convolutions and linear layers."""
+    ceil_mode: bool = False
+    """Of pooling: incomplete windows at the border count."""
     tensors: dict[str, Tensor] = field(default_factory=dict, compare=False)
     """``weight`` and ``bias`` with batch norm folded in."""
 
@@ -61,7 +63,7 @@ class Graph:
             made = shapes[number]
             if node.type in ("flatten", "item"):
                 continue
-            op_type: OpType = node.type  # type: ignore[assignment]
+            op_type: OpType = "relu" if node.type == "relu6" else node.type  # type: ignore[assignment]
             if node.type == "conv" and node.groups == channels and node.groups > 1:
                 op_type = "depthwise_conv"
             out.append(
@@ -77,7 +79,8 @@ def _shape(node: Node, inputs: list[tuple[int, int]]) -> tuple[int, int]:
     """Channels and edge of a node's output."""
     channels, size = inputs[0]
     if node.type in ("conv", "max_pool", "avg_pool"):
-        edge = (size + 2 * node.padding - node.kernel_size) // node.stride + 1
+        rounding = node.stride - 1 if node.ceil_mode else 0
+        edge = (size + 2 * node.padding - node.kernel_size + rounding) // node.stride + 1
         return (node.out_channels or channels), edge
     if node.type == "linear":
         return node.out_channels, 1
@@ -123,8 +126,10 @@ def _read(traced: fx.Graph, module: nn.Module) -> list[Node]:
         if node.op == "placeholder":
             number[node] = -1
             continue
-        if node.op in ("output", "get_attr"):
+        if node.op == "output":
             continue
+        if node.op == "get_attr":
+            raise ExportError(f"{node.target}: a tensor outside a layer is not known to the exporter")
         first = [a for a in node.args if isinstance(a, fx.Node)]
         if node.args and isinstance(node.args[0], list | tuple):
             first = [a for a in node.args[0] if isinstance(a, fx.Node)]
@@ -146,8 +151,8 @@ def _pair(value: int | tuple[int, ...], what: nn.Module) -> int:
 
 def _of_module(m: nn.Module, inputs: tuple[int, ...]) -> Node | int:
     if isinstance(m, nn.Conv2d):
-        if isinstance(m.padding, str) or _pair(m.dilation, m) != 1:
-            raise ExportError(f"{m}: give padding in pixels and no dilation")
+        if isinstance(m.padding, str) or _pair(m.dilation, m) != 1 or m.padding_mode != "zeros":
+            raise ExportError(f"{m}: give padding in pixels, of zeros, and no dilation")
         tensors = {"weight": m.weight.detach()}
         if m.bias is not None:
             tensors["bias"] = m.bias.detach()
@@ -166,17 +171,21 @@ def _of_module(m: nn.Module, inputs: tuple[int, ...]) -> Node | int:
         kind = "max_pool" if isinstance(m, nn.MaxPool2d) else "avg_pool"
         if isinstance(m, nn.AvgPool2d) and m.count_include_pad and _pair(m.padding, m):
             raise ExportError(f"{m}: set count_include_pad=False")
-        return Node(kind, inputs, _pair(m.kernel_size, m), _pair(m.stride, m), _pair(m.padding, m))
+        if isinstance(m, nn.MaxPool2d) and (_pair(m.dilation, m) != 1 or m.return_indices):
+            raise ExportError(f"{m}: dilation and indices are not known to the exporter")
+        return Node(
+            kind, inputs, _pair(m.kernel_size, m), _pair(m.stride, m), _pair(m.padding, m), ceil_mode=m.ceil_mode
+        )
     if isinstance(m, nn.AdaptiveAvgPool2d) and m.output_size in (1, (1, 1)):
         return Node("global_avg_pool", inputs)
     if isinstance(m, nn.ChannelShuffle):
         return Node("shuffle", inputs, groups=m.groups)
-    if isinstance(m, nn.Flatten):
+    if isinstance(m, nn.Flatten) and (m.start_dim, m.end_dim) == (1, -1):
         return Node("flatten", inputs)
     if isinstance(m, nn.Identity | nn.Dropout):
         return inputs[0]
     names: dict[type[nn.Module], str] = {
-        nn.ReLU: "relu", nn.Hardswish: "hswish", nn.Hardsigmoid: "hsigmoid", nn.Sigmoid: "sigmoid",
+        nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Hardswish: "hswish", nn.Hardsigmoid: "hsigmoid", nn.Sigmoid: "sigmoid",
     }  # fmt: skip
     if type(m) in names:
         return Node(names[type(m)], inputs)
@@ -195,7 +204,7 @@ def _bn_scale_shift(bn: nn.BatchNorm2d) -> dict[str, Tensor]:
 FUNCTIONS: dict[Any, str] = {
     operator.add: "add", torch.add: "add", operator.iadd: "add",
     operator.mul: "mul", torch.mul: "mul",
-    F.relu: "relu", torch.relu: "relu", F.hardswish: "hswish", F.hardsigmoid: "hsigmoid", torch.sigmoid: "sigmoid",
+    F.relu: "relu", F.relu6: "relu6", torch.relu: "relu", F.hardswish: "hswish", F.hardsigmoid: "hsigmoid", torch.sigmoid: "sigmoid",
     torch.cat: "concat", torch.flatten: "flatten", "flatten": "flatten", "chunk": "split", torch.chunk: "split",
     operator.getitem: "item", "mean": "global_avg_pool", "relu": "relu",
 }  # fmt: skip
@@ -205,17 +214,33 @@ def _of_function(node: fx.Node, inputs: tuple[int, ...]) -> Node | int:
     kind = FUNCTIONS.get(node.target)
     if kind is None:
         raise ExportError(f"function {node.target} is not known to the exporter")
-    if kind == "global_avg_pool" and tuple(node.args[1]) != (2, 3):  # type: ignore[arg-type]
-        raise ExportError(f"mean over {node.args[1]} is not known to the exporter; only (2, 3) with keepdim")
-    if kind in ("add", "mul") and len(inputs) != 2:
+    refused = f"{kind} with {node.args[1:]} {dict(node.kwargs)} is not known to the exporter; "
+    if kind == "global_avg_pool":
+        over, keeps = _argument(node, 1, "dim"), _argument(node, 2, "keepdim", False)
+        if over not in ((2, 3), [2, 3], (-2, -1), [-2, -1]) or not keeps:
+            raise ExportError(f"{refused}a mean must be over (2, 3) with keepdim=True")
+    if kind in ("add", "mul") and (len(inputs) != 2 or node.kwargs):
         raise ExportError(f"{node.target} with a constant is not known to the exporter")
+    if kind == "concat" and _argument(node, 1, "dim", 0) != 1:
+        raise ExportError(f"{refused}torch.cat must join channels, dim 1")
+    if kind == "flatten" and (_argument(node, 1, "start_dim", 0) != 1 or _argument(node, 2, "end_dim", -1) != -1):
+        raise ExportError(f"{refused}flatten must begin at dim 1")
     if kind == "split":
-        return Node("split", inputs, groups=int(node.args[1]))  # type: ignore[arg-type]
+        if _argument(node, 2, "dim", 0) != 1:
+            raise ExportError(f"{refused}chunk must part channels, dim 1")
+        return Node("split", inputs, groups=int(_argument(node, 1, "chunks")))
     if kind == "item":
         parent = node.args[0]
-        assert isinstance(parent, fx.Node)
-        return Node("item", inputs, index=int(node.args[1]), groups=int(parent.args[1]))  # type: ignore[arg-type]
+        if not isinstance(parent, fx.Node) or FUNCTIONS.get(parent.target) != "split":
+            raise ExportError(f"{refused}only the parts of a chunk are indexed")
+        parts = int(_argument(parent, 1, "chunks"))
+        return Node("item", inputs, index=int(node.args[1]) % parts, groups=parts)  # type: ignore[arg-type]
     return Node(kind, inputs)
+
+
+def _argument(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
+    """An argument of a call, given by position or by name."""
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
 
 
 def _fold(nodes: list[Node]) -> Graph:

@@ -143,8 +143,11 @@ class _Builder:
             op = "MaxPool" if node.type == "max_pool" else "AveragePool"
             return self.emit(
                 op, inputs, name, kernel_shape=[node.kernel_size] * 2, strides=[node.stride] * 2,
-                pads=[node.padding] * 4,
+                pads=[node.padding] * 4, ceil_mode=int(node.ceil_mode),
             )  # fmt: skip
+        if node.type == "relu6":
+            limits = [self.tensor(f"{name}.{k}", np.array(v, dtype=np.float32)) for k, v in (("low", 0.0), ("high", 6.0))]
+            return self.emit("Clip", [*inputs, *limits], name)
         if node.type == "hsigmoid":
             return self.emit("HardSigmoid", inputs, name, alpha=1.0 / 6.0, beta=0.5)
         if node.type == "concat":

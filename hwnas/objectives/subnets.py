@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -100,9 +101,10 @@ def macs_of_space(layout: Layout) -> SlotSum:
 
 def params_of_space(layout: Layout) -> SlotSum:
     """Return the parameters of a whole space as look-ups: every trainable tensor of the extracted subnet."""
-    return SlotSum.of(layout, _block_params)
+    return SlotSum.of(layout, lambda block: _block_params(replace(block, in_size_px=0)))
 
 
+@lru_cache(maxsize=100_000)
 def _block_params(block: BlockSpec) -> float:
     with torch.device("meta"):
         return float(count_params(block.build()))

@@ -101,7 +101,8 @@ def find_recipe(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return path
-    name = path.stem if path.parts[:-1] in ((), ("supernets",)) else None
+    # Not Path.stem: the names of recipes may have dots, such as ofa-mbv3-w1.2.
+    name = path.name.removesuffix(".yaml") if path.parts[:-1] in ((), ("supernets",)) else None
     if name in shipped_recipes():
         return shipped_folder("supernets") / f"{name}.yaml"
     raise RecipeError(

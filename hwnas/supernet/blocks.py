@@ -7,14 +7,14 @@ makes the plain module; the same spec keys the latency tables, so what is timed 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ActName = Literal["relu", "hswish", "none"]
+ActName = Literal["relu", "relu6", "hswish", "none"]
 
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1
@@ -32,15 +32,23 @@ def make_divisible(value: float, divisor: int = 8) -> int:
 
 def activation(name: ActName) -> nn.Module:
     """Return the activation module; never in place, so that hooks on convolutions see what they computed."""
-    modules: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "hswish": nn.Hardswish, "none": nn.Identity}
+    modules: dict[str, type[nn.Module]] = {
+        "relu": nn.ReLU, "relu6": nn.ReLU6, "hswish": nn.Hardswish, "none": nn.Identity,
+    }  # fmt: skip
     return modules[name]()
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "hswish": F.hardswish,
+    "none": lambda x: x,
+}
 
 
 def activate(x: Tensor, name: ActName) -> Tensor:
     """Apply the activation ``name``."""
-    if name == "relu":
-        return F.relu(x)
-    return F.hardswish(x) if name == "hswish" else x
+    return ACTIVATIONS[name](x)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +83,19 @@ def _as_cell(value: object) -> int | str:
 
 @dataclass(frozen=True, slots=True)
 class ConvSpec(BlockSpec):
-    """Convolution, batch norm, activation."""
+    """Convolution, batch norm, activation, and optionally the input added to it."""
 
     kind: ClassVar[str] = "conv"
 
     kernel_size: int
     stride: int
     act: ActName
+    residual: bool = False
 
     def build(self) -> nn.Module:
-        """Return a `ConvBnAct`."""
-        return ConvBnAct(self.in_channels, self.out_channels, self.kernel_size, self.stride, act=self.act)
+        """Return a `ConvBnAct`, in a `Residual` where its input is added."""
+        conv = ConvBnAct(self.in_channels, self.out_channels, self.kernel_size, self.stride, act=self.act)
+        return Residual(conv) if self.residual else conv
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +132,73 @@ class HeadSpec(BlockSpec):
     def build(self) -> nn.Module:
         """Return a `Head`."""
         return Head(self)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec(BlockSpec):
+    """Max pooling."""
+
+    kind: ClassVar[str] = "max_pool"
+
+    kernel_size: int
+    stride: int
+
+    def build(self) -> nn.Module:
+        """Return the pooling layer."""
+        return nn.Sequential(nn.MaxPool2d(self.kernel_size, self.stride, self.kernel_size // 2))
+
+
+@dataclass(frozen=True, slots=True)
+class BottleneckSpec(BlockSpec):
+    """ResNet-D bottleneck: 1x1, 3x3, 1x1; a shortcut of average pool and 1x1 where channels or size change."""
+
+    kind: ClassVar[str] = "bottleneck"
+
+    mid_channels: int
+    stride: int
+    downsample: bool
+
+    def build(self) -> nn.Module:
+        """Return a `Bottleneck`."""
+        return Bottleneck(self)
+
+
+class Residual(nn.Module):
+    """A layer whose input is added to its output."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape."""
+        y: Tensor = x + self.conv(x)
+        return y
+
+
+class Bottleneck(nn.Module):
+    """The plain block of a `BottleneckSpec`.
+
+    Reference:
+        He et al., 2019, Bag of Tricks (ResNet-D); sizes as in once-for-all's OFAResNets.
+    """
+
+    def __init__(self, spec: BottleneckSpec) -> None:
+        super().__init__()
+        mid = spec.mid_channels
+        self.reduce = ConvBnAct(spec.in_channels, mid, 1, act="relu")
+        self.spatial = ConvBnAct(mid, mid, 3, spec.stride, act="relu")
+        self.expand = ConvBnAct(mid, spec.out_channels, 1)
+        self.shortcut: nn.Module = nn.Identity()
+        if spec.downsample:
+            pool = [nn.AvgPool2d(spec.stride, spec.stride, ceil_mode=True)] if spec.stride > 1 else []
+            self.shortcut = nn.Sequential(*pool, ConvBnAct(spec.in_channels, spec.out_channels, 1))
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C_in, H, W)`` to ``(B, C_out, H / stride, W / stride)``."""
+        y: Tensor = self.act(self.shortcut(x) + self.expand(self.spatial(self.reduce(x))))
+        return y
 
 
 class ConvBnAct(nn.Sequential):
@@ -222,9 +299,3 @@ def init_weights(module: nn.Module) -> None:
 def count_params(module: nn.Module) -> int:
     """Return the number of trainable parameters."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-@torch.no_grad()
-def copy_(target: Tensor, source: Tensor) -> None:
-    """Copy values into a parameter or buffer of the same shape."""
-    target.copy_(source)

@@ -6,6 +6,10 @@ the very same slice into a plain module, so an extracted subnet computes what th
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,16 +19,23 @@ from hwnas.supernet.blocks import (
     BN_MOMENTUM,
     ActName,
     BlockSpec,
+    Bottleneck,
+    BottleneckSpec,
     ConvBnAct,
     ConvSpec,
     Head,
     HeadSpec,
     MBConv,
     MBConvSpec,
+    PoolSpec,
+    Residual,
     SqueezeExcite,
     activate,
     se_hidden,
 )
+
+
+SpecT = TypeVar("SpecT", bound=BlockSpec)
 
 
 class ElasticConv2d(nn.Conv2d):
@@ -133,8 +144,18 @@ class ElasticBlock(nn.Module):
         """Order what can be left out by importance, most important first; the block computes the same."""
 
 
+def _largest(specs: Sequence[SpecT], *names: str) -> SpecT:
+    """The first spec with the named sizes replaced by their maxima over all specs."""
+    return replace(specs[0], **{name: max(getattr(s, name) for s in specs) for name in names})
+
+
 class ElasticConvBnAct(ElasticBlock):
-    """The elastic form of `ConvBnAct`, for a `ConvSpec`."""
+    """The elastic form of `ConvBnAct`, for a `ConvSpec`; with ``residual`` its input is added."""
+
+    @classmethod
+    def holding(cls, specs: Sequence[ConvSpec]) -> ElasticConvBnAct:
+        """Return a block that computes each of ``specs``."""
+        return cls(_largest(specs, "in_channels", "out_channels"))
 
     def __init__(self, largest: ConvSpec) -> None:
         super().__init__()
@@ -145,13 +166,16 @@ class ElasticConvBnAct(ElasticBlock):
 
     def forward(self, x: Tensor, spec: BlockSpec) -> Tensor:
         """See `ElasticBlock`."""
-        return activate(self.bn(self.conv(x, spec.out_channels)), self.act)
+        assert isinstance(spec, ConvSpec)
+        y = activate(self.bn(self.conv(x, spec.out_channels)), self.act)
+        return x + y if spec.residual else y
 
     def fill(self, plain: nn.Module, spec: BlockSpec) -> None:
         """See `ElasticBlock`."""
-        assert isinstance(plain, ConvBnAct)
-        self.conv.fill(plain.conv)
-        self.bn.fill(plain.bn)
+        conv = plain.conv if isinstance(plain, Residual) else plain
+        assert isinstance(conv, ConvBnAct)
+        self.conv.fill(conv.conv)
+        self.bn.fill(conv.bn)
 
 
 class ElasticSqueezeExcite(nn.Module):
@@ -178,6 +202,11 @@ class ElasticSqueezeExcite(nn.Module):
 
 class ElasticMBConv(ElasticBlock):
     """The elastic form of `MBConv`: kernel size and middle channels vary, for an `MBConvSpec`."""
+
+    @classmethod
+    def holding(cls, specs: Sequence[MBConvSpec]) -> ElasticMBConv:
+        """Return a block that computes each of ``specs``."""
+        return cls(_largest(specs, "mid_channels"), tuple(sorted({s.kernel_size for s in specs})))
 
     def __init__(self, largest: MBConvSpec, kernel_sizes: tuple[int, ...]) -> None:
         super().__init__()
@@ -257,6 +286,11 @@ def _reorder(tensor: Tensor, order: Tensor, dim: int) -> None:
 class ElasticHead(ElasticBlock):
     """The classifier of every subnet; its input may be narrower than its largest, for a `HeadSpec`."""
 
+    @classmethod
+    def holding(cls, specs: Sequence[HeadSpec]) -> ElasticHead:
+        """Return a block that computes each of ``specs``."""
+        return cls(_largest(specs, "in_channels", "feature_channels"))
+
     def __init__(self, largest: HeadSpec) -> None:
         super().__init__()
         width = largest.feature_channels or largest.in_channels
@@ -282,3 +316,128 @@ class ElasticHead(ElasticBlock):
         with torch.no_grad():
             plain.classifier.weight.copy_(self.classifier.weight[:, : plain.classifier.in_features])
             plain.classifier.bias.copy_(self.classifier.bias)
+
+
+class ElasticPool(ElasticBlock):
+    """A pooling layer, the same for every subnet, for a `PoolSpec`."""
+
+    @classmethod
+    def holding(cls, specs: Sequence[PoolSpec]) -> ElasticPool:
+        """Return a block that computes each of ``specs``."""
+        return cls()
+
+    def forward(self, x: Tensor, spec: BlockSpec) -> Tensor:
+        """See `ElasticBlock`."""
+        assert isinstance(spec, PoolSpec)
+        return F.max_pool2d(x, spec.kernel_size, spec.stride, spec.kernel_size // 2)
+
+    def fill(self, plain: nn.Module, spec: BlockSpec) -> None:
+        """There is nothing to copy."""
+
+
+class ElasticBottleneck(ElasticBlock):
+    """The elastic form of `Bottleneck`: input, middle and output channels vary, for a `BottleneckSpec`."""
+
+    @classmethod
+    def holding(cls, specs: Sequence[BottleneckSpec]) -> ElasticBottleneck:
+        """Return a block that computes each of ``specs``."""
+        return cls(_largest(specs, "in_channels", "mid_channels", "out_channels"))
+
+    def __init__(self, largest: BottleneckSpec) -> None:
+        super().__init__()
+        mid, out = largest.mid_channels, largest.out_channels
+        self.reduce_conv = ElasticConv2d(largest.in_channels, mid, 1, bias=False)
+        self.reduce_bn = ElasticBatchNorm2d(mid)
+        self.spatial_conv = ElasticConv2d(mid, mid, 3, largest.stride, 1, bias=False)
+        self.spatial_bn = ElasticBatchNorm2d(mid)
+        self.expand_conv = ElasticConv2d(mid, out, 1, bias=False)
+        self.expand_bn = ElasticBatchNorm2d(out)
+        if largest.downsample:
+            self.shortcut_conv = ElasticConv2d(largest.in_channels, out, 1, bias=False)
+            self.shortcut_bn = ElasticBatchNorm2d(out)
+
+    def forward(self, x: Tensor, spec: BlockSpec) -> Tensor:
+        """See `ElasticBlock`."""
+        assert isinstance(spec, BottleneckSpec)
+        y = F.relu(self.reduce_bn(self.reduce_conv(x, spec.mid_channels)))
+        y = F.relu(self.spatial_bn(self.spatial_conv(y, spec.mid_channels)))
+        y = self.expand_bn(self.expand_conv(y, spec.out_channels))
+        if spec.downsample:
+            if spec.stride > 1:
+                x = F.avg_pool2d(x, spec.stride, spec.stride, ceil_mode=True)
+            x = self.shortcut_bn(self.shortcut_conv(x, spec.out_channels))
+        return F.relu(x + y)
+
+    def fill(self, plain: nn.Module, spec: BlockSpec) -> None:
+        """See `ElasticBlock`."""
+        assert isinstance(plain, Bottleneck)
+        parts: list[tuple[str, nn.Module]] = [
+            ("reduce", plain.reduce), ("spatial", plain.spatial), ("expand", plain.expand),
+        ]  # fmt: skip
+        if isinstance(plain.shortcut, nn.Sequential):
+            parts.append(("shortcut", plain.shortcut[-1]))
+        for name, part in parts:
+            assert isinstance(part, ConvBnAct)
+            getattr(self, f"{name}_conv").fill(part.conv)
+            getattr(self, f"{name}_bn").fill(part.bn)
+
+    @torch.no_grad()
+    def sort_channels(self) -> None:
+        """Order both sets of middle channels by the L1 norm of the convolution that reads them, largest first."""
+        for reader, writer in (("expand", "spatial"), ("spatial", "reduce")):
+            reading = getattr(self, f"{reader}_conv").weight
+            order = reading.abs().sum((0, 2, 3)).argsort(descending=True, stable=True)
+            _reorder(reading, order, dim=1)
+            _reorder(getattr(self, f"{writer}_conv").weight, order, dim=0)
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                _reorder(getattr(getattr(self, f"{writer}_bn"), name), order, dim=0)
+
+
+class ChoiceBlock(ElasticBlock):
+    """Candidates with weights of their own, of which a subnet uses one (single path), for any specs.
+
+    Reference:
+        Guo et al., 2020, Single Path One-Shot; Zhang et al., 2020, HURRICANE.
+    """
+
+    def __init__(self, specs: Sequence[BlockSpec]) -> None:
+        super().__init__()
+        self.candidates = nn.ModuleDict({_name(spec): spec.build() for spec in specs})
+
+    def forward(self, x: Tensor, spec: BlockSpec) -> Tensor:
+        """See `ElasticBlock`."""
+        y: Tensor = self.candidates[_name(spec)](x)
+        return y
+
+    def fill(self, plain: nn.Module, spec: BlockSpec) -> None:
+        """See `ElasticBlock`."""
+        plain.load_state_dict(self.candidates[_name(spec)].state_dict())
+
+
+def _name(spec: BlockSpec) -> str:
+    """The spec without its size, as a module name."""
+    cells = (f"{k}{v}" for k, v in spec.columns.items() if k != "in_size_px")
+    return "-".join([spec.kind, *cells]).replace(".", "_")
+
+
+ELASTIC: dict[type[BlockSpec], Callable[[Any], ElasticBlock]] = {
+    ConvSpec: ElasticConvBnAct.holding,
+    MBConvSpec: ElasticMBConv.holding,
+    HeadSpec: ElasticHead.holding,
+    PoolSpec: ElasticPool.holding,
+    BottleneckSpec: ElasticBottleneck.holding,
+}
+"""Which elastic block holds which specs; specs of several classes, or of any other, share no weights."""
+
+
+def elastic_block(specs: Sequence[BlockSpec], share_weights: bool = True) -> ElasticBlock:
+    """Return one elastic block that computes each of ``specs``.
+
+    Args:
+        specs: everything that can stand in one slot.
+        share_weights: False: every spec has weights of its own.
+    """
+    classes = {type(spec) for spec in specs}
+    if share_weights and len(classes) == 1 and (make := ELASTIC.get(classes.pop())) is not None:
+        return make(specs)
+    return ChoiceBlock(specs)

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+from typing import Annotated, Any
 
-from hwnas.supernet import mbv3
-from hwnas.supernet.blocks import init_weights
+import torch
+from pydantic import Field
+
+from hwnas.supernet import mbv3, proxyless, resnet50d
 from hwnas.supernet.mbv3 import MBV3Config
 from hwnas.supernet.network import Layout, SuperNet
+from hwnas.supernet.proxyless import ProxylessConfig
+from hwnas.supernet.resnet50d import ResNet50DConfig
 
-SupernetConfig = MBV3Config
+SupernetConfig = Annotated[MBV3Config | ProxylessConfig | ResNet50DConfig, Field(discriminator="family")]
 
-FAMILIES = {"mbv3": mbv3}
-"""Family name to the module that has its ``layout`` and ``supernet``."""
+LAYOUTS: dict[str, Callable[[Any], Layout]] = {
+    "mbv3": mbv3.layout,
+    "proxyless": proxyless.layout,
+    "resnet50d": resnet50d.layout,
+}
+"""Family name to what makes its space and chain of blocks."""
 
 
 def make_layout(config: SupernetConfig) -> Layout:
     """Return the space and the chain of blocks of a supernet, without any weight."""
-    made: Layout = FAMILIES[config.family].layout(config)
-    return made
+    return LAYOUTS[config.family](config)
 
 
 def build_supernet(config: SupernetConfig, seed: int = 0) -> SuperNet:
     """Return a supernet with fresh weights, channels-last; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = FAMILIES[config.family].supernet(config)
-        init_weights(net)
-    channels_last: SuperNet = net.to(memory_format=torch.channels_last)
+        net = SuperNet(config, make_layout(config))
+    channels_last: SuperNet = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return channels_last

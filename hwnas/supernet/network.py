@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from hwnas.errors import SpaceError
 from hwnas.space import Arch, SearchSpace
 from hwnas.supernet.blocks import BlockSpec, init_weights
-from hwnas.supernet.elastic import ElasticBlock
+from hwnas.supernet.elastic import ElasticBlock, elastic_block
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Slot:
     """Such as ``stage2.block1``."""
     choices: tuple[str, ...]
     """The choices this place depends on; it is empty where one of them is not active."""
-    spec: Callable[..., BlockSpec]
-    """The options of ``choices``, in their order, to the block."""
+    spec: Callable[..., BlockSpec | None]
+    """The options of ``choices``, in their order, to the block; None: these options leave the place empty."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Layout:
 
     space: SearchSpace
     slots: tuple[Slot, ...]
+    bn_eps: float = 1e-5
 
     def __post_init__(self) -> None:
         # Archs carry their space, and the space leads to their blocks: a device needs nothing else.
@@ -40,11 +42,18 @@ class Layout:
 
     def chain(self, arch: Arch) -> list[tuple[str, BlockSpec]]:
         """Return the blocks of ``arch`` from input to output, each with its slot's name."""
-        return [
+        found = [
             (slot.name, slot.spec(*(arch[c] for c in slot.choices)))
             for slot in self.slots
             if all(c in arch for c in slot.choices)
         ]
+        return [(name, spec) for name, spec in found if spec is not None]
+
+    def specs(self, slot: Slot) -> list[BlockSpec]:
+        """Return every block that can stand in ``slot``, at the first resolution only."""
+        options = [self.space[c].options[:1] if c == "resolution" else self.space[c].options for c in slot.choices]
+        made = [slot.spec(*chosen) for chosen in itertools.product(*options)]
+        return [spec for spec in dict.fromkeys(made) if spec is not None]
 
     def build_subnet(self, arch: Arch) -> nn.Sequential:
         """Return the plain network of ``arch`` with fresh weights, in train mode.
@@ -55,12 +64,20 @@ class Layout:
         for name, spec in self.chain(arch):
             net.add_module(name.replace(".", "_"), spec.build())
         init_weights(net)
+        set_bn_eps(net, self.bn_eps)
         return net
 
     def input_shape(self, arch: Arch) -> tuple[int, int, int]:
         """Return ``(channels, height, width)`` of the input of ``arch``."""
         _, first = self.chain(arch)[0]
         return first.in_channels, first.in_size_px, first.in_size_px
+
+
+def set_bn_eps(net: nn.Module, eps: float) -> None:
+    """Set the constant that batch norms add to the variance."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = eps
 
 
 class SuperNet(nn.Module):
@@ -70,18 +87,21 @@ class SuperNet(nn.Module):
     Weights live in elastic blocks, one a slot; what an arch leaves out is simply not computed.
     """
 
-    def __init__(self, config: Any, layout: Layout, parts: dict[str, ElasticBlock]) -> None:
-        """Join elastic blocks into a supernet; families do this, users call `build_supernet`.
+    def __init__(self, config: Any, layout: Layout) -> None:
+        """Make a supernet with fresh weights; users call `build_supernet`.
 
         Args:
             config: the family's settings, kept for checkpoints.
-            layout: space and slots.
-            parts: one elastic block by slot name.
+            layout: space and slots; every slot gets the elastic block that holds all its specs.
         """
         super().__init__()
         self.config = config
         self.layout = layout
-        self.parts = nn.ModuleDict({name.replace(".", "_"): part for name, part in parts.items()})
+        self.parts = nn.ModuleDict(
+            {slot.name.replace(".", "_"): elastic_block(layout.specs(slot)) for slot in layout.slots}
+        )
+        init_weights(self)
+        set_bn_eps(self, layout.bn_eps)
         self._chains: dict[Arch, list[tuple[ElasticBlock, BlockSpec]]] = {}
 
     @property

@@ -37,6 +37,8 @@ class SlotSum:
             values = np.zeros([len(c.options) for c in choices])
             for index in itertools.product(*(range(len(c.options)) for c in choices)):
                 spec = slot.spec(*(c.options[i] for c, i in zip(choices, index, strict=True)))
+                if spec is None:
+                    continue
                 if spec not in known:
                     known[spec] = value_of(spec)
                 values[index] = known[spec]

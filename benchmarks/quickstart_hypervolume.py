@@ -1,0 +1,100 @@
+"""Does the search beat random sampling on a real supernet, at the same number of evaluations?
+
+Every algorithm searches every device of a run from scratch with several seeds; subnets are really extracted, calibrated and
+validated, each once for all algorithms. Losses are scaled by the minimum and maximum of everything that any algorithm evaluated
+for the device; the reference is 1.1 in every column.
+
+    python benchmarks/quickstart_hypervolume.py runs/quickstart --evaluations 60 --seeds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import hwnas
+from hwnas.objectives import as_losses
+from hwnas.pareto import hypervolume, normalise
+from hwnas.pipeline.run import Run
+from hwnas.search.loop import run_search
+from hwnas.search.problem import Problem
+from hwnas.search.searchers import make_searcher
+from hwnas.space import Arch
+
+
+def evaluate_all(run: Run, problem: Problem, archs: Sequence[Arch], known: dict[Arch, dict[str, float]]) -> np.ndarray:
+    """Return ``(n, m)`` values; scores of subnets are kept in ``known``."""
+    for arch in archs:
+        if arch not in known:
+            score = run.evaluator.score(arch)
+            known[arch] = {"top1_percent": score.top1_percent, "introspectability": score.introspectability}
+    genomes = run.layout.space.encode_many(archs)
+    columns = [
+        o.evaluate_genomes(genomes) if o.evaluate_genomes else np.array([known[a][o.name] for a in archs])
+        for o in problem.objectives
+    ]
+    return np.stack(columns, axis=1)
+
+
+def main() -> None:
+    """Run the comparison and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--algorithms", default="hurricane,natv2,nsga2,random")
+    parser.add_argument("--evaluations", type=int, default=60)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    run = hwnas.open_run(args.run)
+    algorithms = args.algorithms.split(",")
+    known: dict[Arch, dict[str, float]] = {}
+    found: dict[str, dict[str, list[np.ndarray]]] = {}
+    seconds = dict.fromkeys(algorithms, 0.0)
+    for name, device in run.devices.items():
+        problem = run.problem(device)
+        found[name] = {a: [] for a in algorithms}
+        for algorithm in algorithms:
+            for seed in range(args.seeds):
+                searcher = make_searcher(algorithm, problem, evaluations=args.evaluations, seed=seed)
+                spent = time.perf_counter()
+                inside = 0.0
+
+                def evaluate(archs: Sequence[Arch]) -> np.ndarray:
+                    nonlocal inside
+                    start = time.perf_counter()
+                    values = evaluate_all(run, problem, archs, known)
+                    inside += time.perf_counter() - start
+                    return values
+
+                result = run_search(problem, searcher, evaluate, args.evaluations)
+                seconds[algorithm] += time.perf_counter() - spent - inside
+                found[name][algorithm].append(as_losses(result.values, problem.objectives))
+        print(f"{name}: {len(known)} distinct subnets evaluated so far", flush=True)
+    out: dict[str, dict[str, dict[str, float]]] = {}
+    width = len(run.recipe.objectives)
+    print(f"\nmean hypervolume over {args.seeds} seeds, {args.evaluations} evaluations (standard deviation)")
+    print(f"{'device':14} {'algorithm':10} {width} objectives     accuracy-latency")
+    for name, by_algorithm in found.items():
+        everything = np.concatenate([x for runs in by_algorithm.values() for x in runs])
+        ideal, nadir = np.nanmin(everything, axis=0), np.nanmax(everything, axis=0)
+        out[name] = {}
+        for algorithm, runs in by_algorithm.items():
+            scaled = [normalise(x, ideal, nadir) for x in runs]
+            full = [hypervolume(x, np.full(width, 1.1)) / 1.1**width for x in scaled]
+            two = [hypervolume(x[:, :2], np.full(2, 1.1)) / 1.1**2 for x in scaled]
+            out[name][algorithm] = {"all": float(np.mean(full)), "accuracy_latency": float(np.mean(two))}
+            print(
+                f"{name:14} {algorithm:10} {np.mean(full):.4f} ({np.std(full):.4f})  {np.mean(two):.4f} ({np.std(two):.4f})"
+            )
+    print("search overhead, seconds a search:", {a: round(s / args.seeds / len(found), 2) for a, s in seconds.items()})
+    if args.json:
+        args.json.write_text(json.dumps(out, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
