@@ -242,6 +242,20 @@ def devices_show(
     _print(as_json, p.model_dump(mode="json"), "\n".join(lines))
 
 
+@app.command("import-ofa")
+def import_ofa(
+    checkpoint: Annotated[Path, typer.Argument(help="Supernet checkpoint of once-for-all (.pth, .tar).")],
+    recipe: Annotated[str, typer.Option("--recipe", help="YAML file or name of a shipped recipe.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder that receives supernet.safetensors.")],
+    as_json: Json = False,
+) -> None:
+    """Read published Once-For-All weights into a supernet of hwnas."""
+    from hwnas.pipeline.published import import_ofa_checkpoint
+
+    path = import_ofa_checkpoint(checkpoint, recipe, out)
+    _print(as_json, {"supernet": str(path)}, f"supernet: {path}\nnext: hwnas.load_supernet({str(out)!r})")
+
+
 @app.command()
 def report(folder: RunFolder, as_json: Json = False) -> None:
     """Write report.html and fronts.png of a run again."""

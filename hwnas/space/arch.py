@@ -70,17 +70,20 @@ class Arch:
         return {n: list(o) if isinstance(o, tuple) else o for n, o in self.items}
 
     def as_ofa(self, space: SearchSpace) -> dict[str, Any]:
-        """Return the ``ks``/``e``/``d``/``r`` lists of once-for-all; absent blocks hold a legal filler."""
-        blocks = _ofa_blocks(space)
-        out: dict[str, Any] = {"ks": [], "e": [], "d": [], "r": self["resolution"]}
-        for depth_name, names in blocks:
-            out["d"].append(self[depth_name])
+        """Return the ``ks``/``e``/``d``/``r`` (and ``w``) of once-for-all; absent blocks hold a legal filler."""
+        form = _OfaForm.of(space)
+        out: dict[str, Any] = {name: [] for name in form.lists}
+        for depth_name, names in form.stages:
+            out["d"].append(form.depth_out(self[depth_name], depth_name))
             for name in names:
                 choice = space[name]
                 option = self.get(name, choice.options[0])
                 assert option is not None
-                out["ks"].append(choice.field_value(option, "kernel_size"))
-                out["e"].append(choice.field_value(option, "expand_ratio"))
+                for field_name in choice.fields:
+                    out[OFA_LISTS[field_name]].append(choice.field_value(option, field_name))
+        for name in form.widths:
+            out["w"].append(space[name].index(self[name]))
+        out["r"] = self["resolution"]
         return out
 
     @classmethod
@@ -88,18 +91,17 @@ class Arch:
         """Read the once-for-all dialect: ``ks`` and ``e`` for every block slot, ``d`` per stage, ``r`` pixels.
 
         Args:
-            config: the lists; entries of blocks beyond a stage's depth are ignored. ``r`` may be a
-                number or a list of one; it may be left out where the space has one resolution.
-            space: a space of stages with ``kernel_size`` and ``expand_ratio``.
+            config: the lists; entries of blocks beyond a stage's depth are ignored. ``r`` may be a number or a list of
+                one; it may be left out where the space has one resolution. ResNets have no ``ks``, but ``w``: the
+                index of the width multiplier of stem and stages.
+            space: a space of stages of blocks with a kernel size or an expand ratio.
 
         Raises:
             SpaceError: a list of the wrong length, an unknown key, or a value the space does not have.
         """
-        blocks = _ofa_blocks(space)
-        n_slots = sum(len(names) for _, names in blocks)
-        config = {k: v for k, v in config.items() if not (k == "w" or k == "wid")}
-        if unknown := sorted(set(config) - {"ks", "e", "d", "r", "image_size"}):
-            raise SpaceError(f"unknown keys {unknown} in an OFA config; known are ks, e, d, r")
+        form = _OfaForm.of(space)
+        if unknown := sorted(set(config) - {"ks", "e", "d", "w", "wid", "r", "image_size"}):
+            raise SpaceError(f"unknown keys {unknown} in an OFA config; known are {', '.join((*form.lists, 'r'))}")
         resolution = config.get("r", config.get("image_size"))
         if isinstance(resolution, Sequence) and not isinstance(resolution, str):
             resolution = resolution[0]
@@ -107,36 +109,66 @@ class Arch:
             if len(space["resolution"].options) > 1:
                 raise SpaceError(f"the OFA config has no r; choose one of {list(space['resolution'].options)}")
             resolution = space["resolution"].options[0]
-        for name, length in (("ks", n_slots), ("e", n_slots), ("d", len(blocks))):
-            if name not in config or len(config[name]) != length:
-                given = len(config[name]) if name in config else "none"
-                raise SpaceError(f"the OFA config needs {length} entries in {name!r}, got {given}")
-        values: dict[str, Option] = {"resolution": resolution}
+        for name, length in form.lists.items():
+            given = config.get(name)
+            if not isinstance(given, Sequence) or len(given) != length:
+                shown = len(given) if isinstance(given, Sequence) else "none"
+                raise SpaceError(f"the OFA config needs {length} entries in {name!r}, got {shown}")
+        values: dict[str, Any] = {"resolution": resolution}
         slot = 0
-        for (depth_name, names), depth in zip(blocks, config["d"], strict=True):
-            values[depth_name] = depth
-            for i, name in enumerate(names):
-                if i < depth:
-                    entries = {"kernel_size": config["ks"][slot], "expand_ratio": config["e"][slot]}
-                    values[name] = tuple(entries[f] for f in space[name].fields)
+        for (depth_name, names), depth in zip(form.stages, config["d"], strict=True):
+            values[depth_name] = form.depth_in(depth, depth_name)
+            for name in names:
+                fields = space[name].fields
+                entries = tuple(config[OFA_LISTS[f]][slot] for f in fields)
+                if space[name].parent is None or values[depth_name] in space[name].active_for:
+                    values[name] = entries if len(fields) > 1 else entries[0]
                 slot += 1
+        for name, index in zip(form.widths, config.get("w", ()) if form.widths else (), strict=True):
+            values[name] = space[name].options[index]
         return space.arch(values)
 
 
-def _ofa_blocks(space: SearchSpace) -> list[tuple[str, list[str]]]:
-    """Depth choice and block choices of every stage, or an error where the space has another form."""
-    names = [c.name for c in space.choices]
-    out: list[tuple[str, list[str]]] = []
-    for depth_name in (n for n in names if n.endswith(".depth")):
-        prefix = depth_name.removesuffix("depth") + "block"
-        block_names = [n for n in names if n.startswith(prefix)]
-        if any(set(space[n].fields) != {"kernel_size", "expand_ratio"} for n in block_names):
-            out = []
-            break
-        out.append((depth_name, block_names))
-    if not out or "resolution" not in names:
-        raise SpaceError(
-            "this space has no ks/e/d/r form: it needs a resolution, and stages of blocks with "
-            "kernel_size and expand_ratio; use SearchSpace.arch with the choices by name"
-        )
-    return out
+OFA_LISTS = {"kernel_size": "ks", "expand_ratio": "e"}
+
+
+@dataclass(frozen=True)
+class _OfaForm:
+    """How the choices of a space stand in the lists of once-for-all."""
+
+    stages: tuple[tuple[str, tuple[str, ...]], ...]
+    """Depth choice and block choices of every stage."""
+    widths: tuple[str, ...]
+    lists: dict[str, int]
+    """Length of each list."""
+    largest_depth: int
+
+    @classmethod
+    def of(cls, space: SearchSpace) -> _OfaForm:
+        names = [c.name for c in space.choices]
+        stages = []
+        for depth_name in (n for n in names if n.endswith(".depth")):
+            prefix = depth_name.removesuffix("depth") + "block"
+            stages.append((depth_name, tuple(n for n in names if n.startswith(prefix))))
+        blocks = [space[n] for _, found in stages for n in found]
+        if not blocks or "resolution" not in names or any(set(b.fields) - set(OFA_LISTS) for b in blocks):
+            raise SpaceError(
+                "this space has no ks/e/d/r form: it needs a resolution, and stages of blocks with "
+                "kernel_size or expand_ratio; use SearchSpace.arch with the choices by name"
+            )
+        widths = tuple(c.name for c in space.choices if c.fields == ("width",))
+        lists = {
+            short: len(blocks) for field_name, short in OFA_LISTS.items() if any(field_name in b.fields for b in blocks)
+        }
+        lists["d"] = len(stages)
+        if widths:
+            lists["w"] = len(widths)
+        depths = [o for name, found in stages if found for o in space[name].options]
+        return cls(tuple(stages), widths, lists, max(d for d in depths if isinstance(d, int)))
+
+    def depth_in(self, depth: int, name: str) -> int:
+        """once-for-all keeps the stem's middle layer exactly where its depth is the largest of any stage."""
+        return int(depth == self.largest_depth) if name == "stem.depth" else depth
+
+    def depth_out(self, depth: Option, name: str) -> Option:
+        return (self.largest_depth if depth else 0) if name == "stem.depth" else depth
