@@ -14,7 +14,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from hwnas.errors import CheckpointError, OutputError
+from hwnas.errors import CheckpointError, OutputError, SpaceError
 from hwnas.export.onnx_file import to_onnx, verify_onnx
 from hwnas.files import make_folder, write_json, write_text
 from hwnas.space import Arch
@@ -122,7 +122,7 @@ def load_model(bundle: str | Path) -> nn.Sequential:
         config: SupernetConfig = TypeAdapter(SupernetConfig).validate_python(description["supernet"])
         layout = make_layout(config)
         subnet = layout.build_subnet(layout.space.arch(description["choices"]))
-    except (KeyError, ValidationError) as error:
+    except (KeyError, ValidationError, SpaceError) as error:
         raise CheckpointError(f"{folder / 'arch.json'} is damaged: {error}") from None
     tensors, _ = load_tensors(folder / "weights.safetensors")
     load_weights(subnet, tensors, str(folder / "weights.safetensors"))
@@ -136,7 +136,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} does not exist; give a model folder that `hwnas export` wrote") from None
     except (OSError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
-    assert isinstance(values, dict)
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} is damaged: it holds no object")
     return values
 
 

@@ -146,7 +146,9 @@ class _Builder:
                 pads=[node.padding] * 4, ceil_mode=int(node.ceil_mode),
             )  # fmt: skip
         if node.type == "relu6":
-            limits = [self.tensor(f"{name}.{k}", np.array(v, dtype=np.float32)) for k, v in (("low", 0.0), ("high", 6.0))]
+            limits = [
+                self.tensor(f"{name}.{k}", np.array(v, dtype=np.float32)) for k, v in (("low", 0.0), ("high", 6.0))
+            ]
             return self.emit("Clip", [*inputs, *limits], name)
         if node.type == "hsigmoid":
             return self.emit("HardSigmoid", inputs, name, alpha=1.0 / 6.0, beta=0.5)
@@ -221,7 +223,7 @@ def verify_onnx(path: Path, module: nn.Module, inputs: Tensor) -> float:
             got = run_onnx(path, part)
         except Exception as error:  # ONNX Runtime raises its own classes, which share no public base
             raise ExportError(f"{path} does not run in ONNX Runtime at batch {len(part)}: {error}") from error
-        worst = max(worst, float((got - wanted).abs().max()) / scale)
+        worst = float(np.maximum(worst, float((got - wanted).abs().max()) / scale))  # unlike max, keeps NaN
     if not worst <= PARITY_TOLERANCE:
         raise ExportError(
             f"{path} differs from PyTorch by {worst:.1e} of the output scale, allowed is {PARITY_TOLERANCE:.0e}; "
