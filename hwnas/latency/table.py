@@ -173,6 +173,8 @@ def read_rows(path: Path) -> dict[str, Row]:
 
 
 def _row(values: Mapping[str, str], where: str) -> tuple[str, Row]:
+    if None in values:
+        raise TableError(f"{where}: has more cells than columns")
     cells = [f"{k}={v}" for k, v in values.items() if k != "kind" and k not in VALUE_COLUMNS and v != ""]
     try:
         row = Row(float(values["median_ms"]), float(values["iqr_ms"]), int(values["n"]), values["origin"])
