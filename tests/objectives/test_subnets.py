@@ -1,0 +1,92 @@
+"""Scores of subnets, and parameters and multiply-adds of a whole space against fvcore and the module itself."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from hwnas.data import as_input
+from hwnas.objectives.introspectability import introspectability
+from hwnas.objectives.subnets import EvaluationConfig, SubnetEvaluator, macs_of_space, params_of_space
+from hwnas.supernet import calibrate_bn, count_params, extract_subnet
+from hwnas.train import top1_percent
+
+
+def test_params_of_a_space_are_those_of_the_extracted_subnets(make_net, rng):
+    net = make_net()
+    archs = [net.space.smallest(), net.space.largest(), *net.space.sample(rng, 20)]
+    wanted = [count_params(extract_subnet(net, a)) for a in archs]
+    np.testing.assert_array_equal(params_of_space(net.layout).of_archs(archs), wanted)
+    assert len(set(wanted)) > 10
+
+
+def test_macs_of_a_space_are_those_of_fvcore(layout, rng):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from fvcore.nn import FlopCountAnalysis
+
+        archs = [layout.space.smallest(), layout.space.largest(), *layout.space.sample(rng, 10)]
+        wanted = []
+        for arch in archs:
+            x = torch.zeros(1, *layout.input_shape(arch))
+            analysis = FlopCountAnalysis(layout.build_subnet(arch).eval(), x)
+            found = analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).by_operator()
+            wanted.append(found["conv"] + found["linear"])
+    np.testing.assert_array_equal(macs_of_space(layout).of_archs(archs), wanted)
+
+
+def test_a_score_by_hand(make_net, splits):
+    net = make_net()
+    config = EvaluationConfig(calibration_images=29, calibration_batch_size=11)
+    evaluator = SubnetEvaluator(net, splits, config)
+    for arch in (net.space.smallest(), net.space.largest()):
+        subnet = extract_subnet(net, arch)
+        px = arch["resolution"]
+        images = as_input(splits.train.images[:29], px, *splits.mean_std)
+        calibrate_bn(subnet, [images[:11], images[11:22], images[22:]])
+        inputs = as_input(splits.validation.images, px, *splits.mean_std)
+        score = evaluator.score(arch)
+        assert score.top1_percent == top1_percent(subnet, inputs, splits.validation.labels)
+        assert score.introspectability == pytest.approx(introspectability(subnet, inputs), rel=1e-12)
+        share = score.top1_percent / 100
+        assert score.top1_stderr_percent == pytest.approx(100 * math.sqrt(max(share * (1 - share), 0.25 / 17) / 17))
+        assert evaluator.score(arch) == score
+
+
+def test_fewer_validation_images_are_the_first_ones(make_net, splits):
+    net = make_net()
+    arch = net.space.smallest()
+    evaluator = SubnetEvaluator(net, splits, EvaluationConfig(validation_images=5))
+    inputs = as_input(splits.validation.images[:5], 11, *splits.mean_std)
+    wanted = top1_percent(evaluator.subnet(arch), inputs, splits.validation.labels[:5])
+    assert evaluator.score(arch).top1_percent == wanted
+
+
+def test_an_evaluation_changes_neither_supernet_nor_test_images(make_net, splits):
+    net = make_net()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    SubnetEvaluator(net, splits, EvaluationConfig()).score(net.space.largest())
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_weights_that_are_not_finite_are_a_failed_evaluation(make_net, splits):
+    net = make_net()
+    net.parts["head"].classifier.weight.data[0, 0] = math.nan
+    score = SubnetEvaluator(net, splits, EvaluationConfig()).score(net.space.smallest())
+    assert math.isnan(score.top1_percent)
+    assert math.isnan(score.top1_stderr_percent)
+    assert math.isnan(score.introspectability)
+
+
+def test_calibration_repairs_statistics_that_subnets_do_not_share(make_net, splits):
+    """Shared statistics far off the subnet's own cost nearly everything; calibration makes them irrelevant."""
+    net, other = make_net(), make_net()
+    for name, tensor in other.state_dict().items():
+        if name.endswith("running_mean"):
+            tensor.add_(5.0)
+    arch = net.space.smallest()
+    a = SubnetEvaluator(net, splits, EvaluationConfig()).score(arch)
+    b = SubnetEvaluator(other, splits, EvaluationConfig()).score(arch)
+    assert a == b
