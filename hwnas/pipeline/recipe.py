@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from hwnas.data import DataConfig
 from hwnas.errors import RecipeError
@@ -67,12 +67,15 @@ class Recipe(BaseModel):
 
     @field_validator("constraints")
     @classmethod
-    def _readable(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+    def _readable(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         for text in texts:
             try:
-                Constraint.parse(text)
+                objective = Constraint.parse(text).objective
             except RecipeError as error:
                 raise ValueError(str(error)) from None
+            objectives = info.data.get("objectives", (objective,))
+            if objective not in objectives:
+                raise ValueError(f"{objective!r} is no objective of the recipe; objectives are {list(objectives)}")
         return texts
 
     def values_hash(self) -> str:

@@ -1,0 +1,85 @@
+"""Every shipped recipe: it loads, its blocks fit together, its phases belong to its space, its devices exist."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from hwnas.latency.device import shipped_devices
+from hwnas.pipeline.recipe import load_recipe, shipped_recipes
+from hwnas.space import Arch
+from hwnas.supernet import build_supernet, make_layout
+from hwnas.train.phases import phase_space, sample_step
+
+NAMES = shipped_recipes()
+
+
+@pytest.fixture(params=NAMES)
+def recipe(request):
+    return load_recipe(request.param)
+
+
+def test_there_are_recipes():
+    assert "digits-mbv3" in NAMES
+
+
+def test_the_file_has_the_name_of_the_recipe():
+    assert [load_recipe(name).name for name in NAMES] == NAMES
+
+
+def test_blocks_fit_together(recipe):
+    layout = make_layout(recipe.supernet)
+    rng = np.random.default_rng(0)
+    for arch in [layout.space.smallest(), layout.space.largest(), *layout.space.sample(rng, 20)]:
+        chain = [spec for _, spec in layout.chain(arch)]
+        assert (chain[0].in_channels, chain[0].in_size_px) == (recipe.supernet.in_channels, arch["resolution"])
+        assert chain[-1].out_channels == recipe.supernet.classes
+        for before, after in itertools.pairwise(chain):
+            assert before.out_channels == after.in_channels
+            assert 0 < after.in_size_px <= before.in_size_px
+        assert layout.space.decode(layout.space.encode(arch)) == arch
+        assert Arch.from_ofa(arch.as_ofa(layout.space), layout.space) == arch
+
+
+def test_phases_open_the_space_until_all_of_it_is_trained(recipe):
+    space = make_layout(recipe.supernet).space
+    sizes = []
+    for phase in recipe.train.phases:
+        part = phase_space(phase, space)
+        sizes.append(part.size)
+        archs = sample_step(phase, part, np.random.default_rng(0))
+        assert len(archs) == phase.subnets_per_step
+        assert all(space.contains(a) for a in archs)
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == space.size
+
+
+def test_teachers_are_trained_before_they_teach(recipe):
+    assert recipe.train.phases[0].teacher != "fixed"
+    for phase in recipe.train.phases:
+        assert phase.teacher != "inplace" or phase.sampling == "sandwich"
+
+
+def test_devices_exist(recipe):
+    assert set(recipe.devices) <= set(shipped_devices())
+
+
+def test_no_path_of_a_machine_is_inside(recipe):
+    assert recipe.data.path is None or not recipe.data.path.startswith("/")
+
+
+def test_the_smallest_subnet_computes_logits(recipe):
+    layout = make_layout(recipe.supernet)
+    arch = layout.space.smallest()
+    with torch.no_grad():
+        assert layout.build_subnet(arch).eval()(torch.zeros(2, *layout.input_shape(arch))).shape == (
+            2, recipe.supernet.classes,
+        )  # fmt: skip
+
+
+def test_the_digits_supernet_computes_logits():
+    net = build_supernet(load_recipe("digits-mbv3").supernet).eval()
+    for arch in (net.space.smallest(), net.space.largest()):
+        with torch.no_grad():
+            assert net(torch.zeros(2, *net.layout.input_shape(arch)), arch).shape == (2, 10)
