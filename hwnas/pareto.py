@@ -35,18 +35,19 @@ def non_dominated(losses: FloatArray) -> NDArray[np.bool_]:
 def non_dominated_rank(losses: FloatArray) -> IntArray:
     """Return ``(n,)`` ranks by non-dominated sorting; 0 is the front, equal rows share a rank.
 
+    Rows with NaN rank behind all others.
+
     Reference:
         Deb et al., 2002, NSGA-II, section III-A.
     """
     losses = np.asarray(losses, dtype=float)
     if losses.shape[1] == 1:
-        return np.unique(losses[:, 0], return_inverse=True)[1].astype(np.int64)
-    ranks = np.full(len(losses), -1, dtype=np.int64)
-    left, rank = np.arange(len(losses)), 0
-    while left.size:
-        front = non_dominated(losses[left])
-        ranks[left[front]] = rank
-        left, rank = left[~front], rank + 1
+        return np.unique(losses[:, 0], return_inverse=True)[1].astype(np.int64)  # NaN sorts last
+    complete = ~np.isnan(losses).any(axis=1)
+    ranks = np.zeros(len(losses), dtype=np.int64)
+    if complete.any():
+        ranks[complete] = moocore.pareto_rank(losses[complete])
+    ranks[~complete] = ranks[complete].max() + 1 if complete.any() else 0
     return ranks
 
 

@@ -1,9 +1,30 @@
 """Archs to predicted objectives: predictors behind one interface, and how well they rank."""
 
-from hwnas.predictors.inputs import Inputs
-from hwnas.predictors.kernel import GaussianProcess
-from hwnas.predictors.predictor import Model, Predictor
+from hwnas.predictors.classic import CART, MLP, RBF, SVR, BayesianRidge, LightGBM, ReNAS
+from hwnas.predictors.encoder import Encoder, Inputs
+from hwnas.predictors.gp import GaussianProcess
+from hwnas.predictors.predictor import Model, Predictor, RankMetrics, cross_validate, rank_metrics
+from hwnas.predictors.select import PREDICTORS, Auto, Blend, fit_or_fall_back, make_predictor
 
-PREDICTORS = {"gp": GaussianProcess}
-
-__all__ = ["PREDICTORS", "GaussianProcess", "Inputs", "Model", "Predictor"]
+__all__ = [
+    "CART",
+    "MLP",
+    "PREDICTORS",
+    "RBF",
+    "SVR",
+    "Auto",
+    "BayesianRidge",
+    "Blend",
+    "Encoder",
+    "GaussianProcess",
+    "Inputs",
+    "LightGBM",
+    "Model",
+    "Predictor",
+    "RankMetrics",
+    "ReNAS",
+    "cross_validate",
+    "fit_or_fall_back",
+    "make_predictor",
+    "rank_metrics",
+]

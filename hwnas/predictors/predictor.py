@@ -1,13 +1,15 @@
-"""What is a predictor?"""
+"""What is a predictor, and how well does it rank?"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import scipy.stats
 from numpy.typing import NDArray
 
-from hwnas.predictors.inputs import Inputs
+from hwnas.predictors.encoder import Inputs
 
 FloatArray = NDArray[np.float64]
 
@@ -21,7 +23,7 @@ class Model(Protocol):
 
 
 class Predictor(Protocol):
-    """A way to learn one objective from evaluated archs; fitting makes a new `Model` and changes nothing."""
+    """A way to learn one value from evaluated archs; fitting makes a new `Model` and changes nothing."""
 
     def fit(self, inputs: Inputs, values: FloatArray) -> Model:
         """Fit ``(n,)`` finite values.
@@ -30,3 +32,63 @@ class Predictor(Protocol):
             ValueError: the predictor cannot be fitted to these (too few archs, say).
         """
         ...
+
+
+@dataclass(frozen=True)
+class RankMetrics:
+    """How well predictions of archs that were not fitted agree with the truth."""
+
+    kendall_tau: float
+    """-1 to 1; 0 where either side is constant."""
+    spearman: float
+    """-1 to 1; 0 where either side is constant."""
+    rmse: float
+    """In the unit of the values."""
+    kendall_tau_deviation: float = 0.0
+    """Standard deviation of Kendall's tau over the folds."""
+
+    @property
+    def cautious_tau(self) -> float:
+        """Mean tau minus its deviation: what adaptive switching compares."""
+        return self.kendall_tau - self.kendall_tau_deviation
+
+
+def rank_metrics(predicted: FloatArray, values: FloatArray) -> RankMetrics:
+    """Compare ``(n,)`` predictions with ``(n,)`` values."""
+    rmse = float(np.sqrt(np.mean((predicted - values) ** 2)))
+    if len(values) < 2 or np.ptp(predicted) == 0 or np.ptp(values) == 0:
+        return RankMetrics(0.0, 0.0, rmse)
+    tau = float(scipy.stats.kendalltau(predicted, values).statistic)
+    return RankMetrics(tau, float(scipy.stats.spearmanr(predicted, values).statistic), rmse)
+
+
+def cross_validate(predictor: Predictor, inputs: Inputs, values: FloatArray, folds: int = 5) -> RankMetrics:
+    """Fit on all folds but one and compare on that one; return means over the folds.
+
+    Args:
+        predictor: what is judged.
+        inputs: n archs.
+        values: ``(n,)`` finite.
+        folds: how many; at most ``n // 2``.
+
+    Raises:
+        ValueError: fewer than 4 archs, or the predictor cannot be fitted.
+    """
+    n = len(values)
+    folds = min(folds, n // 2)
+    if folds < 2:
+        raise ValueError(f"cross-validation needs 4 archs or more, got {n}")
+    order = np.random.default_rng(0).permutation(n)
+    found = []
+    for i in range(folds):
+        test = order[i::folds]
+        train = np.setdiff1d(order, test)
+        mean, _ = predictor.fit(inputs[train], values[train]).predict(inputs[test])
+        found.append(rank_metrics(mean, values[test]))
+    taus = np.array([m.kendall_tau for m in found])
+    return RankMetrics(
+        float(taus.mean()),
+        float(np.mean([m.spearman for m in found])),
+        float(np.sqrt(np.mean([m.rmse**2 for m in found]))),
+        float(taus.std()),
+    )

@@ -49,8 +49,6 @@ class SearchConfig(BaseModel):
         given = {"population": self.population, "predictor": self.predictor}
         settings = {k: v for k, v in given.items() if v is not None}
         try:
-            return make_searcher(
-                self.algorithm, problem, evaluations=self.evaluations, seed=self.seed, **settings
-            )
+            return make_searcher(self.algorithm, problem, evaluations=self.evaluations, seed=self.seed, **settings)
         except RecipeError as error:
             raise RecipeError(f"search: {error}") from None

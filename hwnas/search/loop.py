@@ -83,9 +83,7 @@ class Result:
         n, m = self.evaluated, len(self.front)
         lines = [f"{n} archs evaluated, {m} on the front"]
         if self.ended == "exhausted":
-            lines.append(
-                f"the space has only {self.problem.space.size:,} archs and all of them were evaluated"
-            )
+            lines.append(f"the space has only {self.problem.space.size:,} archs and all of them were evaluated")
         elif self.ended == "stopped":
             lines.append("stopped before the budget was used up")
         complete = np.isfinite(self.values).all(axis=1)
@@ -100,14 +98,11 @@ class Result:
         complete = np.flatnonzero(np.isfinite(self.values).all(axis=1))
         losses = self.losses[complete]
         broken = [
-            (Problem.violation(_only(self.problem, i), losses) > 0).sum()
-            for i in range(len(self.problem.constraints))
+            (Problem.violation(_only(self.problem, i), losses) > 0).sum() for i in range(len(self.problem.constraints))
         ]
         binding = self.problem.constraints[int(np.argmax(broken))]
         row = int(complete[np.argmin(self.problem.violation(losses))])
-        near = ", ".join(
-            f"{o.name}={v:.6g}" for o, v in zip(self.problem.objectives, self.values[row], strict=True)
-        )
+        near = ", ".join(f"{o.name}={v:.6g}" for o, v in zip(self.problem.objectives, self.values[row], strict=True))
         return (
             f"no arch is within the limits: {binding} binds "
             f"({max(broken)} of {len(complete)} archs break it); "

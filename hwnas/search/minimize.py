@@ -77,9 +77,7 @@ def _guarded(objective: Objective, errors: dict[str, str]) -> Objective:
         try:
             return _column(objective.evaluate(archs), len(archs))
         except Exception as error:  # noqa: BLE001 - a user's function may raise anything; it is noted, not lost
-            errors.setdefault(
-                objective.name, f"objective {objective.name!r} failed: {type(error).__name__}: {error}"
-            )
+            errors.setdefault(objective.name, f"objective {objective.name!r} failed: {type(error).__name__}: {error}")
             if len(archs) == 1:
                 return np.array([np.nan])
             return np.concatenate([evaluate([arch]) for arch in archs])

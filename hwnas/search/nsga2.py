@@ -93,9 +93,7 @@ class NSGA2:
         losses = np.asarray(losses, dtype=float)
         failed = np.asarray(~np.isfinite(losses).all(axis=1), dtype=bool)
         over = np.where(failed, _FAILED, problem.violation(losses))
-        alive = (
-            {} if self._algorithm.pop is None else {genome_keys(i.X[None])[0]: i for i in self._algorithm.pop}
-        )
+        alive = {} if self._algorithm.pop is None else {genome_keys(i.X[None])[0]: i for i in self._algorithm.pop}
         for key, genome, row, bad, g in zip(genome_keys(genomes), genomes, losses, failed, over, strict=True):
             individual = alive.get(key)
             if individual is None:

@@ -40,8 +40,7 @@ class Constraint:
             return cls(match[1], "<=" if match[2] == "<=" else ">=", float(match[3]))
         except (AssertionError, ValueError):
             raise RecipeError(
-                f"constraint {text!r} is not of the form OBJECTIVE<=NUMBER or OBJECTIVE>=NUMBER, "
-                "such as latency_ms<=5"
+                f"constraint {text!r} is not of the form OBJECTIVE<=NUMBER or OBJECTIVE>=NUMBER, such as latency_ms<=5"
             ) from None
 
     def __str__(self) -> str:
@@ -65,17 +64,13 @@ class Problem:
         if len(set(names)) != len(names):
             raise RecipeError(f"objectives repeat a name: {names}")
         if unknown := sorted({c.objective for c in self.constraints} - set(names)):
-            raise RecipeError(
-                f"constraints on {unknown} have no objective that provides them; objectives are {names}"
-            )
+            raise RecipeError(f"constraints on {unknown} have no objective that provides them; objectives are {names}")
         for name in names:
             mine = [c for c in self.constraints if c.objective == name]
             above = max((c for c in mine if c.comparison == ">="), key=lambda c: c.limit, default=None)
             below = min((c for c in mine if c.comparison == "<="), key=lambda c: c.limit, default=None)
             if above and below and above.limit > below.limit:
-                raise RecipeError(
-                    f"constraints {above} and {below} contradict each other; drop or change one"
-                )
+                raise RecipeError(f"constraints {above} and {below} contradict each other; drop or change one")
         if expensive := [o.name for o in self.capacity if not o.cheap]:
             raise RecipeError(
                 f"capacity {expensive} must be cheap objectives (exact, cheap=True), such as macs or params"

@@ -38,11 +38,7 @@ def make_searcher(
     """
     if name not in SEARCHERS:
         raise RecipeError(f"search algorithm {name!r} is unknown; choose one of {sorted(SEARCHERS)}")
-    known = [
-        p
-        for p in inspect.signature(SEARCHERS[name]).parameters
-        if p not in ("problem", "evaluations", "seed")
-    ]
+    known = [p for p in inspect.signature(SEARCHERS[name]).parameters if p not in ("problem", "evaluations", "seed")]
     if unknown := sorted(set(settings) - set(known)):
         raise RecipeError(f"search algorithm {name!r} has no settings {unknown}; it has {known}")
     if evaluations < 1:

@@ -1,0 +1,78 @@
+"""Which part of the space is searched now?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.space import SearchSpace
+
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Region:
+    """Genomes of a space with only some options allowed and some choices frozen.
+
+    Genomes keep the indices of the whole space, so objectives read them as always.
+    """
+
+    space: SearchSpace
+    allowed: tuple[IntArray, ...]
+    """For every choice: the indices of the options that may be taken, ascending, at least one."""
+    frozen: BoolArray
+    """``(n_choices,)``: choices that are copied from an anchor."""
+    anchors: IntArray
+    """``(k, n_choices)`` genomes to copy from; k may be 0 where nothing is frozen."""
+
+    @classmethod
+    def whole(cls, space: SearchSpace) -> Region:
+        """Return the region that is the space itself."""
+        return cls(
+            space,
+            tuple(np.arange(n) for n in space.n_options),
+            np.zeros(len(space), dtype=bool),
+            np.zeros((0, len(space)), dtype=np.int64),
+        )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every genome of the space belongs to the region."""
+        full = all(len(a) == n for a, n in zip(self.allowed, self.space.n_options, strict=True))
+        return full and not self.frozen.any()
+
+    @property
+    def size(self) -> int:
+        """Exact number of archs that take allowed options only (frozen choices counted as free)."""
+        keep = {c.name: [c.options[i] for i in a] for c, a in zip(self.space.choices, self.allowed, strict=True)}
+        return self.space.restrict(keep).size
+
+    def draw(self, rng: np.random.Generator, n: int) -> IntArray:
+        """Return ``(n, n_choices)`` canonical genomes, uniform over the allowed options of each choice."""
+        genomes = np.stack([a[rng.integers(0, len(a), n)] for a in self.allowed], axis=1)
+        return self._settle(rng, genomes)
+
+    def mutate(self, rng: np.random.Generator, genomes: IntArray, probability: float) -> IntArray:
+        """Return a copy in which every free gene is drawn anew with ``probability``."""
+        fresh = np.stack([a[rng.integers(0, len(a), len(genomes))] for a in self.allowed], axis=1)
+        change = (rng.random(genomes.shape) < probability) & ~self.frozen
+        return self.space.canonical(np.where(change, fresh, genomes))
+
+    def repair(self, rng: np.random.Generator, genomes: IntArray) -> IntArray:
+        """Return a copy in which forbidden options are drawn anew and frozen choices copied."""
+        out = genomes.copy()
+        for i, a in enumerate(self.allowed):
+            if len(a) < self.space.n_options[i]:
+                bad = ~np.isin(out[:, i], a)
+                out[bad, i] = a[rng.integers(0, len(a), int(bad.sum()))]
+        return self._settle(rng, out)
+
+    def _settle(self, rng: np.random.Generator, genomes: IntArray) -> IntArray:
+        """Copy frozen choices from anchors drawn at random, and make the genomes canonical."""
+        if self.frozen.any() and len(self.anchors):
+            source = self.anchors[rng.integers(0, len(self.anchors), len(genomes))]
+            genomes = np.where(self.frozen, source, genomes)
+        return self.space.canonical(genomes)
