@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hwnas.supernet.depthwise import depthwise_conv2d
 from hwnas.supernet.blocks import (
     BN_EPS,
     BN_MOMENTUM,
@@ -95,8 +96,7 @@ class ElasticDepthwiseConv2d(nn.Module):
 
     def forward(self, x: Tensor, kernel_size: int) -> Tensor:
         """``(B, C, H, W)`` to ``(B, C, H / stride, W / stride)``."""
-        channels = x.shape[1]
-        return F.conv2d(x, self.kernel(channels, kernel_size), None, self.stride, kernel_size // 2, groups=channels)
+        return depthwise_conv2d(x, self.kernel(x.shape[1], kernel_size), self.stride)
 
     def fill(self, plain: nn.Conv2d) -> None:
         """Copy the kernel of ``plain``'s shape into it."""
