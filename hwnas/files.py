@@ -50,7 +50,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a text file atomically; one that holds the text already is left as it is."""
+    if path.is_file() and path.read_bytes() == text.encode("utf-8"):
+        return
     write_atomically(path, lambda p: _fill(p, text))
 
 

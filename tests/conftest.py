@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from hwnas.data import AugmentConfig, DataConfig, ImageSet, Splits
 from hwnas.supernet import build_supernet, make_layout
@@ -126,3 +127,82 @@ def shared():
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set HWNAS_SHARED to the folder that holds data/")
     return folder
+
+
+MODELLED = ("hexagon-dsp", "myriad-vpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe():
+    """Values of a recipe that runs in seconds: digits, two modelled devices, a few evaluations."""
+    return {
+        "name": "tiny",
+        "devices": list(MODELLED),
+        "data": {"source": "digits", "max_images": 150, "augment": {"shift_percent": 8}},
+        "supernet": {
+            "family": "mbv3",
+            "in_channels": 1,
+            "classes": 10,
+            "resolutions": [8, 10],
+            "stem_width": 8,
+            "stem_stride": 1,
+            "first_block": False,
+            "stages": [
+                {"width": 8, "stride": 2, "depths": [1, 2], "kernel_sizes": [3, 5], "expand_ratios": [1, 2]},
+                {
+                    "width": 16,
+                    "stride": 1,
+                    "depths": [1, 2],
+                    "kernel_sizes": [3, 5],
+                    "expand_ratios": [2, 3],
+                    "se": True,
+                },
+            ],
+            "expand_width": 24,
+            "feature_width": 0,
+        },
+        "train": {
+            "batch_size": 25,
+            "checkpoint_every_s": 1e-9,
+            "phases": [
+                {"name": "full", "epochs": 2, "lr": 0.1},
+                {
+                    "name": "all",
+                    "epochs": 1,
+                    "lr": 0.05,
+                    "elastic": {"kernel_size": "all", "depth": "all", "expand_ratio": "all"},
+                    "sampling": "sandwich",
+                    "subnets_per_step": 2,
+                    "teacher": "fixed",
+                    "sort_channels": True,
+                },
+            ],
+        },
+        "search": {"algorithm": "hurricane", "evaluations": 8},
+        "tables": {"n_networks": 6, "n_held_out": 4, "rounds": 1, "block_time_s": 0.0005, "network_time_s": 0.0005},
+        "export": {"front_size": 4},
+        "finetune": {"epochs": 1},
+    }
+
+
+@pytest.fixture
+def recipe_file(tiny_recipe, tmp_path):
+    """Write the tiny recipe, with other values of top-level keys, and return its path."""
+
+    def write(**changes):
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump({**tiny_recipe, **changes}))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_recipe, tmp_path_factory):
+    """The folder of a whole run of the tiny recipe; copy it before changing it."""
+    from hwnas.pipeline.run import run
+
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_recipe))
+    run(folder / "tiny.yaml", out=folder / "run")
+    return folder / "run"

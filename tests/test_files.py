@@ -28,6 +28,16 @@ def test_json_comes_back_and_nan_is_refused(tmp_path):
     assert (tmp_path / "x.json").read_bytes() == before
 
 
+def test_a_file_that_holds_the_text_already_is_left_as_it_is(tmp_path):
+    path = tmp_path / "x.txt"
+    write_text(path, "größer\n")
+    before = path.stat()
+    write_text(path, "größer\n")
+    assert path.stat() == before
+    write_text(path, "größer")
+    assert path.read_text(encoding="utf-8") == "größer"
+
+
 class Full(OSError):
     def __init__(self):
         super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -15,7 +15,7 @@ from hwnas.export.graph import trace
 from hwnas.export.onnx_file import build_onnx
 from hwnas.latency.device import Correction, DeviceProfile, ProfileError
 from hwnas.latency.measure import MeasureConfig, Measurement, measure_interleaved
-from hwnas.latency.table import Device, Row, relative_errors, save_device
+from hwnas.latency.table import Device, Row, load_device, relative_errors, save_device
 from hwnas.progress import Progress, silent
 from hwnas.space import Arch
 from hwnas.supernet import BlockSpec, Layout
@@ -86,7 +86,7 @@ def build_table(
         corrected.profile.model_copy(update={"origin": "measured", "error": error, "conditions": conditions}), rows
     )
     save_device(device, folder, blocks)
-    return device
+    return load_device(folder)  # times as the file rounds them, so that a second start computes with the same
 
 
 def network_sample(layout: Layout, n: int, seed: int) -> list[Arch]:

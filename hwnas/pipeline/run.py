@@ -114,6 +114,12 @@ class Run:
         for phase in self.recipe.train.phases:
             phase_space(phase, self.layout.space)
 
+    def check_devices(self) -> None:
+        """Raise where a device has no time for a block, or limits contradict each other."""
+        for device in self.devices.values():
+            if not needs_table(device):
+                self.problem(device)
+
     def archive(self) -> Archive:
         """Open the run's archive; use it as a context."""
         return Archive(self.folder / "archive.db", self.layout.space, self.recipe.values_hash())
@@ -445,6 +451,7 @@ def start_run(recipe: Recipe, out: Path, progress: Progress = silent) -> Run:
     run = Run(out, recipe, progress)
     run.devices  # noqa: B018 (a mistake in the recipe is found before anything is written)
     run.check_phases()
+    run.check_devices()
     path = out / "recipe.yaml"
     if path.exists():
         known = load_recipe(path)
