@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from hwnas.errors import SpaceError
 
 Scalar = int | float | str
-Option = Scalar | tuple[Scalar, ...]
-"""One value of a choice: a scalar, or a tuple with one entry for each of the choice's fields."""
+Option = Scalar | tuple[Scalar | None, ...]
+"""One value of a choice: a scalar, or a tuple with one entry for each of the choice's fields.
+
+None in a tuple: the field means nothing for this option, such as the kernel size of an operator without a kernel."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class Choice:
                     f"but its fields are {list(self.fields)}"
                 )
 
-    def field_value(self, option: Option, field: str) -> Scalar:
-        """Return the entry called ``field`` of ``option``."""
+    def field_value(self, option: Option, field: str) -> Scalar | None:
+        """Return the entry called ``field`` of ``option``; None where it means nothing."""
         if isinstance(option, tuple):
             return option[self.fields.index(field)]
         return option

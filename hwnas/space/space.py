@@ -285,7 +285,7 @@ class SearchSpace:
         for i, choice in enumerate(self.choices):
             for name in choice.fields:
                 values = [choice.field_value(o, name) for o in choice.options]
-                distinct = list(dict.fromkeys(values))
+                distinct = [v for v in dict.fromkeys(values) if v is not None]
                 gate = self._gates[i]
                 if len(distinct) > 1 or gate is not None:
                     blocks.append((i, np.array([[v == d for d in distinct] for v in values], dtype=float)))
@@ -331,22 +331,22 @@ class SearchSpace:
         for name, given in fields.items():
             wanted = set(given)
             having = [c for c in space.choices if name in c.fields]
-            known = sorted({c.field_value(o, name) for c in having for o in c.options}, key=repr)
-            if not having or not wanted & set(known):
+            values = {c.name: {c.field_value(o, name) for o in c.options} - {None} for c in having}
+            known = sorted(set().union(*values.values()), key=_order) if values else []
+            if not wanted & set(known):
                 every = sorted({f for c in self.choices for f in c.fields})
                 raise SpaceError(
-                    f"{name}={sorted(wanted, key=repr)} matches nothing: "
+                    f"{name}={sorted(wanted, key=_order)} matches nothing: "
                     + (f"its values are {known}" if having else f"the fields of this space are {every}")
                 )
             kept: dict[str, list[Option]] = {}
             for c in having:
-                values = {c.field_value(o, name) for o in c.options}
-                use = values & wanted
-                if not use:
-                    top = max(wanted, key=lambda v: (str(type(v)), v))
-                    below = [v for v in values if isinstance(v, int | float) and v <= top]
-                    use = {max(below) if below else min(values, key=lambda v: (str(type(v)), v))}
-                kept[c.name] = [o for o in c.options if c.field_value(o, name) in use]
+                use = values[c.name] & wanted
+                if not use and values[c.name]:
+                    top = max(_order(v) for v in wanted)
+                    below = [v for v in values[c.name] if _order(v) <= top]
+                    use = {max(below, key=_order) if below else min(values[c.name], key=_order)}
+                kept[c.name] = [o for o in c.options if c.field_value(o, name) in (*use, None)]
             space = space.restrict(kept)
         return space
 
@@ -414,6 +414,11 @@ class SearchSpace:
             ),
             tuple(tuple(s) for s in values["stages"]),
         )
+
+
+def _order(value: Any) -> tuple[str, Any]:
+    """Numbers before texts, each in their own order."""
+    return ("", value) if isinstance(value, int | float) else (type(value).__name__, value)
 
 
 def _as_option(value: Any) -> Option:

@@ -6,11 +6,13 @@ makes the plain module; the same spec keys the latency tables, so what is timed 
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -161,6 +163,199 @@ class BottleneckSpec(BlockSpec):
     def build(self) -> nn.Module:
         """Return a `Bottleneck`."""
         return Bottleneck(self)
+
+
+@dataclass(frozen=True, slots=True)
+class SkipAddSpec(BlockSpec):
+    """Outputs of earlier blocks of the stage, added to the last one (OFAv2's dense skips)."""
+
+    kind: ClassVar[str] = "skip_add"
+
+    n_added: int
+    """How many of the stage's first outputs are added."""
+
+    def build(self) -> nn.Module:
+        """Return a `SkipAdd`."""
+        return SkipAdd(self.n_added)
+
+
+@dataclass(frozen=True, slots=True)
+class ParallelSpec(BlockSpec):
+    """Any of three branches, summed: inverted bottleneck, 1x1 convolution, transformation (OFAv2)."""
+
+    kind: ClassVar[str] = "parallel"
+
+    level: int
+    """Three bits: 4 inverted bottleneck, 2 convolution, 1 transformation."""
+    mid_channels: int
+    kernel_size: int
+    stride: int
+    se: bool
+    act: ActName
+    residual: bool
+
+    @property
+    def bottleneck(self) -> MBConvSpec:
+        """The inverted bottleneck's spec."""
+        return MBConvSpec(
+            self.in_channels, self.out_channels, self.in_size_px, self.mid_channels, True, self.kernel_size,
+            self.stride, self.se, self.act, self.residual,
+        )  # fmt: skip
+
+    def build(self) -> nn.Module:
+        """Return a `Parallel`."""
+        return Parallel(self)
+
+
+@dataclass(frozen=True, slots=True)
+class SeparableSpec(BlockSpec):
+    """Depthwise and 1x1 convolution, both activated (MobileNetV1), with optional squeeze-excite between them."""
+
+    kind: ClassVar[str] = "separable"
+
+    kernel_size: int
+    stride: int
+    se: bool
+    act: ActName
+
+    def build(self) -> nn.Module:
+        """Return the two convolutions."""
+        c = self.in_channels
+        return nn.Sequential(
+            ConvBnAct(c, c, self.kernel_size, self.stride, groups=c, act=self.act),
+            *([SqueezeExcite(c)] if self.se else []),
+            ConvBnAct(c, self.out_channels, 1, act=self.act),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ShuffleSpec(BlockSpec):
+    """ShuffleNetV2 unit, or its Xception form with three depthwise convolutions."""
+
+    kind: ClassVar[str] = "shuffle"
+
+    kernel_size: int
+    stride: int
+    se: bool
+    xception: bool
+    act: ActName
+
+    def build(self) -> nn.Module:
+        """Return a `ShuffleUnit`."""
+        return ShuffleUnit(self)
+
+
+class SkipAdd(nn.Module):
+    """Adds earlier outputs; `Chain` knows which."""
+
+    def __init__(self, n_added: int) -> None:
+        super().__init__()
+        self.n_added = n_added
+
+    def join(self, x: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+        """Return ``x`` plus the first ``n_added`` of ``earlier``."""
+        for y in earlier[: self.n_added]:
+            x = x + y
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` added to itself ``n_added`` times: what the block costs where it stands alone."""
+        return self.join(x, [x] * self.n_added)
+
+
+class Parallel(nn.Module):
+    """The plain block of a `ParallelSpec`.
+
+    Reference:
+        Sarti et al., 2023, OFAv2, section 3 (parallel blocks).
+    """
+
+    def __init__(self, spec: ParallelSpec) -> None:
+        super().__init__()
+        self.bottleneck = MBConv(spec.bottleneck) if spec.level & 4 else None
+        self.conv = (
+            ConvBnAct(spec.in_channels, spec.out_channels, 1, spec.stride, act=spec.act) if spec.level & 2 else None
+        )
+        self.transformation = transformation(spec) if spec.level & 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C_in, H, W)`` to ``(B, C_out, H / stride, W / stride)``."""
+        branches = [b(x) for b in (self.bottleneck, self.conv, self.transformation) if b is not None]
+        y: Tensor = branches[0]
+        for other in branches[1:]:
+            y = y + other
+        return y
+
+
+def transformation(spec: ParallelSpec) -> nn.Sequential:
+    """Return the cheapest branch: max pool where it strides, 1x1 convolution where channels change, batch norm, act."""
+    layers: list[nn.Module] = []
+    if spec.stride > 1:
+        layers.append(nn.MaxPool2d(3, spec.stride, 1))
+    if spec.in_channels != spec.out_channels:
+        layers.append(nn.Conv2d(spec.in_channels, spec.out_channels, 1, bias=False))
+    return nn.Sequential(*layers, nn.BatchNorm2d(spec.out_channels, BN_EPS, BN_MOMENTUM), activation(spec.act))
+
+
+class ShuffleUnit(nn.Module):
+    """The plain block of a `ShuffleSpec`.
+
+    With stride 1 and equal channels half of the channels pass untouched; else a second branch changes them.
+
+    Reference:
+        Ma et al., 2018, ShuffleNetV2; Guo et al., 2020, Single Path One-Shot (Xception form).
+    """
+
+    def __init__(self, spec: ShuffleSpec) -> None:
+        super().__init__()
+        k, s, act = spec.kernel_size, spec.stride, spec.act
+        self.splits = s == 1 and spec.in_channels == spec.out_channels
+        inside = spec.in_channels // 2 if self.splits else spec.in_channels
+        mid, out = spec.out_channels // 2, spec.out_channels - (inside if self.splits else spec.out_channels // 2)
+        layers: list[nn.Module] = []
+        if spec.xception:
+            widths = [inside, mid, mid, out]
+            for i, (a, b) in enumerate(itertools.pairwise(widths)):
+                layers += [ConvBnAct(a, a, k, s if i == 0 else 1, groups=a), ConvBnAct(a, b, 1, act=act)]
+        else:
+            layers += [ConvBnAct(inside, mid, 1, act=act), ConvBnAct(mid, mid, k, s, groups=mid)]
+            layers.append(ConvBnAct(mid, out, 1, act=act))
+        if spec.se:
+            layers.append(SqueezeExcite(out))
+        self.main = nn.Sequential(*layers)
+        self.shortcut: nn.Module = nn.Identity()
+        if not self.splits:
+            c = spec.in_channels
+            self.shortcut = nn.Sequential(
+                ConvBnAct(c, c, k, s, groups=c), ConvBnAct(c, spec.out_channels - out, 1, act=act)
+            )
+        self.shuffle = nn.ChannelShuffle(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C_in, H, W)`` to ``(B, C_out, H / stride, W / stride)``."""
+        if self.splits:
+            kept, inside = x.chunk(2, dim=1)
+            joined = torch.cat([kept, self.main(inside)], dim=1)
+        else:
+            joined = torch.cat([self.shortcut(x), self.main(x)], dim=1)
+        y: Tensor = self.shuffle(joined)
+        return y
+
+
+class Chain(nn.Sequential):
+    """A plain network: blocks one after the other, named by slot; a `SkipAdd` sees the stage's earlier outputs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to logits ``(B, classes)``."""
+        earlier: list[Tensor] = []
+        for name, block in self._modules.items():
+            assert block is not None
+            if isinstance(block, SkipAdd):
+                x = block.join(x, earlier)
+            else:
+                x = block(x)
+                earlier = [x] if name.endswith("_block1") else [*earlier, x]
+        return x
 
 
 class Residual(nn.Module):

@@ -1,4 +1,4 @@
-"""How is the chain of blocks of a family written down? Block after block, while channels and sizes are carried along."""
+"""How is the chain of blocks of a family written down? Block after block; channels and sizes are carried along."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """How is a depthwise convolution trained quickly on a CPU? By asking for its weight gradient three columns at a time.
 
-oneDNN, which PyTorch uses on CPUs, has a fast kernel for the weight gradient of a depthwise convolution only up to kernels
-three columns wide (any height); wider ones fall to a general kernel that is several times slower and takes most of a training
-step at 5x5 and 7x7. The gradient of a wide kernel is the gradients of strips of three columns, each with the input shifted.
-
+oneDNN, which PyTorch uses on CPUs, has a fast kernel for the weight gradient of a depthwise convolution only up to
+kernels three columns wide (any height); wider ones fall to a general kernel that takes most of a training step at 5x5
+and 7x7. The gradient of a wide kernel is the gradients of strips of three columns, each with the input shifted.
 """
 
 from __future__ import annotations
@@ -29,7 +28,8 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, stride: int) -> Tensor:
         stride: along both axes.
     """
     kernel_size = weight.shape[-1]
-    # With stride 2 the general kernel has a quarter of the work and wins; maps narrower than the kernel have no fast one.
+    # With stride 2 the general kernel has a quarter of the work and wins; maps narrower than the kernel have no
+    # fast one.
     wide = kernel_size > STRIP and stride == 1 and x.shape[3] >= kernel_size and x.numel() >= WORTHWHILE_ELEMENTS
     if wide and x.device.type == "cpu" and torch.is_grad_enabled() and weight.requires_grad:
         y: Tensor = _StripGradient.apply(x, weight)  # type: ignore[no-untyped-call]

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hwnas.supernet.depthwise import depthwise_conv2d
 from hwnas.supernet.blocks import (
     BN_EPS,
     BN_MOMENTUM,
@@ -28,13 +27,18 @@ from hwnas.supernet.blocks import (
     HeadSpec,
     MBConv,
     MBConvSpec,
+    Parallel,
+    ParallelSpec,
     PoolSpec,
     Residual,
+    SkipAdd,
+    SkipAddSpec,
     SqueezeExcite,
     activate,
     se_hidden,
+    transformation,
 )
-
+from hwnas.supernet.depthwise import depthwise_conv2d
 
 SpecT = TypeVar("SpecT", bound=BlockSpec)
 
@@ -131,6 +135,9 @@ class ElasticBatchNorm2d(nn.BatchNorm2d):
 
 class ElasticBlock(nn.Module):
     """A block of a supernet: computes any spec of its kind that fits inside it."""
+
+    begins_stage = False
+    """Whether dense skips count their outputs from this block."""
 
     def forward(self, x: Tensor, spec: BlockSpec) -> Tensor:
         """``(B, C, H, W)`` through the block that ``spec`` describes."""
@@ -393,6 +400,67 @@ class ElasticBottleneck(ElasticBlock):
                 _reorder(getattr(getattr(self, f"{writer}_bn"), name), order, dim=0)
 
 
+class ElasticSkipAdd(ElasticBlock):
+    """Adds earlier outputs of the stage, for a `SkipAddSpec`; it has no weights."""
+
+    @classmethod
+    def holding(cls, specs: Sequence[SkipAddSpec]) -> ElasticSkipAdd:
+        """Return a block that computes each of ``specs``."""
+        return cls()
+
+    def join(self, x: Tensor, earlier: Sequence[Tensor], spec: BlockSpec) -> Tensor:
+        """Return ``x`` plus the first outputs of the stage."""
+        assert isinstance(spec, SkipAddSpec)
+        return SkipAdd(spec.n_added).join(x, earlier)
+
+    def fill(self, plain: nn.Module, spec: BlockSpec) -> None:
+        """There is nothing to copy."""
+
+
+class ElasticParallel(ElasticBlock):
+    """The elastic form of `Parallel`: only the inverted bottleneck is elastic, for a `ParallelSpec`."""
+
+    @classmethod
+    def holding(cls, specs: Sequence[ParallelSpec]) -> ElasticParallel:
+        """Return a block that computes each of ``specs``."""
+        return cls(_largest(specs, "mid_channels"), tuple(sorted({s.kernel_size for s in specs if s.level & 4})))
+
+    def __init__(self, largest: ParallelSpec, kernel_sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.bottleneck = ElasticMBConv(largest.bottleneck, kernel_sizes)
+        self.conv = ConvBnAct(largest.in_channels, largest.out_channels, 1, largest.stride, act=largest.act)
+        self.transformation = transformation(largest)
+
+    def forward(self, x: Tensor, spec: BlockSpec) -> Tensor:
+        """See `ElasticBlock`."""
+        assert isinstance(spec, ParallelSpec)
+        branches = []
+        if spec.level & 4:
+            branches.append(self.bottleneck(x, spec.bottleneck))
+        if spec.level & 2:
+            branches.append(self.conv(x))
+        if spec.level & 1:
+            branches.append(self.transformation(x))
+        y: Tensor = branches[0]
+        for other in branches[1:]:
+            y = y + other
+        return y
+
+    def fill(self, plain: nn.Module, spec: BlockSpec) -> None:
+        """See `ElasticBlock`."""
+        assert isinstance(plain, Parallel)
+        assert isinstance(spec, ParallelSpec)
+        if plain.bottleneck is not None:
+            self.bottleneck.fill(plain.bottleneck, spec.bottleneck)
+        for own, theirs in ((self.conv, plain.conv), (self.transformation, plain.transformation)):
+            if theirs is not None:
+                theirs.load_state_dict(own.state_dict())
+
+    def sort_channels(self) -> None:
+        """See `ElasticMBConv.sort_channels`."""
+        self.bottleneck.sort_channels()
+
+
 class ChoiceBlock(ElasticBlock):
     """Candidates with weights of their own, of which a subnet uses one (single path), for any specs.
 
@@ -426,6 +494,8 @@ ELASTIC: dict[type[BlockSpec], Callable[[Any], ElasticBlock]] = {
     HeadSpec: ElasticHead.holding,
     PoolSpec: ElasticPool.holding,
     BottleneckSpec: ElasticBottleneck.holding,
+    ParallelSpec: ElasticParallel.holding,
+    SkipAddSpec: ElasticSkipAdd.holding,
 }
 """Which elastic block holds which specs; specs of several classes, or of any other, share no weights."""
 
@@ -438,6 +508,6 @@ def elastic_block(specs: Sequence[BlockSpec], share_weights: bool = True) -> Ela
         share_weights: False: every spec has weights of its own.
     """
     classes = {type(spec) for spec in specs}
-    if share_weights and len(classes) == 1 and (make := ELASTIC.get(classes.pop())) is not None:
+    if (share_weights or len(specs) == 1) and len(classes) == 1 and (make := ELASTIC.get(classes.pop())) is not None:
         return make(specs)
     return ChoiceBlock(specs)

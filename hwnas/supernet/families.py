@@ -8,18 +8,24 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from hwnas.supernet import mbv3, proxyless, resnet50d
+from hwnas.supernet import hurricane, mbv3, ofav2, proxyless, resnet50d
+from hwnas.supernet.hurricane import HurricaneConfig
 from hwnas.supernet.mbv3 import MBV3Config
 from hwnas.supernet.network import Layout, SuperNet
+from hwnas.supernet.ofav2 import OFAv2Config
 from hwnas.supernet.proxyless import ProxylessConfig
 from hwnas.supernet.resnet50d import ResNet50DConfig
 
-SupernetConfig = Annotated[MBV3Config | ProxylessConfig | ResNet50DConfig, Field(discriminator="family")]
+SupernetConfig = Annotated[
+    MBV3Config | ProxylessConfig | ResNet50DConfig | OFAv2Config | HurricaneConfig, Field(discriminator="family")
+]
 
 LAYOUTS: dict[str, Callable[[Any], Layout]] = {
     "mbv3": mbv3.layout,
     "proxyless": proxyless.layout,
     "resnet50d": resnet50d.layout,
+    "ofav2": ofav2.layout,
+    "hurricane": hurricane.layout,
 }
 """Family name to what makes its space and chain of blocks."""
 

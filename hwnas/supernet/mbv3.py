@@ -18,7 +18,7 @@ from hwnas.supernet.blocks import ActName, ConvSpec, HeadSpec, MBConvSpec
 from hwnas.supernet.chain import ChainBuilder, Positive, StageConfig, StagedConfig, add_stages, stage_choices
 from hwnas.supernet.network import Layout
 
-__all__ = ["MBV3Config", "StageConfig", "add_trunk", "layout"]
+__all__ = ["MBV3Config", "StageConfig", "add_stem", "layout"]
 
 
 class MBV3Config(StagedConfig):
@@ -42,7 +42,8 @@ def layout(config: MBV3Config) -> Layout:
     choices, groups = stage_choices(config.stages)
     space = SearchSpace((Choice("resolution", config.resolutions), *choices), groups)
     builder = ChainBuilder(config.in_channels)
-    add_trunk(builder, config)
+    add_stem(builder, config)
+    add_stages(builder, config)
     expand_width = config.width(config.expand_width)
     feature_width = config.width(config.feature_width) if config.feature_width else 0
     builder.add(
@@ -57,8 +58,8 @@ def layout(config: MBV3Config) -> Layout:
     return Layout(space, tuple(builder.slots), config.bn_eps)
 
 
-def add_trunk(builder: ChainBuilder, config: MBV3Config) -> None:
-    """Append stem, first block and stages."""
+def add_stem(builder: ChainBuilder, config: MBV3Config) -> None:
+    """Append the stem and the first, fixed block."""
     width = config.width(config.stem_width)
     builder.add(
         "stem",
@@ -71,4 +72,3 @@ def add_trunk(builder: ChainBuilder, config: MBV3Config) -> None:
         builder.add(
             "first_block", (), lambda c, size: MBConvSpec(c, c, size, c, False, 3, 1, False, "relu", True), width
         )
-    add_stages(builder, config)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from hwnas.errors import SpaceError
 from hwnas.space import Arch, SearchSpace
-from hwnas.supernet.blocks import BlockSpec, init_weights
-from hwnas.supernet.elastic import ElasticBlock, elastic_block
+from hwnas.supernet.blocks import BlockSpec, Chain, init_weights
+from hwnas.supernet.elastic import ElasticBlock, ElasticSkipAdd, elastic_block
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Layout:
     space: SearchSpace
     slots: tuple[Slot, ...]
     bn_eps: float = 1e-5
+    shares_weights: bool = True
+    """False: every block that can stand in a slot has weights of its own (single path)."""
 
     def __post_init__(self) -> None:
         # Archs carry their space, and the space leads to their blocks: a device needs nothing else.
@@ -55,12 +57,12 @@ class Layout:
         made = [slot.spec(*chosen) for chosen in itertools.product(*options)]
         return [spec for spec in dict.fromkeys(made) if spec is not None]
 
-    def build_subnet(self, arch: Arch) -> nn.Sequential:
+    def build_subnet(self, arch: Arch) -> Chain:
         """Return the plain network of ``arch`` with fresh weights, in train mode.
 
         Its children are named by slot, with ``_`` for ``.``; input ``(B, C, resolution, resolution)``.
         """
-        net = nn.Sequential()
+        net = Chain()
         for name, spec in self.chain(arch):
             net.add_module(name.replace(".", "_"), spec.build())
         init_weights(net)
@@ -98,8 +100,14 @@ class SuperNet(nn.Module):
         self.config = config
         self.layout = layout
         self.parts = nn.ModuleDict(
-            {slot.name.replace(".", "_"): elastic_block(layout.specs(slot)) for slot in layout.slots}
+            {
+                slot.name.replace(".", "_"): elastic_block(layout.specs(slot), layout.shares_weights)
+                for slot in layout.slots
+            }
         )
+        for name, part in self.parts.items():
+            assert isinstance(part, ElasticBlock)
+            part.begins_stage = name.endswith("_block1")
         init_weights(self)
         set_bn_eps(self, layout.bn_eps)
         self._chains: dict[Arch, list[tuple[ElasticBlock, BlockSpec]]] = {}
@@ -144,8 +152,13 @@ class SuperNet(nn.Module):
                 f"arch {arch.key} takes images of {first.in_channels} x {first.in_size_px} x {first.in_size_px}, "
                 f"got {' x '.join(map(str, x.shape[1:]))}; resize them to its resolution"
             )
+        earlier: list[Tensor] = []  # outputs of the stage so far, for dense skips
         for block, spec in blocks:
-            x = block(x, spec)
+            if isinstance(block, ElasticSkipAdd):
+                x = block.join(x, earlier, spec)
+            else:
+                x = block(x, spec)
+                earlier = [x] if block.begins_stage else [*earlier, x]
         return x
 
     def sort_channels(self) -> None:

@@ -1,7 +1,7 @@
 """How do published Once-For-All weights come into a supernet? By name, tensor for tensor.
 
 once-for-all nests its layers in wrappers, and did so differently over time, so one tensor has several published names
-(``bn.bn.weight``, ``bn.weight``; ``mobile_inverted_conv``, ``conv``). Repeated parts of a name are folded before comparing.
+(``bn.bn.weight``, ``bn.weight``; ``mobile_inverted_conv``, ``conv``). Repeated parts of a name are folded first.
 """
 
 from __future__ import annotations

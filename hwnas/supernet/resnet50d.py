@@ -1,8 +1,8 @@
 """The Once-For-All ResNet50-D family: elastic depth, expand ratio of every bottleneck, and width of every stage.
 
 Reference:
-    Cai et al., 2020, Once-for-All (OFAResNets): depth counts the blocks beyond a stage's base, the stem's middle layer can
-    be left out, widths are multipliers, and the expand ratio is that of the middle to the output channels.
+    Cai et al., 2020, Once-for-All (OFAResNets): depth counts the blocks beyond a stage's base, the stem's middle layer
+    can be left out, widths are multipliers, and the expand ratio is that of the middle to the output channels.
 """
 
 from __future__ import annotations
@@ -108,9 +108,7 @@ def _slots(config: ResNet50DConfig) -> list[Slot]:
 
     def head(resolution: int, width: float) -> BlockSpec:
         channels = make_divisible(width_before * width)
-        return HeadSpec(
-            channels, config.classes, size_after(resolution, strides), 0, "none", config.dropout_percent
-        )
+        return HeadSpec(channels, config.classes, size_after(resolution, strides), 0, "none", config.dropout_percent)
 
     slots.append(Slot("head", ("resolution", before), head))
     return slots

@@ -80,7 +80,7 @@ def phase_space(phase: PhaseConfig, space: SearchSpace) -> SearchSpace:
 
 def _largest(space: SearchSpace, field: str) -> Scalar:
     values = [c.field_value(o, field) for c in space.choices if field in c.fields for o in c.options]
-    return max(values, key=lambda v: v if isinstance(v, int | float) else 0)
+    return max((v for v in values if v is not None), key=lambda v: v if isinstance(v, int | float) else 0)
 
 
 def sample_step(phase: PhaseConfig, space: SearchSpace, rng: np.random.Generator) -> list[Arch]:

@@ -97,7 +97,9 @@ def test_activations_keep_their_input_and_agree_as_module_and_function(name):
 
 
 def test_a_signature_names_kind_and_columns_in_alphabetical_order():
-    assert CONV.signature == "conv act=relu in_channels=5 in_size_px=13 kernel_size=3 out_channels=7 residual=0 stride=2"
+    assert (
+        CONV.signature == "conv act=relu in_channels=5 in_size_px=13 kernel_size=3 out_channels=7 residual=0 stride=2"
+    )
     assert MB.signature == (
         "mbconv act=hswish expand=1 in_channels=5 in_size_px=11 kernel_size=5 mid_channels=16 out_channels=7 "
         "residual=0 se=1 stride=1"
