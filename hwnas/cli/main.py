@@ -164,23 +164,26 @@ def finetune(
     as_json: Json = False,
 ) -> None:
     """Train one extracted subnet further, with the largest subnet as its teacher."""
+    from hwnas.pipeline.recipe import check_recipe
     from hwnas.pipeline.run import open_run
 
     with _progress(as_json) as progress:
         opened = open_run(folder, progress)
         given = {k: v for k, v in (("epochs", epochs), ("lr", lr)) if v is not None}
-        config = type(opened.recipe.finetune).model_validate({**opened.recipe.finetune.model_dump(), **given})
+        values = opened.recipe.model_dump(mode="json")
+        values["finetune"] |= given
+        config = check_recipe(values, "finetune").finetune
         if device is not None and device not in opened.devices:
             raise _unknown(device, opened)
         result, bundle = opened.finetune(key, out or opened.folder / "finetuned" / key, config, device)
-    values = {
+    found = {
         "bundle": str(bundle.folder), "top1_before_percent": result.top1_before_percent,
         "top1_percent": result.top1_percent, "test_top1_percent": bundle.metrics["test_top1_percent"],
     }  # fmt: skip
     _print(
-        as_json, values,
+        as_json, found,
         f"validation top-1 {result.top1_before_percent:.2f} % -> {result.top1_percent:.2f} %, "
-        f"test {values['test_top1_percent']:.2f} %\nbundle: {bundle.folder}",
+        f"test {found['test_top1_percent']:.2f} %\nbundle: {bundle.folder}",
     )  # fmt: skip
 
 
@@ -329,9 +332,10 @@ def main() -> None:
         _fail(
             str(OutputError(f"cannot write {error.filename or 'a file'}: {error.strerror}; free space or choose --out"))
         )
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command continues where it stopped", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C
+            typer.echo("stopped; the same command continues where it stopped", err=True)
+        raise
 
 
 def _fail(message: str) -> None:

@@ -87,7 +87,13 @@ class Run:
     @cached_property
     def supernet(self) -> SuperNet:
         """The trained supernet; `train` makes it."""
-        return load_supernet(self.folder / "train")
+        found = load_supernet(self.folder / "train")
+        if found.config != self.recipe.supernet:
+            raise ResumeError(
+                f"{self.folder / 'train' / 'supernet.safetensors'} was made with other settings of supernet; "
+                "restore it, or train again with another --out"
+            )
+        return found
 
     @cached_property
     def weights(self) -> str:
