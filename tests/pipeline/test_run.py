@@ -206,7 +206,7 @@ from hwnas.pipeline.run import run
 run(sys.argv[1], out=sys.argv[2], progress=lambda *state: print(*state, flush=True))
 """
     out = tmp_path / "killed"
-    for n in (11, 17, 9):  # while it trains, searches the first device, exports
+    for n in (13, 17):  # while it trains, and while it searches the second device
         command = [sys.executable, "-c", script, str(recipe_file()), str(out)]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         with child, child.stdout:

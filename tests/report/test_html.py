@@ -1,0 +1,136 @@
+"""Reports: one offline file that shows every number, and pictures of the fronts."""
+
+import html
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from hwnas.errors import OutputError
+from hwnas.report.data import DeviceReport, LatencyCheck, RunReport
+from hwnas.report.html import check_figure, front_figure, render, training_figure, write_report
+from hwnas.report.plots import accuracy_latency_front
+
+
+def model(key, top1, latency, **more):
+    return {
+        "key": key, "top1_percent": top1, "latency_ms": latency, "params": 12345.0, "macs": 6789012.0,
+        "introspectability": 0.123456, "top1_stderr_percent": 0.5, "test_top1_percent": 88.25, "measured_ms": None,
+        "shape": "12 px | 1-2 | 353", "knee": False, **more,
+    }  # fmt: skip
+
+
+MODELS = (model("aaa111", 90.0, 1.0), model("bbb222", 89.0, 1.5), model("ccc333", 97.5, 2.25, knee=True))
+
+
+@pytest.fixture
+def device():
+    return DeviceReport(
+        "my-dsp", "a DSP", "dsp", "modelled", "own measurements", "MIT", "runtime 1", "int8", ("a note <b>",),
+        {
+            "networks": "ten networks", "n_held_out": 10, "seed": 0, "mape_percent": 3.25, "within_5_percent": 80.0,
+            "within_10_percent": 100.0, "r2": 0.98, "spearman": 0.99,
+        },
+        MODELS, {"top1_percent": [50.0, 90.0, 89.0, 97.5], "latency_ms": [3.0, 1.0, 1.5, 2.25]}, "4 archs evaluated",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def report(device):
+    check = LatencyCheck(["aaa111", "bbb222", "ccc333"], [1.0, 1.5, 2.25], [1.1, 1.4, 2.5], 8.25, 66.7, 1.0)
+    local = replace(device, name="my-cpu", origin="measured", error=None, check=check)
+    return RunReport(
+        "my run", "what it is", ("top1_percent", "latency_ms"), 123456, 4, {"train": 41, "validation": 17, "test": 19},
+        (device, local), {"my-dsp & my-cpu": 3}, [{"phase": "full", "step": i, "loss": 2.0 / i} for i in (1, 2, 3)],
+        {"created": "2026-11-01"},
+    )  # fmt: skip
+
+
+class Links(HTMLParser):
+    """Everything that a browser would load."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        self.found += [v for k, v in attributes if k in ("src", "srcset", "data") or (tag == "link" and k == "href")]
+
+
+def test_a_page_loads_nothing(report):
+    links = Links()
+    page = render(report)
+    links.feed(page)
+    assert [link for link in links.found if link and not link.startswith("data:")] == []
+    assert "@import" not in re.sub(r"<script.*?</script>", "", page, flags=re.S)
+
+
+def test_a_page_shows_every_model_and_where_numbers_come_from(report):
+    page = html.unescape(re.sub(r"<script.*?</script>", "", render(report), flags=re.S))
+    for text in (
+        "my run", "what it is", "my-dsp", "my-cpu", "aaa111", "bbb222", "ccc333", "90.00", "97.50", "2.25", "12,345",
+        "6,789,012", "0.1235", "88.25", "12 px | 1-2 | 353", "modelled", "measured", "own measurements", "MIT",
+        "4 archs evaluated", "ten networks", "123,456",
+    ):  # fmt: skip
+        assert text in page, text
+
+
+def test_text_of_users_is_escaped(report):
+    page = render(replace(report, name="<script>alert(1)</script>"))
+    assert "<script>alert(1)</script>" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_figures_inside_the_page_are_json(report):
+    device = replace(report.devices[0], models=(model("</script><b>", 90.0, 1.0),))
+    page = render(replace(report, devices=(device,)))
+    assert "</script><b>" not in page
+    text = page[page.index("const figures = ") + len("const figures = ") :]
+    figures, _ = json.JSONDecoder().raw_decode(text)
+    assert list(figures) == ["front-my-dsp", "training"]
+    assert figures["front-my-dsp"]["data"][2]["customdata"][0][0] == "</script><b>"
+
+
+def test_a_device_without_a_check_and_a_run_without_a_log_are_shown(report):
+    page = render(replace(report, training=(), shared={}, devices=report.devices[:1], manifest={}))
+    assert "my-dsp" in page
+
+
+def test_the_accuracy_latency_front_by_hand(device):
+    assert [m["key"] for m in accuracy_latency_front(device)] == ["aaa111", "ccc333"]
+
+
+def test_traces_hold_the_numbers(report):
+    figure = front_figure(report.devices[0], "#000000")
+    evaluated, line, members = figure.data
+    assert list(evaluated.x) == [3.0, 1.0, 1.5, 2.25]
+    assert (list(line.x), list(line.y)) == ([1.0, 2.25], [90.0, 97.5])
+    assert (list(members.x), list(members.y)) == ([1.0, 1.5, 2.25], [90.0, 89.0, 97.5])
+    assert members.customdata[2][0] == "ccc333"
+    _, points = check_figure(report.devices[1], "#000000").data
+    assert (list(points.x), list(points.y)) == ([1.0, 1.5, 2.25], [1.1, 1.4, 2.5])
+    (trace,) = training_figure(report).data
+    assert (list(trace.x), list(trace.y)) == ([1, 2, 3], [2.0, 1.0, 2.0 / 3])
+
+
+def test_files_are_written(report, tmp_path):
+    path = write_report(report, tmp_path)
+    assert path == tmp_path / "report.html"
+    assert path.read_text(encoding="utf-8") == render(report)
+    assert (tmp_path / "fronts.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fronts.png", "report.html"]
+
+
+def test_the_same_report_gives_the_same_files(report, tmp_path):
+    for name in ("a", "b"):
+        write_report(report, tmp_path / name)
+    for file in ("report.html", "fronts.png"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_a_place_that_cannot_be_written_is_named(report, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        write_report(report, tmp_path / "file")
