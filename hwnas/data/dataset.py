@@ -6,7 +6,9 @@ A dataset is decoded once into uint8 tensors. Training sees ``train``, the searc
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import os
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -32,11 +34,12 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: Literal["digits", "npz", "folder"] = "digits"
+    source: Literal["digits", "npz", "folder", "idx", "cifar10", "cifar100"] = "digits"
     """``digits``: the 1,797 real 8x8 images of scikit-learn; ``npz``: arrays ``x_train``, ``y_train`` and optionally
-    ``x_test``, ``y_test``; ``folder``: one folder of images a class, optionally below ``train/`` and ``test/``."""
+    ``x_test``, ``y_test``; ``folder``: one folder of images a class, optionally below ``train/`` and ``test/``;
+    ``idx``: the four files of MNIST or Fashion-MNIST, also gzipped; ``cifar10``, ``cifar100``: the binary version."""
     path: str | None = None
-    """File or folder of ``npz`` and ``folder``."""
+    """File or folder; where it is not there, it is looked for below the folder that HWNAS_DATA names."""
     image_size_px: Annotated[int, Field(gt=0)] | None = None
     """Edge to which ``folder`` images are resized (shorter edge, then centre crop); default: that of the largest
     resolution of the recipe."""
@@ -221,7 +224,7 @@ def _image_set(x: np.ndarray, y: np.ndarray, where: str) -> ImageSet:
         raise DataError(f"{where} has {len(x)} images but {len(y)} labels")
     if not np.issubdtype(y.dtype, np.integer):
         raise DataError(f"{where}: labels are {y.dtype}; they must be integers")
-    return ImageSet(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64)))
+    return ImageSet(torch.from_numpy(np.array(x, order="C")), torch.from_numpy(y.astype(np.int64)))
 
 
 def _read_folder(config: DataConfig, image_size_px: int) -> Read:
@@ -264,12 +267,80 @@ def _existing(config: DataConfig) -> Path:
     if config.path is None:
         raise DataError(f"data source {config.source!r} needs data.path")
     path = Path(config.path).expanduser()
-    if not path.exists():
-        raise DataError(f"data.path {config.path!r} does not exist; give the file or folder of your images")
-    return path
+    elsewhere = Path(os.environ.get("HWNAS_DATA", ".")).expanduser() / path
+    found = path if path.exists() else elsewhere
+    if not found.exists():
+        raise DataError(
+            f"data.path {config.path!r} does not exist; give the file or folder of your images, "
+            "or set HWNAS_DATA to the folder that holds it"
+        )
+    return found
+
+
+def _read_idx(config: DataConfig, image_size_px: int) -> Read:
+    """The IDX files of MNIST and Fashion-MNIST under their published names, plain or gzipped."""
+    root = _existing(config)
+    parts = []
+    for prefix in ("train", "t10k"):
+        images = _idx_array(root, f"{prefix}-images-idx3-ubyte", 3)
+        labels = _idx_array(root, f"{prefix}-labels-idx1-ubyte", 1)
+        parts.append(_image_set(images, labels, f"{root}: {prefix}"))
+    return parts[0], parts[1], tuple(str(i) for i in range(int(parts[0].labels.max()) + 1))
+
+
+def _idx_array(root: Path, name: str, n_axes: int) -> np.ndarray:
+    """One IDX file: magic number with type and axes, sizes, then bytes (LeCun, Cortes and Burges, MNIST page)."""
+    found = [p for p in (root / name, root / f"{name}.gz", root / name.replace("-idx", ".idx")) if p.is_file()]
+    if not found:
+        raise DataError(f"{root} lacks {name} (or {name}.gz)")
+    try:
+        content = gzip.decompress(found[0].read_bytes()) if found[0].suffix == ".gz" else found[0].read_bytes()
+    except (OSError, EOFError) as error:
+        raise DataError(f"{found[0]} cannot be read: {error}") from None
+    if len(content) < 4 + 4 * n_axes or content[:4] != bytes((0, 0, 8, n_axes)):
+        raise DataError(f"{found[0]} is not an IDX file of unsigned bytes with {n_axes} axes")
+    shape = np.frombuffer(content, ">u4", n_axes, 4)
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes)
+    if values.size != int(np.prod(shape, dtype=np.int64)):
+        raise DataError(f"{found[0]} holds {values.size} bytes, its header says {shape.tolist()}; it is cut short")
+    return values.reshape(shape.tolist())
+
+
+CIFAR10_CLASSES: tuple[str, ...] = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def _read_cifar(config: DataConfig, image_size_px: int) -> Read:
+    """The binary version of CIFAR-10 or CIFAR-100: label bytes, then 3,072 pixels, red, green and blue planes."""
+    root = _existing(config)
+    if config.source == "cifar10":
+        n_labels, names = 1, CIFAR10_CLASSES
+        files = ([f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"])
+    else:  # coarse, then fine label
+        n_labels, files = 2, (["train.bin"], ["test.bin"])
+        listing = root / "fine_label_names.txt"
+        names = tuple(listing.read_text().split()) if listing.is_file() else tuple(str(i) for i in range(100))
+    parts = []
+    for group in files:
+        records = []
+        for name in group:
+            if not (root / name).is_file():
+                raise DataError(f"{root} lacks {name}; give the folder of the binary version of {config.source}")
+            values = np.fromfile(root / name, dtype=np.uint8)
+            if values.size == 0 or values.size % (n_labels + 3072):
+                raise DataError(
+                    f"{root / name} has {values.size} bytes, no multiple of {n_labels + 3072}; it is cut short"
+                )
+            records.append(values.reshape(-1, n_labels + 3072))
+        joined = np.concatenate(records)
+        images = joined[:, n_labels:].reshape(-1, 3, 32, 32)
+        parts.append(_image_set(images, joined[:, n_labels - 1], str(root)))
+    return parts[0], parts[1], names
 
 
 READERS: dict[str, Callable[[DataConfig, int], Read]] = {
+    "idx": _read_idx,
+    "cifar10": _read_cifar,
+    "cifar100": _read_cifar,
     "digits": _read_digits,
     "npz": _read_npz,
     "folder": _read_folder,

@@ -280,3 +280,48 @@ def test_mnist_is_read(shared):
     data = load_data(config, 1, 10, 28)
     assert data.train.images.shape == (101, 1, 28, 28)
     assert len(data.classes) == 10
+
+
+def idx_bytes(array):
+    header = bytes((0, 0, 8, array.ndim)) + b"".join(int(n).to_bytes(4, "big") for n in array.shape)
+    return header + array.tobytes()
+
+
+def test_idx_files_plain_and_gzipped(tmp_path, rng):
+    import gzip
+
+    arrays = {}
+    for prefix, n in (("train", 40), ("t10k", 10)):
+        arrays[prefix] = rng.integers(0, 256, (n, 11, 13 - 2), dtype=np.uint8), (np.arange(n) % 5).astype(np.uint8)
+        images, labels = arrays[prefix]
+        (tmp_path / f"{prefix}-images-idx3-ubyte").write_bytes(idx_bytes(images))
+        (tmp_path / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx_bytes(labels)))
+    splits = load_data(DataConfig(source="idx", path=str(tmp_path)), 1, 5, 11)
+    assert torch.equal(splits.test.images[:, 0], torch.from_numpy(arrays["t10k"][0]))
+    assert splits.test.labels.tolist() == arrays["t10k"][1].tolist()
+    assert len(splits.train) + len(splits.validation) == 40
+    cut = (tmp_path / "train-images-idx3-ubyte").read_bytes()[:-7]
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(cut)
+    with pytest.raises(DataError, match="cut short"):
+        load_data(DataConfig(source="idx", path=str(tmp_path)), 1, 5, 11)
+
+
+def test_cifar_binary_planes_and_labels(tmp_path, rng):
+    records = rng.integers(0, 256, (20, 3073), dtype=np.uint8)
+    records[:, 0] = np.arange(20) % 10
+    for i in range(1, 6):
+        (tmp_path / f"data_batch_{i}.bin").write_bytes(records.tobytes())
+    (tmp_path / "test_batch.bin").write_bytes(records.tobytes())
+    splits = load_data(DataConfig(source="cifar10", path=str(tmp_path)), 3, 10, 32)
+    assert splits.classes[3] == "cat"
+    assert splits.test.images[4, 1, 2, 5] == records[4, 1 + 1024 + 2 * 32 + 5]  # green plane, row 2, column 5
+    (tmp_path / "data_batch_3.bin").write_bytes(records.tobytes()[:-1])
+    with pytest.raises(DataError, match="data_batch_3"):
+        load_data(DataConfig(source="cifar10", path=str(tmp_path)), 3, 10, 32)
+
+
+def test_a_path_is_also_looked_for_in_the_data_folder(tmp_path, rng, monkeypatch):
+    x, y = rng.integers(0, 256, (40, 11, 11), dtype=np.uint8), np.arange(40) % 5
+    np.savez(tmp_path / "mine.npz", x_train=x, y_train=y)
+    monkeypatch.setenv("HWNAS_DATA", str(tmp_path))
+    assert load_data(DataConfig(source="npz", path="mine.npz"), 1, 5, 11).name == "npz"
