@@ -177,5 +177,7 @@ class Archive:
 
     def find(self, key: str) -> Arch | None:
         """Return the arch whose key begins with ``key``, if there is exactly one."""
-        rows = self._db.execute("SELECT choices FROM archs WHERE key LIKE ?", (key.replace("%", "") + "%",)).fetchall()
+        if not key:
+            return None
+        rows = self._db.execute("SELECT choices FROM archs WHERE substr(key, 1, ?) = ?", (len(key), key)).fetchall()
         return self.space.arch(json.loads(rows[0][0])) if len(rows) == 1 else None

@@ -306,7 +306,9 @@ def _idx_array(root: Path, name: str, n_axes: int) -> np.ndarray:
     return values.reshape(shape.tolist())
 
 
-CIFAR10_CLASSES: tuple[str, ...] = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_CLASSES: tuple[str, ...] = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 
 
 def _read_cifar(config: DataConfig, image_size_px: int) -> Read:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -84,10 +85,12 @@ def write_bundle(
         raise OutputError(f"cannot write in {folder.parent}: {error.strerror}; choose another folder") from None
     try:
         temporary.chmod(0o755)
-        meta = {"arch": arch.as_dict(), "classes": list(classes), "mean": mean, "std": std, "metrics": dict(metrics)}
+        # JSON has no NaN; what is not known is null.
+        finite = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in metrics.items()}
+        meta = {"arch": arch.as_dict(), "classes": list(classes), "mean": mean, "std": std, "metrics": finite}
         to_onnx(subnet, in_channels, resolution, temporary / "model.onnx", meta)
         parity = verify_onnx(temporary / "model.onnx", subnet, parity_inputs)
-        all_metrics = {**metrics, "onnx_parity": parity}
+        all_metrics = {**finite, "onnx_parity": parity}
         save_tensors(temporary / "weights.safetensors", subnet.state_dict(), {"arch": arch.as_dict()})
         write_json(temporary / "arch.json", description)
         write_json(temporary / "metrics.json", all_metrics)

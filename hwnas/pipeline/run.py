@@ -30,7 +30,7 @@ from hwnas.latency.build import build_table, needs_table
 from hwnas.latency.measure import MeasureConfig, measure_interleaved
 from hwnas.latency.table import Device, load_device, relative_errors
 from hwnas.objectives import Objective, as_losses
-from hwnas.objectives.subnets import SubnetEvaluator, macs_of_space, params_of_space
+from hwnas.objectives.subnets import SubnetEvaluator, fvcore_macs, macs_of_space, params_of_space
 from hwnas.pareto import non_dominated
 from hwnas.pipeline.front import FRONT_FILE, Front, choose_front, read_front, write_front
 from hwnas.pipeline.manifest import make_manifest
@@ -328,7 +328,7 @@ class Run:
             "test_top1_percent": test,
             "introspectability": values["introspectability"],
             "params": count_params(subnet),
-            "macs": int(self.macs.of_archs([arch])[0]),
+            "macs": fvcore_macs(subnet, self.layout.input_shape(arch)),
             "weights_version": self.weights,
         }
         bundle = self._write_bundle(subnet, arch, folder, metrics)
@@ -418,7 +418,7 @@ class Run:
             **asdict(score),
             "test_top1_percent": test,
             "params": count_params(network),
-            "macs": int(self.macs.of_archs([arch])[0]),
+            "macs": fvcore_macs(network, self.layout.input_shape(arch)),
             "finetuned_from": self.weights,
             "best_epoch": result.best_epoch,
         }
