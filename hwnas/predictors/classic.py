@@ -98,7 +98,7 @@ class CART:
         _need(values, 2)
         forest = ExtraTreesRegressor(self.trees, max_features=0.3, min_samples_leaf=3, random_state=0)
         forest.fit(_tree_features(inputs), values)
-        return _Trees(tuple(forest.estimators_))
+        return _Trees(tuple(tree.tree_ for tree in forest.estimators_))
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class _Trees:
 
     def predict(self, inputs: Inputs) -> tuple[FloatArray, FloatArray]:
         x = _tree_features(inputs).astype(np.float32)
-        each = np.stack([tree.predict(x, check_input=False) for tree in self.trees])
+        each = np.stack([tree.predict(x).reshape(len(x)) for tree in self.trees])
         return each.mean(axis=0), each.std(axis=0) + 1e-12
 
 

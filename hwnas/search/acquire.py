@@ -14,12 +14,17 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
+_SHARES = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
+"""How far below the best loss the logarithm may start, as shares of the distance from best to median."""
+
+
 @dataclass(frozen=True)
 class Warp:
     """A monotone map that makes losses of a search look Gaussian.
 
     Losses pile up near the best and have a long tail of failures to learn. The logarithm of the distance to
-    just below the best spreads the first, and beyond ``bend`` the slope is a fifth, so that a predictor
+    below the best spreads the first (how far below is the likeliest of a few under a normal distribution: far
+    below is nearly a straight line), and beyond ``bend`` the slope is a fifth, so that a predictor
     spends its effort where the front is. Ours.
     """
 
@@ -33,9 +38,14 @@ class Warp:
     def of(cls, losses: FloatArray, reference: FloatArray) -> Warp:
         """Choose the map for ``(n,)`` finite losses; ``reference``: those that were drawn without a model."""
         best = float(losses.min())
-        middle = float(np.median(reference))
-        below = 0.1 * (middle - best) if middle > best else 0.1 * float(np.ptp(losses))
-        floor = best - (below if below > 0 else max(1e-9, 1e-6 * abs(best)))
+        spread = float(np.median(reference)) - best
+        spread = spread if spread > 0 else float(np.ptp(losses))
+        spread = spread if spread > 0 else max(1e-6, 1e-3 * abs(best))
+        likelihoods = []
+        for share in _SHARES:
+            warped = np.log(reference - best + share * spread)
+            likelihoods.append(-len(reference) * np.log(warped.std() + 1e-9) - warped.sum())
+        floor = best - _SHARES[int(np.argmax(likelihoods))] * spread
         return cls(floor, float(np.log(np.quantile(reference, 0.75) - floor)))
 
     def __call__(self, losses: FloatArray) -> FloatArray:

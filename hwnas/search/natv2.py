@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from hwnas.predictors import Encoder, Inputs, fit_or_fall_back, make_predictor
 from hwnas.search.acquire import Warp, pick_by_gaps, pick_by_improvement
@@ -99,14 +99,30 @@ class NATv2:
         return gene_distributions(memory.problem.space, memory.genomes[best])
 
     def _first(self, n: int, region: Region) -> IntArray:
-        """Draw archs without a model."""
-        if region.is_whole:
-            return self.memory.draw_new(self._rng, n)
-        genomes = region.draw(self._rng, 50 * n)
-        genomes = genomes[self.memory.is_new(genomes)]
-        over = self.memory.problem.violation(self.memory.problem.cheap_losses(genomes))
-        genomes = genomes[np.argsort(over, kind="stable")][:n]
-        return genomes if len(genomes) else self.memory.draw_new(self._rng, n)
+        """Draw archs without a model: a third at random, the rest spread over the front of what is known.
+
+        What is known are the cheap losses and, to be large, the capacity; with fewer than two of these all are
+        drawn at random. NATv2 thins ten times as many *evaluated* archs by survival.
+        """
+        memory, problem = self.memory, self.memory.problem
+        draws = memory.draw_new(self._rng, 100 * n) if region.is_whole else region.draw(self._rng, 100 * n)
+        draws = draws[memory.is_new(draws)]
+        if not len(draws):
+            return memory.draw_new(self._rng, n)
+        cheap = problem.cheap_losses(draws)[:, problem.cheap_columns]
+        capacity = [evaluate_genomes(o, problem.space, draws) for o in problem.capacity]
+        known = np.concatenate([cheap, -np.array(capacity).reshape(len(capacity), len(draws)).T], axis=1)
+        over = problem.violation(problem.cheap_losses(draws))
+        over = np.where(np.isfinite(known).all(axis=1), over, np.inf)
+        order = np.argsort(over, kind="stable")
+        at_random = order[: n if known.shape[1] < 2 else -(-n // 3)]
+        left = np.setdiff1d(np.flatnonzero(over == over.min()), at_random)
+        if len(at_random) == n or not len(left) or not np.isfinite(over.min()):
+            return np.asarray(draws[order[:n]], dtype=np.int64)
+        low, high = known[left].min(axis=0), np.quantile(known[left], 0.99, axis=0)
+        scaled = (known - low) / np.where(high > low, high - low, 1.0)
+        spread = pick_by_gaps(scaled[left], np.zeros((0, known.shape[1])), n - len(at_random))
+        return np.asarray(draws[np.concatenate([at_random, left[spread]])], dtype=np.int64)
 
     def _exact(self, genomes: IntArray) -> FloatArray:
         """``(n, k)``: cheap objectives and capacity."""

@@ -50,9 +50,9 @@ class NSGA2:
             mutation=PM(eta=3),
             repair=_Canonical(problem.space),
             eliminate_duplicates=_New(self.memory),
-            termination=NoTermination(),
             seed=seed,
         )
+        self._algorithm.termination = NoTermination()  # the constructor sets its own
         self._algorithm.setup(
             PymooProblem(
                 n_var=len(problem.space),

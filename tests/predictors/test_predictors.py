@@ -1,0 +1,102 @@
+"""Every predictor learns a known function, is deterministic and says how sure it is."""
+
+import numpy as np
+import pytest
+
+from hwnas.errors import RecipeError
+from hwnas.predictors import (
+    PREDICTORS,
+    BayesianRidge,
+    Encoder,
+    GaussianProcess,
+    cross_validate,
+    fit_or_fall_back,
+    make_predictor,
+    rank_metrics,
+)
+from hwnas.space import SearchSpace
+
+SPACE = SearchSpace.of_choices({f"op{i}": ["id", "a", "b", "c"] for i in range(5)})
+WEIGHTS = np.array([3.0, 1.0, 2.0, 5.0, 4.0])
+
+
+def truth(genomes):
+    return genomes @ WEIGHTS + 2.0 * (genomes[:, 0] == 1) * (genomes[:, 1] == 2)
+
+
+def exact(genomes):
+    return np.stack([np.exp(0.1 * genomes.sum(axis=1)), genomes[:, 0] - 1.0], axis=1)
+
+
+ENCODER = Encoder(SPACE, exact)
+GENOMES = SPACE.sample_genomes(np.random.default_rng(0), 200)
+TRAIN, TEST = ENCODER(GENOMES[:70]), ENCODER(GENOMES[70:])
+Y = truth(GENOMES)
+
+
+@pytest.mark.parametrize("name", sorted(PREDICTORS))
+def test_ranks_unseen_archs(name):
+    mean, std = make_predictor(name).fit(TRAIN, Y[:70]).predict(TEST)
+    assert mean.shape == std.shape == (130,)
+    assert (std > 0).all()
+    assert rank_metrics(mean, Y[70:]).kendall_tau > 0.6
+
+
+@pytest.mark.parametrize("name", sorted(PREDICTORS))
+def test_the_same_twice_and_arguments_unchanged(name):
+    values = Y[:40].copy()
+    first, again = (make_predictor(name).fit(TRAIN[:40], values).predict(TEST) for _ in range(2))
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+    np.testing.assert_array_equal(values, Y[:40])
+
+
+def test_an_additive_function_is_exact_for_linear_predictors():
+    values = GENOMES @ WEIGHTS
+    for predictor in (BayesianRidge(), GaussianProcess()):
+        mean, _ = predictor.fit(TRAIN, values[:70]).predict(TEST)
+        assert np.abs(mean - values[70:]).max() < 0.05 * np.ptp(values)
+
+
+def test_a_gaussian_process_is_sure_where_it_was_told_and_less_elsewhere():
+    _, std = GaussianProcess().fit(TRAIN[:20], Y[:20]).predict(ENCODER(GENOMES))
+    assert std[:20].max() < np.median(std[20:])
+
+
+def test_metrics_by_hand():
+    metrics = rank_metrics(np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 3.0, 2.0, 4.0]))
+    assert metrics.kendall_tau == pytest.approx(4 / 6)
+    assert metrics.spearman == pytest.approx(1 - 6 * 2 / (4 * 15))
+    assert metrics.rmse == pytest.approx(np.sqrt(0.5))
+    assert rank_metrics(np.ones(3), np.arange(3.0)).kendall_tau == 0.0
+
+
+def test_cross_validation_judges_archs_that_were_not_fitted():
+    noise = np.random.default_rng(1).standard_normal(70)
+    assert cross_validate(BayesianRidge(), TRAIN, Y[:70]).kendall_tau > 0.8
+    assert abs(cross_validate(BayesianRidge(), TRAIN, noise).kendall_tau) < 0.35
+
+
+@pytest.mark.parametrize("name", sorted(PREDICTORS))
+def test_what_cannot_be_fitted_falls_back_and_says_so(name):
+    model, note = fit_or_fall_back(make_predictor(name), TRAIN[:1], Y[:1])
+    mean, _ = model.predict(TEST)
+    assert "was replaced by the mean" in note
+    np.testing.assert_array_equal(mean, np.full(130, Y[0]))
+
+
+def test_equal_values_are_predicted():
+    mean, std = GaussianProcess().fit(TRAIN[:10], np.full(10, 7.0)).predict(TEST)
+    np.testing.assert_allclose(mean, 7.0)
+    assert np.isfinite(std).all()
+
+
+def test_smooth_features_count_options():
+    inputs = Encoder(SPACE)(np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]))
+    step = inputs.smooth[1] - inputs.smooth[0]
+    assert (step != 0).tolist() == [True, True, False, False]
+
+
+def test_an_unknown_predictor_lists_the_choices():
+    with pytest.raises(RecipeError, match="choose one of"):
+        make_predictor("kriging")

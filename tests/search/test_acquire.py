@@ -1,0 +1,77 @@
+"""Closed forms of expected improvement, gaps and survival."""
+
+import numpy as np
+
+from hwnas.search.acquire import Warp, expected_improvement, pick_by_gaps, pick_by_improvement
+from hwnas.search.evolve import evolve, survivors
+from hwnas.search.natv2 import gene_distributions, sample_distributions
+from hwnas.search.region import Region
+from hwnas.space import SearchSpace
+
+
+def test_certain_improvement_is_the_added_hypervolume():
+    told = np.array([[0.5, 0.5]])
+    gain = expected_improvement(
+        np.array([0.25, 0.6, 0.75]), np.full(3, 1e-9), np.array([0.25, 0.7, 0.25]), told, (1.0, 1.0)
+    )
+    # (0.25, 0.25): 0.75 * 0.75 - 0.25; dominated: 0; (0.75, 0.25): a strip of 0.25 by 0.25.
+    np.testing.assert_allclose(gain, [0.3125, 0.0, 0.0625], atol=1e-8)
+
+
+def test_one_standard_deviation_of_hope():
+    # Improvement of N(1, 1) below 1 in a strip of width 1: 1 / sqrt(2 pi).
+    gain = expected_improvement(np.ones(1), np.ones(1), np.zeros(1), np.zeros((0, 2)), (1.0, 1.0))
+    np.testing.assert_allclose(gain, [1 / np.sqrt(2 * np.pi)])
+
+
+def test_picks_differ_and_cover():
+    mean, beside = np.array([0.1, 0.1, 0.6]), np.array([0.5, 0.5, 0.1])
+    chosen = pick_by_improvement(mean, np.full(3, 1e-6), beside, np.zeros((0, 2)), (1.0, 1.0), 2)
+    assert chosen.tolist() == [0, 2]
+
+
+def test_the_widest_gap_is_filled_first():
+    told = np.array([[0.0, 1.0], [0.1, 0.9], [1.0, 0.0]])
+    candidates = np.array([[0.05, 0.95], [0.5, 0.4], [0.9, 0.1], [2.0, 2.0]])
+    assert pick_by_gaps(candidates, told, 1).tolist() == [1]
+    assert sorted(pick_by_gaps(candidates, told, 3).tolist()) == [0, 1, 2]
+
+
+def test_warp_is_monotone_and_undone():
+    losses = np.array([5.6, 6.0, 9.0, 12.0, 20.0, 90.0])
+    warp = Warp.of(losses, losses)
+    assert (np.diff(warp(losses)) > 0).all()
+    np.testing.assert_allclose(warp.undo(warp(losses)), losses)
+
+
+def test_warp_of_equal_losses_is_finite():
+    losses = np.full(5, 3.0)
+    assert np.isfinite(Warp.of(losses, losses)(losses)).all()
+
+
+def test_survivors_put_feasible_first_and_failed_last():
+    losses = np.array([[1.0, 1.0], [0.0, 0.0], [2.0, 0.5], [np.nan, 0.0], [3.0, 3.0]])
+    violation = np.array([0.0, 0.5, 0.0, 0.0, 0.0])
+    assert survivors(losses, violation, 5).tolist()[-2:] == [1, 3]
+    assert set(survivors(losses, violation, 2).tolist()) == {0, 2}
+
+
+def test_evolution_finds_the_optimum_of_a_separable_loss():
+    space = SearchSpace.of_choices({f"c{i}": list(range(7)) for i in range(11)})
+    target = np.arange(11) % 7
+
+    def losses_of(genomes):
+        return np.abs(genomes - target).sum(axis=1)[:, None].astype(float), np.zeros(len(genomes))
+
+    genomes, losses, _ = evolve(Region.whole(space), losses_of, np.random.default_rng(0), 60, 80)
+    assert losses[0, 0] == 0
+    assert genomes[0].tolist() == target.tolist()
+
+
+def test_distributions_follow_the_archs():
+    space = SearchSpace.of_choices({"a": [0, 1], "b": ["x", "y", "z"]})
+    shares = gene_distributions(space, np.array([[1, 2], [1, 2], [1, 0]]))
+    np.testing.assert_allclose(shares[0], [0.5 / 4, 3.5 / 4])
+    np.testing.assert_allclose(shares[1], [(1 + 1 / 3) / 4, (1 / 3) / 4, (2 + 1 / 3) / 4])
+    drawn = sample_distributions(space, shares, np.random.default_rng(0), 4000)
+    np.testing.assert_allclose((drawn[:, 0] == 1).mean(), 3.5 / 4, atol=0.02)

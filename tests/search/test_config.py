@@ -1,0 +1,30 @@
+"""The search section of a recipe."""
+
+import pytest
+from pydantic import ValidationError
+
+from hwnas.errors import RecipeError
+from hwnas.objectives import Objective
+from hwnas.search import Problem, SearchConfig
+from hwnas.space import SearchSpace
+
+PROBLEM = Problem(
+    SearchSpace.of_choices({"a": [1, 2, 3]}), (Objective("x", "min", lambda archs: [float(a.int("a")) for a in archs]),)
+)
+
+
+def test_the_default_is_hurricane():
+    assert type(SearchConfig().searcher(PROBLEM)).__name__ == "Hurricane"
+
+
+@pytest.mark.parametrize(
+    "bad", [{"algorithm": "x"}, {"evaluations": 0}, {"seed": "1"}, {"predictor": "x"}, {"popsize": 3}]
+)
+def test_bad_values_and_unknown_keys_are_refused(bad):
+    with pytest.raises(ValidationError):
+        SearchConfig(**bad)
+
+
+def test_a_setting_of_another_algorithm_is_refused():
+    with pytest.raises(RecipeError, match="search: search algorithm 'random' has no settings"):
+        SearchConfig(algorithm="random", predictor="gp").searcher(PROBLEM)
