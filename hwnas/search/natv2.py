@@ -23,6 +23,8 @@ _LIST = 50_000
 """Spaces up to this size are predicted whole; larger ones are searched by evolution on the predictor."""
 _TRAIN_ON = 500
 """Evaluations that a predictor learns from: the survivors of all."""
+_OPTIMISM = 0.5
+"""Standard deviations by which a prediction is thought better when gaps are filled."""
 _BEST = 150
 """Archs from which the distributions of genes are taken."""
 
@@ -206,7 +208,7 @@ class NATv2:
             return pick_by_improvement(
                 mean[:, i], np.maximum(std[:, i], 1e-9), beside, both, (1.0, 1.0), self.population
             )
-        return pick_by_gaps(mean - 0.5 * std, told, self.population)
+        return pick_by_gaps(mean - _OPTIMISM * std, told, self.population)
 
     def _listed(self) -> tuple[IntArray, Inputs, FloatArray]:
         """Every genome of a small space with its inputs and exact losses, computed once."""
@@ -232,7 +234,7 @@ class NATv2:
 
         def losses_of(genomes: IntArray) -> tuple[FloatArray, FloatArray]:
             mean, std = predict(encoder(genomes), problem.cheap_losses(genomes))
-            mean = mean - 0.5 * std
+            mean = mean - _OPTIMISM * std
             return mean, problem.violation(own_units(mean))
 
         evolved, _, _ = evolve(region, losses_of, self._rng, 100, 20, best)
