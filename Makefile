@@ -10,7 +10,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/hwnas quickstart --out $(OUT)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest # one thread: tests run beside other work, and oversubscription is slow
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -225,9 +225,7 @@ def read_nb201(file: str, column: str, *, dead_edges: bool = True) -> Measured:
         column: latency in milliseconds.
         dead_edges: False leaves out cells with an edge that no path uses.
     """
-    cells = {
-        r["index"]: (r["code"], r["effective_code"]) for r in read_rows("nasbench201/nb201_accuracy.csv.gz")
-    }
+    cells = {r["index"]: (r["code"], r["effective_code"]) for r in read_rows("nasbench201/nb201_accuracy.csv.gz")}
     codes, values = [], []
     for row in read_rows(f"nasbench201/{file}"):
         code, pruned = cells[row["index"]]
@@ -251,9 +249,7 @@ def read_note10() -> Measured:
             mid, kernel_size, stride = int(r["mid"]), int(r["kernel"]), int(r["stride"])
             flags = {"skip": r["idskip"] == "1", "se": r["se"] == "1", "hswish": r["hswish"] == "1"}
             ops.append(
-                mbconv_ops(
-                    channels, mid, out, in_px, out_px, kernel_size, stride, expand=mid != channels, **flags
-                )
+                mbconv_ops(channels, mid, out, in_px, out_px, kernel_size, stride, expand=mid != channels, **flags)
             )
         elif r["type"] == "AvgPool2D":
             ops.append([Op("global_avg_pool", channels, out, in_px, 1)])
@@ -277,9 +273,7 @@ def read_phone(column: str) -> Measured:
         px, channels, out, expand, stride = (int(part) for part in key[1:6])
         flags = {"skip": channels == out and stride == 1, "se": key[9] == "se", "hswish": True}
         mid, out_px = expand * channels, -(-px // stride)
-        ops.append(
-            mbconv_ops(channels, mid, out, px, out_px, int(key[8]), stride, expand=expand > 1, **flags)
-        )
+        ops.append(mbconv_ops(channels, mid, out, px, out_px, int(key[8]), stride, expand=expand > 1, **flags))
         values.append(float(r[column]))
     return Measured(f"MobileNetV3 blocks of nn-Meter, column {column}", ops, np.array(values), whole=False)
 
@@ -533,9 +527,7 @@ def cost_model(device: Device, overhead_ms: float, constants: np.ndarray) -> dic
 
 def predict_ms(model: CostModel, data: Measured) -> np.ndarray:
     """Return ``(n,)`` predictions of `CostModel.latency_ms` (of blocks: without the network's overhead)."""
-    coefficients = np.array(
-        [model.cost_of(t).coefficients if t in model.ops else (0.0,) * 3 for t in OP_TYPES]
-    )
+    coefficients = np.array([model.cost_of(t).coefficients if t in model.ops else (0.0,) * 3 for t in OP_TYPES])
     overhead = model.network_overhead_ms if data.whole else 0.0
     return np.asarray(overhead + (sizes_by_type(data.ops) * coefficients).sum(axis=(1, 2)))
 
@@ -619,9 +611,7 @@ def table(fits: Sequence[Fit]) -> str:
         for op_type, cost in fit.block["ops"].items():
             if "overhead_ms" in cost:
                 rates = [f"{cost[k]} {u}" for k, u in RATES if k in cost]
-                lines.append(
-                    f"    {op_type:<17}" + ", ".join([f"{cost['overhead_ms']} ms an operator", *rates])
-                )
+                lines.append(f"    {op_type:<17}" + ", ".join([f"{cost['overhead_ms']} ms an operator", *rates]))
     lines += ["", "MobileNet V1 and V2, width 1.0, 224 pixels, by the cost model, ms (a check; not fitted)"]
     for fit in fits:
         lines.append(f"  {fit.device.name:<17}{fit.mobilenet_ms[0]:>8.2f}{fit.mobilenet_ms[1]:>8.2f}")

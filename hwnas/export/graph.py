@@ -204,7 +204,8 @@ def _bn_scale_shift(bn: nn.BatchNorm2d) -> dict[str, Tensor]:
 FUNCTIONS: dict[Any, str] = {
     operator.add: "add", torch.add: "add", operator.iadd: "add",
     operator.mul: "mul", torch.mul: "mul",
-    F.relu: "relu", F.relu6: "relu6", torch.relu: "relu", F.hardswish: "hswish", F.hardsigmoid: "hsigmoid", torch.sigmoid: "sigmoid",
+    F.relu: "relu", F.relu6: "relu6", torch.relu: "relu", F.hardswish: "hswish", F.hardsigmoid: "hsigmoid",
+    torch.sigmoid: "sigmoid",
     torch.cat: "concat", torch.flatten: "flatten", "flatten": "flatten", "chunk": "split", torch.chunk: "split",
     operator.getitem: "item", "mean": "global_avg_pool", "relu": "relu",
 }  # fmt: skip

@@ -31,11 +31,11 @@ class TableConfig(BaseModel):
     """Whole networks that correct the sum of blocks."""
     n_held_out: int = Field(default=16, ge=4)
     """Further whole networks on which the error is published."""
-    rounds: int = Field(default=4, ge=1)
+    rounds: int = Field(default=6, ge=1)
     """Passes over everything; the quietest counts."""
-    block_time_s: float = Field(default=0.015, gt=0)
+    block_time_s: float = Field(default=0.008, gt=0)
     """Time for one block in one pass."""
-    network_time_s: float = Field(default=0.03, gt=0)
+    network_time_s: float = Field(default=0.02, gt=0)
     seed: int = 0
     """Of the whole networks."""
 

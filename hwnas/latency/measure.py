@@ -14,12 +14,18 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from hwnas.errors import MeasurementError, TableMismatchError
+from hwnas.export.graph import trace
+from hwnas.export.onnx_file import build_onnx
 from hwnas.progress import Progress, silent
+from hwnas.supernet.blocks import MBConvSpec
 
 WARMUP_RUNS = 10
+QUIET = 1.05
+"""Passes whose reference is this close to the fastest are equally quiet; of them the shortest time counts."""
 
 
 class MeasureConfig(BaseModel):
@@ -56,6 +62,8 @@ class Conditions:
     warmup_runs: int
     date: str
     """ISO 8601, UTC."""
+    reference_ms: float = 0.0
+    """What a fixed block took here and then, as a measure of how fast the machine was running; 0: not taken."""
 
     def require_same(self, other: Conditions, what: str) -> None:
         """Raise where ``other`` was taken under conditions that make its latency another quantity.
@@ -65,7 +73,7 @@ class Conditions:
         """
         for f in fields(self):
             mine, theirs = getattr(self, f.name), getattr(other, f.name)
-            if f.name not in ("date", "input_shape", "warmup_runs") and mine != theirs:
+            if f.name not in ("date", "input_shape", "warmup_runs", "reference_ms") and mine != theirs:
                 raise TableMismatchError(
                     f"{what}: {f.name} is {mine!r} here and {theirs!r} there; measure both under the same conditions"
                 )
@@ -114,7 +122,11 @@ def measure_onnx(
 
 
 def conditions_of(
-    model: Path | onnx.ModelProto, config: MeasureConfig, provider: str, input_shape: tuple[int, ...]
+    model: Path | onnx.ModelProto,
+    config: MeasureConfig,
+    provider: str,
+    input_shape: tuple[int, ...],
+    reference_ms: float = 0.0,
 ) -> Conditions:
     """Return the conditions under which this machine times ``model`` now."""
     return Conditions(
@@ -127,6 +139,7 @@ def conditions_of(
         input_shape=input_shape,
         warmup_runs=WARMUP_RUNS,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
+        reference_ms=reference_ms,
     )
 
 
@@ -245,10 +258,11 @@ def measure_interleaved(
     models: Sequence[Path | onnx.ModelProto], config: MeasureConfig, rounds: int,
     provider: str = "CPUExecutionProvider", task: str = "time models", progress: Progress = silent,
 ) -> list[Measurement]:  # fmt: skip
-    """Time many models in several passes and keep each model's quietest pass.
+    """Time many models in several passes, and keep for each the pass in which the machine was quietest.
 
-    Other processes only ever add time, and they come in bursts: a burst hits different models in different passes, so
-    the pass with the smallest median is the one least disturbed.
+    A shared machine runs at different speeds for seconds at a time. A fixed reference block is timed before and after
+    every model: the pass with the fastest reference counts, and what the reference still was slower than its best is
+    taken out. The best reference time is part of the conditions, so that times of another hour can be compared.
 
     Args:
         models: files or models.
@@ -258,20 +272,45 @@ def measure_interleaved(
         task: what ``progress`` is told.
         progress: told after every timing.
     """
-    best: list[np.ndarray | None] = [None] * len(models)
+    reference, _ = _runner(reference_model(config.batch_size), config, provider)
     prepared = [_runner(model, config, provider) for model in models]
+    samples: list[list[np.ndarray]] = [[] for _ in models]
+    references_ms: list[list[float]] = [[] for _ in models]
+    before = _reference_ms(reference)
     for number in range(rounds):
         for i, (run, _) in enumerate(prepared):
-            values = _sample(run, config)
-            known = best[i]
-            if known is None or np.median(values) < np.median(known):
-                best[i] = values
+            samples[i].append(_sample(run, config))
+            after = _reference_ms(reference)
+            references_ms[i].append(max(before, after))
+            before = after
             progress(task, number * len(models) + i + 1, rounds * len(models))
-    return [
-        summarise(values, conditions_of(model, config, provider, shape))
-        for values, model, (_, shape) in zip(best, models, prepared, strict=True)
-        if values is not None
-    ]
+    best_ms = min((min(r) for r in references_ms), default=0.0)
+    out = []
+    for model, (_, shape), passes, taken in zip(models, prepared, samples, references_ms, strict=True):
+        quiet = [i for i, ms in enumerate(taken) if ms <= QUIET * min(taken)]
+        chosen = min(quiet, key=lambda i: float(np.median(passes[i])) / taken[i])
+        conditions = conditions_of(model, config, provider, shape, best_ms)
+        out.append(summarise(passes[chosen] * (best_ms / taken[chosen]), conditions))
+    return out
+
+
+def _reference_ms(run: Callable[[], object], n: int = 15) -> float:
+    """Median of a few runs of the reference block, milliseconds."""
+    clock = time.perf_counter_ns
+    values = []
+    for _ in range(n):
+        start = clock()
+        run()
+        values.append(clock() - start)
+    return float(np.median(values[2:])) / 1e6
+
+
+def reference_model(batch_size: int) -> onnx.ModelProto:
+    """Return a typical small block, the same in every version: it says how fast the machine runs."""
+    spec = MBConvSpec(24, 24, 14, 96, True, 5, 1, True, "hswish", True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build_onnx(trace(spec.build()), spec.in_channels, spec.in_size_px, batch_size)
 
 
 def profile(

@@ -49,7 +49,15 @@ def _device(run: Run, name: str, archive: Archive) -> DeviceReport:
         })  # fmt: skip
     archs = archive.requested(run.devices)
     columns = run.columns(device, archs, archive)
-    fields = ("keys", "predicted_ms", "measured_ms", "mape_percent", "within_10_percent", "spearman")
+    fields = (
+        "keys",
+        "predicted_ms",
+        "measured_ms",
+        "mape_percent",
+        "within_10_percent",
+        "spearman",
+        "machine_slowdown",
+    )
     return DeviceReport(
         name, profile.title, profile.kind, profile.origin, profile.source, profile.licence, profile.runtime,
         profile.precision, profile.notes, profile.error.model_dump() if profile.error else None, models,

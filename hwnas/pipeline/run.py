@@ -366,9 +366,14 @@ class Run:
                 bundle = Bundle(model.folder)
                 measurement = t.as_dict()
                 write_json(model.folder / "metrics.json", {**bundle.metrics, "measured_latency": measurement})
+            # A shared machine may run faster or slower now than when the table was made; the reference block says by
+            # how much, and the table is judged at its own speed.
+            then = float((device.profile.conditions or {}).get("reference_ms", 0.0))
+            slowdown = timed[0].conditions.reference_ms / then if then else 1.0
             write_json(path, {
                 "keys": keys, "predicted_ms": predicted.tolist(), "measured_ms": measured.tolist(),
-                **relative_errors(predicted, measured),
+                "machine_slowdown": round(slowdown, 4), **relative_errors(predicted * slowdown, measured),
+                "mape_percent_as_timed": relative_errors(predicted, measured)["mape_percent"],
             })  # fmt: skip
 
     def report(self) -> Path:

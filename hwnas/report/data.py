@@ -15,8 +15,11 @@ class LatencyCheck:
     predicted_ms: Sequence[float]
     measured_ms: Sequence[float]
     mape_percent: float
+    """At the speed that the machine had when the table was made."""
     within_10_percent: float
     spearman: float
+    machine_slowdown: float
+    """How much longer a fixed block took at the check than when the table was made."""
 
 
 @dataclass(frozen=True)

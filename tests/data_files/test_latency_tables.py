@@ -24,9 +24,7 @@ needs_data = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def fit():
-    spec = importlib.util.spec_from_file_location(
-        "fit_cost_models", ROOT / "benchmarks" / "fit_cost_models.py"
-    )
+    spec = importlib.util.spec_from_file_location("fit_cost_models", ROOT / "benchmarks" / "fit_cost_models.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -190,6 +190,7 @@ def test_a_model_folder_is_timed_by_its_file(tmp_path):
 def test_the_quietest_pass_of_each_model_counts(monkeypatch):
     passes = iter([[5.0, 5.0, 5.0], [1.0, 1.0, 9.0], [2.0, 3.0, 4.0], [7.0, 7.0, 7.0]])
     monkeypatch.setattr(measure, "_sample", lambda run, config: np.array(next(passes)))
+    monkeypatch.setattr(measure, "_reference_ms", lambda run: 0.5)  # the machine keeps its speed
     told = []
     first, second = measure_interleaved(
         [model(), model(1, 13)], QUICK, 2, task="time", progress=lambda *a, **k: told.append(a[:3])
@@ -198,6 +199,17 @@ def test_the_quietest_pass_of_each_model_counts(monkeypatch):
     assert first.n == second.n == 3
     assert (first.conditions.input_shape, second.conditions.input_shape) == ((5, 11, 11), (5, 13, 13))
     assert told == [("time", i, 4) for i in range(1, 5)]
+
+
+def test_a_slow_machine_is_seen_by_the_reference_and_taken_out(monkeypatch):
+    # Two passes begin or end at half speed; only the third has a fast reference on both sides.
+    passes = iter([[4.0, 4.0, 4.0], [3.0, 3.0, 3.0], [2.2, 2.2, 2.2]])
+    references = iter([1.0, 1.0, 0.5, 0.55])
+    monkeypatch.setattr(measure, "_sample", lambda run, config: np.array(next(passes)))
+    monkeypatch.setattr(measure, "_reference_ms", lambda run: next(references))
+    (found,) = measure_interleaved([model()], QUICK, 3)
+    assert found.median_ms == pytest.approx(2.2)
+    assert found.conditions.reference_ms == 0.55
 
 
 @pytest.mark.parametrize("change", [{"threads": 0}, {"batch_size": 0}, {"min_runs": 2}, {"sesions": 1}])
