@@ -1,8 +1,8 @@
 """Does the search beat random sampling on a real supernet, at the same number of evaluations?
 
-Every algorithm searches every device of a run from scratch with several seeds; subnets are really extracted, calibrated and
-validated, each once for all algorithms. Losses are scaled by the minimum and maximum of everything that any algorithm evaluated
-for the device; the reference is 1.1 in every column.
+Every algorithm searches every device of a run from scratch with several seeds; subnets are really extracted, calibrated
+and validated, each once for all algorithms. Losses are scaled by the minimum and maximum of everything that any
+algorithm evaluated for the device; the reference is 1.1 in every column.
 
     python benchmarks/quickstart_hypervolume.py runs/quickstart --evaluations 60 --seeds 5
 """
@@ -64,7 +64,7 @@ def main() -> None:
                 spent = time.perf_counter()
                 inside = 0.0
 
-                def evaluate(archs: Sequence[Arch]) -> np.ndarray:
+                def evaluate(archs: Sequence[Arch], problem: Problem = problem) -> np.ndarray:
                     nonlocal inside
                     start = time.perf_counter()
                     values = evaluate_all(run, problem, archs, known)
@@ -89,7 +89,8 @@ def main() -> None:
             two = [hypervolume(x[:, :2], np.full(2, 1.1)) / 1.1**2 for x in scaled]
             out[name][algorithm] = {"all": float(np.mean(full)), "accuracy_latency": float(np.mean(two))}
             print(
-                f"{name:14} {algorithm:10} {np.mean(full):.4f} ({np.std(full):.4f})  {np.mean(two):.4f} ({np.std(two):.4f})"
+                f"{name:14} {algorithm:10} {np.mean(full):.4f} ({np.std(full):.4f})  "
+                f"{np.mean(two):.4f} ({np.std(two):.4f})"
             )
     print("search overhead, seconds a search:", {a: round(s / args.seeds / len(found), 2) for a, s in seconds.items()})
     if args.json:

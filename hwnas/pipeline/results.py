@@ -47,7 +47,7 @@ def _device(run: Run, name: str, archive: Archive) -> DeviceReport:
             "key": model.key, **model.values, "test_top1_percent": metrics.get("test_top1_percent"),
             "measured_ms": measured.get(model.key), "shape": describe_arch(arch), "knee": model.key == knee,
         })  # fmt: skip
-    archs = archive.requested(run.devices)
+    archs = run.considered(name, archive)
     columns = run.columns(device, archs, archive)
     fields = (
         "keys",

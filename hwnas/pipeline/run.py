@@ -163,16 +163,24 @@ class Run:
         Modelled devices come first: their fronts must not depend on timings of this machine. An evaluation serves all
         devices that are searched after it, and the fronts of a group are chosen from all archs seen so far.
         """
-        modelled = [d for d in self.devices.values() if d.profile.conditions is None]
-        timed = [d for d in self.devices.values() if d.profile.conditions is not None]
         with self.archive() as archive:
             searched: list[str] = []
-            for group in (modelled, timed):
-                for device in group:
-                    self._search_device(device, archive, tuple(searched))
-                    searched.append(device.name)
-                for device in group:
-                    self._write_front(device, archive, tuple(searched))
+            for group in self._groups():
+                for name in group:
+                    self._search_device(self.devices[name], archive, tuple(searched))
+                    searched.append(name)
+                for name in group:
+                    self._write_front(self.devices[name], archive, tuple(searched))
+
+    def _groups(self) -> tuple[list[str], list[str]]:
+        """Names of the devices whose latencies do not depend on this machine, and of those timed on it."""
+        timed = [name for name, device in self.devices.items() if device.profile.conditions is not None]
+        return [name for name in self.devices if name not in timed], timed
+
+    def considered(self, device: str, archive: Archive) -> list[Arch]:
+        """Return the archs from which the front of ``device`` was chosen, in the order of evaluation."""
+        modelled, timed = self._groups()
+        return archive.requested([*modelled, *timed] if device in timed else modelled)
 
     def problem(self, device: Device) -> Problem:
         """Return what is searched for a device: objectives by the recipe's names, limits and capacity."""

@@ -40,7 +40,7 @@ class DeviceReport:
     models: Sequence[Mapping[str, Any]]
     """Members of the front by ascending latency: values by name, ``key``, and ``shape`` (the arch in short)."""
     evaluated: Mapping[str, Sequence[float]]
-    """``top1_percent`` and ``latency_ms`` of every arch that was evaluated."""
+    """``top1_percent`` and ``latency_ms`` of every arch from which the front was chosen."""
     message: str
     """How the search ended."""
     check: LatencyCheck | None = None

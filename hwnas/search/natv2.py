@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from hwnas.predictors import Encoder, Inputs, fit_or_fall_back, make_predictor
 from hwnas.search.acquire import Warp, pick_by_gaps, pick_by_improvement

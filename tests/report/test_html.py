@@ -39,7 +39,7 @@ def device():
 
 @pytest.fixture
 def report(device):
-    check = LatencyCheck(["aaa111", "bbb222", "ccc333"], [1.0, 1.5, 2.25], [1.1, 1.4, 2.5], 8.25, 66.7, 1.0)
+    check = LatencyCheck(["aaa111", "bbb222", "ccc333"], [1.0, 1.5, 2.25], [1.1, 1.4, 2.5], 8.25, 66.7, 1.0, 1.25)
     local = replace(device, name="my-cpu", origin="measured", error=None, check=check)
     return RunReport(
         "my run", "what it is", ("top1_percent", "latency_ms"), 123456, 4, {"train": 41, "validation": 17, "test": 19},
