@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.optimize import lsq_linear
+from scipy.optimize import least_squares, lsq_linear
 
 from hwnas.export.graph import trace
 from hwnas.export.onnx_file import build_onnx
@@ -22,6 +22,10 @@ from hwnas.supernet import BlockSpec, Layout
 from hwnas.supernet.slot_sum import distinct_blocks
 
 
+OUTLIER = 0.02
+"""Relative error from which a network counts less in the fit."""
+
+
 class TableConfig(BaseModel):
     """How much is measured for a table."""
 
@@ -31,7 +35,7 @@ class TableConfig(BaseModel):
     """Whole networks that correct the sum of blocks."""
     n_held_out: int = Field(default=16, ge=4)
     """Further whole networks on which the error is published."""
-    rounds: int = Field(default=6, ge=1)
+    rounds: int = Field(default=8, ge=1)
     """Passes over everything; the quietest counts."""
     block_time_s: float = Field(default=0.008, gt=0)
     """Time for one block in one pass."""
@@ -121,7 +125,9 @@ def chain_features(layout: Layout, archs: Sequence[Arch], device: Device) -> NDA
 
 
 def fit_correction(features: NDArray[np.float64], measured_ms: NDArray[np.float64]) -> Correction:
-    """Fit scale, time per block and constant by least squares on relative error.
+    """Fit scale, time per block and constant to relative errors, large ones counting less (soft L1).
+
+    A network that was disturbed while it was timed is an outlier, and must not bend the fit.
 
     Args:
         features: ``(n, 3)`` of `chain_features`.
@@ -129,7 +135,11 @@ def fit_correction(features: NDArray[np.float64], measured_ms: NDArray[np.float6
     """
     weighted = features / measured_ms[:, None]
     bounds = ([1e-3, -np.inf, -np.inf], [np.inf, np.inf, np.inf])
-    scale, per_block, constant = lsq_linear(weighted, np.ones(len(measured_ms)), bounds).x
+    start = lsq_linear(weighted, np.ones(len(measured_ms)), bounds).x
+    fitted = least_squares(
+        lambda x: weighted @ x - 1.0, start, bounds=bounds, x_scale="jac", loss="soft_l1", f_scale=OUTLIER
+    )
+    scale, per_block, constant = fitted.x
     return Correction(
         scale=float(scale), per_block_ms=float(per_block), constant_ms=float(constant), n_networks=len(measured_ms)
     )

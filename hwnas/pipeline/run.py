@@ -48,7 +48,7 @@ from hwnas.train.phases import phase_space
 
 PARITY_IMAGES = 64
 CHECK = MeasureConfig(ci_percent=1.0, time_limit_s=0.05)
-CHECK_ROUNDS = 5
+CHECK_ROUNDS = 8
 
 
 @dataclass

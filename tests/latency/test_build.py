@@ -77,8 +77,8 @@ def test_a_table_of_recorded_times(layout, tmp_path, monkeypatch):
     made = build_table(layout, load_profile("local-cpu"), tmp_path, TableConfig(n_networks=12, n_held_out=8))
     blocks = distinct_blocks(layout)
     assert asked == [
-        ("time blocks", len(blocks), 1, 1, 6, "CPUExecutionProvider"),
-        ("time networks", 20, 1, 1, 6, "CPUExecutionProvider"),
+        ("time blocks", len(blocks), 1, 1, 8, "CPUExecutionProvider"),
+        ("time networks", 20, 1, 1, 8, "CPUExecutionProvider"),
     ]
     correction = made.profile.correction
     assert correction.n_networks == 12
