@@ -21,7 +21,6 @@ from hwnas.space import Arch
 from hwnas.supernet import BlockSpec, Layout
 from hwnas.supernet.slot_sum import distinct_blocks
 
-
 OUTLIER = 0.02
 """Relative error from which a network counts less in the fit."""
 
