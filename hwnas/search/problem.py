@@ -36,9 +36,10 @@ class Constraint:
         """
         match = re.fullmatch(r"\s*([A-Za-z_]\w*)\s*(<=|>=)\s*([-+0-9.eE]+)\s*", text)
         try:
-            assert match is not None
+            if match is None:
+                raise ValueError(text)
             return cls(match[1], "<=" if match[2] == "<=" else ">=", float(match[3]))
-        except (AssertionError, ValueError):
+        except ValueError:
             raise RecipeError(
                 f"constraint {text!r} is not of the form OBJECTIVE<=NUMBER or OBJECTIVE>=NUMBER, such as latency_ms<=5"
             ) from None
