@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from hwnas.errors import OutputError
+
+_PARTIAL = ".partial"
 
 
 def make_folder(path: Path) -> Path:
@@ -25,6 +30,35 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep every other process from writing in ``folder`` meanwhile; it may be nested within one process.
+
+    The system frees the lock when its holder ends, however it ends. Unfinished files of a writer that was
+    killed are removed.
+
+    Raises:
+        OutputError: another process is writing there, or the folder cannot be written.
+    """
+    make_folder(folder)
+    lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise OutputError(
+            f"{folder} is being written by another process; wait until it ends, or choose another --out"
+        ) from None
+    except OSError as error:
+        raise OutputError(f"cannot write in {folder}: {error.strerror}; choose another --out") from None
+    try:
+        if lock.lock_counter == 1:
+            for unfinished in folder.rglob(f".*{_PARTIAL}"):
+                unfinished.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step.
 
@@ -34,7 +68,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     make_folder(path.parent)
     temporary = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         temporary.chmod(0o644)

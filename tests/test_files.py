@@ -4,11 +4,13 @@ import errno
 import json
 import math
 import os
+import subprocess
+import sys
 
 import pytest
 
 from hwnas.errors import OutputError
-from hwnas.files import make_folder, write_atomically, write_json, write_text
+from hwnas.files import exclusive, make_folder, write_atomically, write_json, write_text
 
 
 def test_a_file_is_written_with_its_folders(tmp_path):
@@ -88,3 +90,33 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
             make_folder(path)
     assert make_folder(tmp_path / "new" / "one").is_dir()
     assert make_folder(tmp_path / "new" / "one").is_dir()
+
+
+def test_one_process_at_a_time_writes_in_a_folder(tmp_path):
+    other = (
+        "import sys, pathlib; from hwnas.errors import OutputError; from hwnas.files import exclusive\n"
+        "try:\n    with exclusive(pathlib.Path(sys.argv[1])): print('entered')\n"
+        "except OutputError as error: print(error)"
+    )
+
+    def ask():
+        return subprocess.run(
+            [sys.executable, "-c", other, tmp_path], capture_output=True, text=True, check=True
+        ).stdout
+
+    with exclusive(tmp_path), exclusive(tmp_path):  # one process may nest it
+        assert "is being written by another process" in ask()
+    assert ask() == "entered\n"
+
+
+def test_unfinished_files_of_a_killed_writer_are_removed(tmp_path):
+    killed = (
+        "import os, sys, pathlib; from hwnas.files import exclusive, write_atomically\n"
+        "with exclusive(folder := pathlib.Path(sys.argv[1])):\n"
+        "    write_atomically(folder / 'a' / 'x', lambda p: (p.write_text('half'), os.kill(os.getpid(), 9)))"
+    )
+    subprocess.run([sys.executable, "-c", killed, tmp_path], check=False)
+    assert [p.read_text() for p in (tmp_path / "a").iterdir()] == ["half"]
+    write_text(tmp_path / "a" / "y.partial", "a file of the user")
+    with exclusive(tmp_path):
+        assert [p.name for p in (tmp_path / "a").iterdir()] == ["y.partial"]

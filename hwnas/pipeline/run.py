@@ -11,9 +11,9 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from hwnas.data import Splits, load_data
 from hwnas.errors import CheckpointError, RecipeError, ResumeError
 from hwnas.export.bundle import Bundle, write_bundle
 from hwnas.export.onnx_file import quantize_onnx
-from hwnas.files import make_folder, write_json, write_text
+from hwnas.files import exclusive, make_folder, write_json, write_text
 from hwnas.finetune import FinetuneConfig, FinetuneResult, finetune
 from hwnas.latency.build import build_table, needs_table
 from hwnas.latency.measure import MeasureConfig, measure_interleaved
@@ -49,6 +49,21 @@ from hwnas.train.phases import phase_space
 PARITY_IMAGES = 64
 CHECK = MeasureConfig(ci_percent=1.0, time_limit_s=0.05)
 CHECK_ROUNDS = 8
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _writes(verb: Callable[Concatenate[Run, _P], _R]) -> Callable[Concatenate[Run, _P], _R]:
+    """Let one process at a time do ``verb`` in a run folder."""
+
+    @wraps(verb)
+    def alone(run: Run, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with exclusive(run.folder):
+            return verb(run, *args, **kwargs)
+
+    return alone
 
 
 @dataclass
@@ -141,6 +156,7 @@ class Run:
 
     # -- verbs ---------------------------------------------------------------------------------------
 
+    @_writes
     def train(self) -> SuperNet:
         """Train the supernet, or read it where it is trained already."""
         self.supernet = train_supernet(
@@ -148,6 +164,7 @@ class Run:
         )  # fmt: skip
         return self.supernet
 
+    @_writes
     def tables(self) -> None:
         """Measure the block tables of devices that are measured on the spot."""
         for name, device in self.devices.items():
@@ -157,6 +174,7 @@ class Run:
                     self._progress(name),
                 )  # fmt: skip
 
+    @_writes
     def search(self) -> None:
         """Search every device and write its ``front.csv``.
 
@@ -299,6 +317,7 @@ class Run:
             )
         return read_front(path, device)
 
+    @_writes
     def export(self) -> None:
         """Write a bundle for every member of every front, with test accuracy."""
         fronts = {name: self.front(name) for name in self.devices}
@@ -352,6 +371,7 @@ class Run:
             quantize_onnx(folder / "model.onnx", folder / "model.int8.onnx", calibration)
         return bundle
 
+    @_writes
     def check_latency(self) -> None:
         """Time the exported models of every device that this machine is, beside their estimates."""
         for name, device in self.devices.items():
@@ -384,6 +404,7 @@ class Run:
                 "mape_percent_as_timed": relative_errors(predicted, measured)["mape_percent"],
             })  # fmt: skip
 
+    @_writes
     def report(self) -> Path:
         """Write ``report.html`` and ``fronts.png``; return the HTML file."""
         from hwnas.pipeline.results import collect
@@ -445,6 +466,7 @@ class Run:
             raise RecipeError(f"no single model {key!r} in {self.folder}; keys of its fronts are {known}, ...")
         return arch
 
+    @_writes
     def run(self) -> Run:
         """Do everything that is not done yet."""
         steps: list[Callable[[], object]] = [
