@@ -24,7 +24,7 @@ class Node:
     """One operator and where its inputs come from."""
 
     type: str
-    """An `OpType`, ``flatten`` or ``item`` (one output of a ``split``)."""
+    """An `OpType`, ``flatten``, ``zeros`` or ``item`` (one output of a ``split``)."""
     inputs: tuple[int, ...]
     """Numbers of the nodes it reads; -1 is the network's input."""
     kernel_size: int = 1
@@ -61,7 +61,7 @@ class Graph:
         for number, node in enumerate(self.nodes):
             channels, size = shapes[node.inputs[0]]
             made = shapes[number]
-            if node.type in ("flatten", "item"):
+            if node.type in ("flatten", "item", "zeros"):
                 continue
             op_type: OpType = "relu" if node.type == "relu6" else node.type  # type: ignore[assignment]
             if node.type == "conv" and node.groups == channels and node.groups > 1:
@@ -111,6 +111,11 @@ def trace(module: nn.Module) -> Graph:
 
 
 def _read(traced: fx.Graph, module: nn.Module) -> list[Node]:
+    """Nodes in the order of computation; what the output does not depend on is left out."""
+    used: set[fx.Node] = set()
+    for node in reversed(traced.nodes):
+        if node.op == "output" or node in used:
+            used.update(node.all_input_nodes)
     modules = dict(module.named_modules())
     number: dict[fx.Node, int] = {}
     nodes: list[Node] = []
@@ -126,7 +131,7 @@ def _read(traced: fx.Graph, module: nn.Module) -> list[Node]:
         if node.op == "placeholder":
             number[node] = -1
             continue
-        if node.op == "output":
+        if node.op == "output" or node not in used:
             continue
         if node.op == "get_attr":
             raise ExportError(f"{node.target}: a tensor outside a layer is not known to the exporter")
@@ -220,6 +225,8 @@ def _of_function(node: fx.Node, inputs: tuple[int, ...]) -> Node | int:
         over, keeps = _argument(node, 1, "dim"), _argument(node, 2, "keepdim", False)
         if over not in ((2, 3), [2, 3], (-2, -1), [-2, -1]) or not keeps:
             raise ExportError(f"{refused}a mean must be over (2, 3) with keepdim=True")
+    if kind == "mul" and node.args[1:] == (0.0,) and not node.kwargs:
+        return Node("zeros", inputs)
     if kind in ("add", "mul") and (len(inputs) != 2 or node.kwargs):
         raise ExportError(f"{node.target} with a constant is not known to the exporter")
     if kind == "concat" and _argument(node, 1, "dim", 0) != 1:

@@ -150,6 +150,8 @@ class _Builder:
                 self.tensor(f"{name}.{k}", np.array(v, dtype=np.float32)) for k, v in (("low", 0.0), ("high", 6.0))
             ]
             return self.emit("Clip", [*inputs, *limits], name)
+        if node.type == "zeros":
+            return self.emit("Mul", [*inputs, self.tensor(f"{name}.zero", np.array(0.0, dtype=np.float32))], name)
         if node.type == "hsigmoid":
             return self.emit("HardSigmoid", inputs, name, alpha=1.0 / 6.0, beta=0.5)
         if node.type == "concat":

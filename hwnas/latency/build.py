@@ -15,7 +15,7 @@ from hwnas.export.graph import trace
 from hwnas.export.onnx_file import build_onnx
 from hwnas.latency.device import Correction, DeviceProfile, ProfileError
 from hwnas.latency.measure import MeasureConfig, Measurement, measure_interleaved
-from hwnas.latency.table import Device, Row, load_device, relative_errors, save_device
+from hwnas.latency.table import Device, Row, block_ops, load_device, relative_errors, save_device
 from hwnas.progress import Progress, silent
 from hwnas.space import Arch
 from hwnas.supernet import BlockSpec, Layout
@@ -61,7 +61,7 @@ def build_table(
         progress: told after every timing.
     """
     config = config or TableConfig()
-    blocks = distinct_blocks(layout)
+    blocks = [b for b in distinct_blocks(layout) if block_ops(b)]
     provider, threads = profile.provider or "CPUExecutionProvider", profile.threads or 1
     block_models = [build_onnx(trace(b.build()), b.in_channels, b.in_size_px, profile.batch_size) for b in blocks]
     settings = MeasureConfig(
@@ -118,8 +118,8 @@ def time_networks(
 
 
 def chain_features(layout: Layout, archs: Sequence[Arch], device: Device) -> NDArray[np.float64]:
-    """Return ``(n, 3)``: sum of block times in milliseconds, number of blocks, and 1."""
-    chains: list[list[BlockSpec]] = [[b for _, b in layout.chain(a)] for a in archs]
+    """Return ``(n, 3)``: sum of block times in milliseconds, number of blocks that run anything, and 1."""
+    chains: list[list[BlockSpec]] = [[b for _, b in layout.chain(a) if block_ops(b)] for a in archs]
     return np.array([[sum(device.block_ms(b) for b in chain), len(chain), 1.0] for chain in chains])
 
 

@@ -55,6 +55,7 @@ class Device:
         """Return what ``block`` adds to a network, in milliseconds: its row, corrected, or the cost model's value.
 
         The correction takes the cost of a call out of every row; what is left of a tiny block can be just below 0.
+        A block that runs no operator (an identity) takes no time.
 
         Raises:
             MissingBlockError: there is no row and no cost model.
@@ -63,8 +64,11 @@ class Device:
         if row is not None:
             c = self.profile.correction
             return row.median_ms if c is None else c.scale * row.median_ms + c.per_block_ms
+        ops = block_ops(block)
+        if not ops:
+            return 0.0
         if self.profile.cost_model is not None:
-            return float(self.profile.cost_model.ops_ms(block_ops(block)).sum())
+            return float(self.profile.cost_model.ops_ms(ops).sum())
         known = f"its table has {len(self.rows)} blocks" if self.rows else "it has no table yet"
         raise MissingBlockError(
             f"device {self.name!r} has no time for block [{block.signature}]: {known} and no cost model; "

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hwnas.errors import SpaceError
+from hwnas.space.cell_text import format_cell, parse_cell
 from hwnas.space.choice import Option
 
 if TYPE_CHECKING:
@@ -126,6 +127,34 @@ class Arch:
                 slot += 1
         for name, index in zip(form.widths, config.get("w", ()) if form.widths else (), strict=True):
             values[name] = space[name].options[index]
+        return space.arch(values)
+
+    def as_nasbench201(self) -> str:
+        """Return the cell as NAS-Bench-201 writes it, such as ``|nor_conv_3x3~0|+|...|``.
+
+        Raises:
+            SpaceError: the arch is not of a space with the six edges of such a cell.
+        """
+        return format_cell({name: str(self[name]) for name in self if name.startswith("edge")})
+
+    @classmethod
+    def from_nasbench201(cls, text: str, space: SearchSpace, resolution: Option | None = None) -> Arch:
+        """Read a cell as NAS-Bench-201 writes it.
+
+        Args:
+            text: such as ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|avg_pool_3x3~2|``.
+            space: of the family ``nasbench201``.
+            resolution: pixels; may be left out where the space has one.
+
+        Raises:
+            SpaceError: another form, an unknown operator, or a space without such cells.
+        """
+        values: dict[str, Any] = dict(parse_cell(text))
+        if "resolution" in space:
+            options = space["resolution"].options
+            if resolution is None and len(options) > 1:
+                raise SpaceError(f"a cell says no resolution; choose one of {list(options)}")
+            values["resolution"] = options[0] if resolution is None else resolution
         return space.arch(values)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
@@ -245,14 +245,27 @@ class ShuffleSpec(BlockSpec):
         return ShuffleUnit(self)
 
 
-class SkipAdd(nn.Module):
-    """Adds earlier outputs; `Chain` knows which."""
+class Join(nn.Module):
+    """A block that reads more than the last output; `Chain` calls `join` in place of `forward`."""
+
+    def join(self, x: Tensor, earlier: list[Tensor]) -> Tensor:
+        """Return the chain's next output.
+
+        Args:
+            x: the last output.
+            earlier: outputs of the stage or cell so far; the block may change the list.
+        """
+        raise NotImplementedError
+
+
+class SkipAdd(Join):
+    """Adds earlier outputs of the stage."""
 
     def __init__(self, n_added: int) -> None:
         super().__init__()
         self.n_added = n_added
 
-    def join(self, x: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+    def join(self, x: Tensor, earlier: list[Tensor]) -> Tensor:
         """Return ``x`` plus the first ``n_added`` of ``earlier``."""
         for y in earlier[: self.n_added]:
             x = x + y
@@ -343,14 +356,14 @@ class ShuffleUnit(nn.Module):
 
 
 class Chain(nn.Sequential):
-    """A plain network: blocks one after the other, named by slot; a `SkipAdd` sees the stage's earlier outputs."""
+    """A plain network: blocks one after the other, named by slot; a `Join` sees the stage's earlier outputs."""
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to logits ``(B, classes)``."""
         earlier: list[Tensor] = []
         for name, block in self._modules.items():
             assert block is not None
-            if isinstance(block, SkipAdd):
+            if isinstance(block, Join):
                 x = block.join(x, earlier)
             else:
                 x = block(x)

@@ -38,6 +38,7 @@ from hwnas.supernet.blocks import (
     se_hidden,
     transformation,
 )
+from hwnas.supernet.cell import CellOp, CellOpSpec, cell_operator, join_cell
 from hwnas.supernet.depthwise import depthwise_conv2d
 
 SpecT = TypeVar("SpecT", bound=BlockSpec)
@@ -400,7 +401,15 @@ class ElasticBottleneck(ElasticBlock):
                 _reorder(getattr(getattr(self, f"{writer}_bn"), name), order, dim=0)
 
 
-class ElasticSkipAdd(ElasticBlock):
+class ElasticJoin(ElasticBlock):
+    """The elastic form of `Join`."""
+
+    def join(self, x: Tensor, earlier: list[Tensor], spec: BlockSpec) -> Tensor:
+        """Return the chain's next output; see `Join.join`."""
+        raise NotImplementedError
+
+
+class ElasticSkipAdd(ElasticJoin):
     """Adds earlier outputs of the stage, for a `SkipAddSpec`; it has no weights."""
 
     @classmethod
@@ -408,7 +417,7 @@ class ElasticSkipAdd(ElasticBlock):
         """Return a block that computes each of ``specs``."""
         return cls()
 
-    def join(self, x: Tensor, earlier: Sequence[Tensor], spec: BlockSpec) -> Tensor:
+    def join(self, x: Tensor, earlier: list[Tensor], spec: BlockSpec) -> Tensor:
         """Return ``x`` plus the first outputs of the stage."""
         assert isinstance(spec, SkipAddSpec)
         return SkipAdd(spec.n_added).join(x, earlier)
@@ -461,6 +470,30 @@ class ElasticParallel(ElasticBlock):
         self.bottleneck.sort_channels()
 
 
+class ElasticCellOp(ElasticJoin):
+    """Operators of one edge with weights of their own, for a `CellOpSpec`."""
+
+    @classmethod
+    def holding(cls, specs: Sequence[CellOpSpec]) -> ElasticCellOp:
+        """Return a block that computes each of ``specs``."""
+        return cls(specs[0].in_channels, tuple(dict.fromkeys(s.operator for s in specs)))
+
+    def __init__(self, channels: int, operators: tuple[str, ...]) -> None:
+        super().__init__()
+        self.candidates = nn.ModuleDict({name: cell_operator(name, channels) for name in operators})
+
+    def join(self, x: Tensor, earlier: list[Tensor], spec: BlockSpec) -> Tensor:
+        """See `join_cell`."""
+        assert isinstance(spec, CellOpSpec)
+        return join_cell(self.candidates[spec.operator], x, earlier, spec)
+
+    def fill(self, plain: nn.Module, spec: BlockSpec) -> None:
+        """See `ElasticBlock`."""
+        assert isinstance(plain, CellOp)
+        assert isinstance(spec, CellOpSpec)
+        plain.op.load_state_dict(self.candidates[spec.operator].state_dict())
+
+
 class ChoiceBlock(ElasticBlock):
     """Candidates with weights of their own, of which a subnet uses one (single path), for any specs.
 
@@ -496,6 +529,7 @@ ELASTIC: dict[type[BlockSpec], Callable[[Any], ElasticBlock]] = {
     BottleneckSpec: ElasticBottleneck.holding,
     ParallelSpec: ElasticParallel.holding,
     SkipAddSpec: ElasticSkipAdd.holding,
+    CellOpSpec: ElasticCellOp.holding,
 }
 """Which elastic block holds which specs; specs of several classes, or of any other, share no weights."""
 

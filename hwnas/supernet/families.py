@@ -8,16 +8,18 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from hwnas.supernet import hurricane, mbv3, ofav2, proxyless, resnet50d
+from hwnas.supernet import hurricane, mbv3, nasbench201, ofav2, proxyless, resnet50d
 from hwnas.supernet.hurricane import HurricaneConfig
 from hwnas.supernet.mbv3 import MBV3Config
+from hwnas.supernet.nasbench201 import NASBench201Config
 from hwnas.supernet.network import Layout, SuperNet
 from hwnas.supernet.ofav2 import OFAv2Config
 from hwnas.supernet.proxyless import ProxylessConfig
 from hwnas.supernet.resnet50d import ResNet50DConfig
 
 SupernetConfig = Annotated[
-    MBV3Config | ProxylessConfig | ResNet50DConfig | OFAv2Config | HurricaneConfig, Field(discriminator="family")
+    MBV3Config | ProxylessConfig | ResNet50DConfig | OFAv2Config | HurricaneConfig | NASBench201Config,
+    Field(discriminator="family"),
 ]
 
 LAYOUTS: dict[str, Callable[[Any], Layout]] = {
@@ -26,6 +28,7 @@ LAYOUTS: dict[str, Callable[[Any], Layout]] = {
     "resnet50d": resnet50d.layout,
     "ofav2": ofav2.layout,
     "hurricane": hurricane.layout,
+    "nasbench201": nasbench201.layout,
 }
 """Family name to what makes its space and chain of blocks."""
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hwnas.errors import SpaceError
 from hwnas.space import Arch, SearchSpace
 from hwnas.supernet.blocks import BlockSpec, Chain, init_weights
-from hwnas.supernet.elastic import ElasticBlock, ElasticSkipAdd, elastic_block
+from hwnas.supernet.elastic import ElasticBlock, ElasticJoin, elastic_block
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,7 @@ class SuperNet(nn.Module):
         init_weights(self)
         set_bn_eps(self, layout.bn_eps)
         self._chains: dict[Arch, list[tuple[ElasticBlock, BlockSpec]]] = {}
+        self._exits: dict[Arch, dict[int, list[tuple[ElasticBlock, BlockSpec]]]] = {}
 
     @property
     def space(self) -> SearchSpace:
@@ -123,6 +124,7 @@ class SuperNet(nn.Module):
         if found is None:
             if len(self._chains) > 4096:
                 self._chains.clear()
+                self._exits.clear()
             self.space.encode(arch)  # raises where the arch is of another space
             found = []
             for name, spec in self.layout.chain(arch):
@@ -145,6 +147,29 @@ class SuperNet(nn.Module):
         Raises:
             SpaceError: ``arch`` is of another space, or ``x`` is not of its resolution.
         """
+        return self._logits(x, arch, {})[-1]
+
+    def exits(self, x: Tensor, arch: Arch) -> list[Tensor]:
+        """Compute the logits of every exit up to that of ``arch``, first to last, in one pass; see `forward`.
+
+        The choices of ``arch`` hold for all of them. Where the space has no exits there is one tensor.
+        """
+        return self._logits(x, arch, self._branches(arch))
+
+    def _branches(self, arch: Arch) -> dict[int, list[tuple[ElasticBlock, BlockSpec]]]:
+        """Blocks of the earlier exits, by how many blocks of ``arch`` come before them."""
+        found = self._exits.get(arch)
+        if found is None:
+            found, chain = {}, self.blocks(arch)
+            exits = self.space["exit"].options if "exit" in arch else ()
+            for exit_ in itertools.takewhile(lambda e: e != arch["exit"], exits):
+                branch = self.blocks(self.space.arch({**arch.as_dict(), "exit": exit_}))
+                shared = next(i for i, (a, b) in enumerate(zip(chain, branch, strict=False)) if a != b)
+                found[shared] = branch[shared:]
+            self._exits[arch] = found
+        return found
+
+    def _logits(self, x: Tensor, arch: Arch, branches: dict[int, list[tuple[ElasticBlock, BlockSpec]]]) -> list[Tensor]:
         blocks = self.blocks(arch)
         first = blocks[0][1]
         if tuple(x.shape[1:]) != (first.in_channels, first.in_size_px, first.in_size_px):
@@ -152,14 +177,20 @@ class SuperNet(nn.Module):
                 f"arch {arch.key} takes images of {first.in_channels} x {first.in_size_px} x {first.in_size_px}, "
                 f"got {' x '.join(map(str, x.shape[1:]))}; resize them to its resolution"
             )
-        earlier: list[Tensor] = []  # outputs of the stage so far, for dense skips
-        for block, spec in blocks:
-            if isinstance(block, ElasticSkipAdd):
+        out = []
+        earlier: list[Tensor] = []  # outputs of the stage or cell so far, for blocks that join them
+        for number, (block, spec) in enumerate(blocks):
+            if number in branches:
+                y = x
+                for exit_block, exit_spec in branches[number]:
+                    y = exit_block(y, exit_spec)
+                out.append(y)
+            if isinstance(block, ElasticJoin):
                 x = block.join(x, earlier, spec)
             else:
                 x = block(x, spec)
                 earlier = [x] if block.begins_stage else [*earlier, x]
-        return x
+        return [*out, x]
 
     def sort_channels(self) -> None:
         """Order the channels of every block by importance, so that narrower forms keep the best ones."""

@@ -46,6 +46,10 @@ CONFIGS = {
         "feature_width": 48,
         "stages": [{"width": 16, "stride": 2, "layers": 2}, {"width": 24, "stride": 1, "layers": 2, "act": "hswish"}],
     },
+    "nasbench201": {
+        "family": "nasbench201", "in_channels": 2, "classes": 7, "resolutions": [12, 15], "stem_width": 8,
+        "cells_per_stage": 1,
+    },
     **{
         f"ofav2-{'skips' if a else ''}-{'parallel' if b else ''}-{'exits' if c else ''}": {
             "family": "ofav2", "dense_skips": a, "parallel": b, "early_exits": c, **MOBILE, **HEAD,
