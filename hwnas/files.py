@@ -17,6 +17,11 @@ from hwnas.errors import OutputError
 _PARTIAL = ".partial"
 
 
+def first_rank() -> bool:
+    """Say whether this process writes files: of the processes that ``torchrun`` started together, the first does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def make_folder(path: Path) -> Path:
     """Create ``path`` with its parents and return it.
 
@@ -41,6 +46,9 @@ def exclusive(folder: Path) -> Iterator[None]:
         OutputError: another process is writing there, or the folder cannot be written.
     """
     make_folder(folder)
+    if not first_rank():
+        yield
+        return
     lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)
     try:
         lock.acquire()
@@ -60,11 +68,13 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step.
+    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step; see `first_rank`.
 
     Raises:
         OutputError: no space, no permission, or another fault of the file system.
     """
+    if not first_rank():
+        return
     make_folder(path.parent)
     temporary = None
     try:

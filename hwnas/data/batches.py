@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hwnas.data.augment import AugmentConfig, augment
+from hwnas.data.augment import AugmentConfig, Draws, augment, augment_pixels
 from hwnas.data.dataset import ImageSet
 
 
@@ -30,14 +30,22 @@ def as_input(images: Tensor, resolution: int, mean: Sequence[float], std: Sequen
     Returns:
         ``(B, C, resolution, resolution)`` float32, channels-last.
     """
+    return normalised(_pixels(images, resolution), mean, std)
+
+
+def _pixels(images: Tensor, resolution: int) -> Tensor:
+    """Floats in 0..1 at ``resolution``."""
     x = images.to(torch.float32).div_(255.0)
     if tuple(x.shape[2:]) != (resolution, resolution):
         shrinks = resolution < min(x.shape[2:])
         x = F.interpolate(x, (resolution, resolution), mode="bilinear", antialias=shrinks)
-    x = (x - torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)) / torch.tensor(std, dtype=torch.float32).view(
-        1, -1, 1, 1
-    )
-    return x.contiguous(memory_format=torch.channels_last)
+    return x
+
+
+def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return pixels in 0..1 shifted and scaled per channel, channels-last."""
+    shift, scale = (torch.tensor(v, dtype=torch.float32, device=pixels.device).view(1, -1, 1, 1) for v in (mean, std))
+    return ((pixels - shift) / scale).contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
@@ -56,15 +64,26 @@ class TrainBatches:
         """Batches in one pass over the data, at least 1."""
         return max(1, len(self.data) // self.batch_size)
 
-    def batch(self, step: int, resolution: int) -> tuple[Tensor, Tensor]:
-        """Return ``(B, C, resolution, resolution)`` images and ``(B,)`` labels of step ``step`` (from 0)."""
+    def batch(self, step: int, resolution: int, part: slice | None = None) -> tuple[Tensor, Tensor]:
+        """Return ``(B, C, resolution, resolution)`` images and ``(B,)`` labels of step ``step`` (from 0).
+
+        Args:
+            step: counted over all epochs.
+            resolution: edge in pixels.
+            part: only these rows, as they are in the whole batch (kornia's augmentations alone are drawn anew).
+        """
         epoch, index = divmod(step, self.per_epoch)
         order = _order(len(self.data), self.seed, epoch)
         rows = order[index * self.batch_size : (index + 1) * self.batch_size]
-        x = as_input(self.data.images[rows], resolution, self.mean, self.std)
+        n, device = len(rows), self.data.images.device
+        rows = (rows if part is None else rows[part]).to(device)
         generator = torch.Generator().manual_seed(_mix(self.seed, step))
-        x = augment(x, self.augment, generator).contiguous(memory_format=torch.channels_last)
-        return x, self.data.labels[rows]
+        draws = Draws(generator, n, part, device)
+        pixels = _pixels(self.data.images[rows], resolution)
+        if self.augment.varies_pixels:
+            pixels = augment_pixels(pixels, self.augment, generator, draws)
+        x = augment(normalised(pixels, self.mean, self.std), self.augment, generator, draws)
+        return x.contiguous(memory_format=torch.channels_last), self.data.labels[rows]
 
 
 @lru_cache(maxsize=4)

@@ -70,6 +70,10 @@ class ImageSet:
         """Return the rows ``index``."""
         return ImageSet(self.images[index], self.labels[index])
 
+    def to(self, device: torch.device) -> ImageSet:
+        """Return the same on a device."""
+        return ImageSet(self.images.to(device), self.labels.to(device))
+
 
 @dataclass(frozen=True)
 class Splits:

@@ -1,31 +1,46 @@
 """How does a supernet learn? Phase after phase, step after step, exactly continued after any interruption.
 
-Everything a step does follows from (settings, seed, step number) and the state in the checkpoint: weights, the
-optimiser's momenta and the teacher. There is no other state, so a killed training ends with the same weights.
+Everything a step does follows from (settings, seed, step number) and the state in the checkpoint: weights, their
+moving average, the optimiser's momenta, the scale of float16 losses and the teachers. There is no other state, so a
+killed training ends with the same weights.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import time
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from hwnas.data import DataConfig, Splits, TrainBatches
-from hwnas.errors import ResumeError, TrainingError
-from hwnas.files import make_folder, write_text
+from hwnas.data import DataConfig, Splits, TrainBatches, as_input
+from hwnas.errors import CheckpointError, RecipeError, ResumeError, TrainingError
+from hwnas.files import make_folder
 from hwnas.progress import Progress, silent
 from hwnas.space import Arch
 from hwnas.supernet import SuperNet, SupernetConfig, build_supernet
-from hwnas.train.checkpoint import load_tensors, load_weights, save_supernet, save_tensors
+from hwnas.train.checkpoint import (
+    load_supernet,
+    load_tensors,
+    load_weights,
+    save_supernet,
+    save_tensors,
+    weights_version,
+)
+from hwnas.train.mixing import Mix, draw_mix, exchanged_moments
+from hwnas.train.monitor import CALIBRATION_BATCH, CALIBRATION_IMAGES, Monitor
 from hwnas.train.phases import PhaseConfig, TrainConfig, phase_space, sample_step
+from hwnas.train.ranks import Ranks, joined_ranks, synchronise_batch_norm
+from hwnas.train.teacher import calibrate_largest, exit_weights, soft_labels, weighted_sum
 
 
 @dataclass
@@ -34,11 +49,17 @@ class TrainState:
 
     supernet: SuperNet
     optimiser: torch.optim.SGD
-    teacher: dict[str, Tensor]
-    """State of the largest net at the end of the first phase; empty before it."""
-    phase: int
-    step: int
+    scaler: torch.amp.GradScaler
+    """Of float16 losses; switched off for other precisions."""
+    phase: int = 0
+    step: int = 0
     """Next step inside the phase."""
+    teacher: dict[str, Tensor] = field(default_factory=dict)
+    """State of the largest net at the end of the first phase, or at the start; empty where no phase needs it."""
+    pet: dict[str, Tensor] = field(default_factory=dict)
+    """State of the largest net at the beginning of this phase, where it is the teacher."""
+    average: dict[str, Tensor] = field(default_factory=dict)
+    """Moving average of the supernet's state within this phase."""
 
 
 def train_supernet(
@@ -51,80 +72,225 @@ def train_supernet(
 ) -> SuperNet:
     """Train a supernet, or continue where ``folder`` stopped, or read the finished one from it.
 
+    Under ``torchrun`` every process takes a part of each batch, and the first one writes the files.
+
     Args:
         supernet_config: which network.
         config: phases and optimiser.
         data_config: augmentation, and part of what must not change between two starts.
-        splits: only ``train`` is used.
+        splits: ``train`` is learnt; ``validation`` is used for the log only.
         folder: receives ``checkpoint.safetensors`` while training, ``supernet.safetensors`` and ``metrics.jsonl``.
         progress: told after every step.
 
     Returns:
-        The trained supernet in eval mode.
+        The trained supernet in eval mode, on the CPU.
 
     Raises:
         ResumeError: the folder holds a training with other settings.
         TrainingError: the loss is not finite; the last good checkpoint stays.
         OutputError: the folder cannot be written.
+        RecipeError: a phase does not fit the space, or no GPU is there.
+        DataError: more ranks than images.
 
     Reference:
         Cai et al., 2020, Once-for-All, section 3.3 and appendix (progressive shrinking); Yu et al., 2020, BigNAS
-        (sandwich rule with in-place distillation).
+        (sandwich rule with in-place distillation); Sarti et al., 2023, OFAv2 (joint loss of exits, ENS-KD,
+        progressively extracted teacher).
     """
     make_folder(folder)
+    start = None if config.start_from is None else Path(config.start_from).expanduser()
     settings = {
         "supernet": supernet_config.model_dump(mode="json"),
-        "train": config.model_dump(mode="json", exclude={"checkpoint_every_s"}),
+        "train": config.model_dump(mode="json", exclude=NOT_BINDING),
         "data": data_config.model_dump(mode="json", exclude={"path"}),
         "images": splits.sha256,
     }
+    if start is not None:
+        settings["start"] = weights_version(start / "supernet.safetensors")
     finished = folder / "supernet.safetensors"
     if finished.exists():
         return _load_finished(finished, settings)
-    state = _start(supernet_config, config, settings, folder)
-    spaces = [phase_space(p, state.supernet.space) for p in config.phases]  # all checked before the first step
-    batches = TrainBatches(splits.train, *splits.mean_std, config.batch_size, data_config.augment, config.seed)
-    steps = [max(1, round(p.epochs * batches.per_epoch)) for p in config.phases]
-    saved_at = time.monotonic()
-    log: list[dict[str, Any]] = []
-    _trim_log(folder / "metrics.jsonl", sum(steps[: state.phase]) + state.step)
-    while state.phase < len(config.phases):
-        phase, n_steps = config.phases[state.phase], steps[state.phase]
-        if state.step == 0 and phase.sort_channels:
-            state.supernet.sort_channels()
-            state.optimiser.state.clear()  # momenta belong to the old order
-        step_before = sum(steps[: state.phase])
-        teacher = _teacher(state, supernet_config) if phase.teacher == "fixed" else None
+    with ExitStack() as stack:
+        ranks = stack.enter_context(joined_ranks())
+        trainer = _Trainer(supernet_config, config, data_config, splits, folder, progress, settings, ranks)
+        trainer.start(start)
+        stack.enter_context(trainer.monitor)
+        while trainer.state.phase < len(config.phases):
+            trainer.run_phase()
+        supernet = trainer.state.supernet.cpu().requires_grad_(True).eval()
+        save_supernet(supernet, folder, settings)
+        if ranks.rank == 0:
+            (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    if ranks.world > 1:  # its batch norms have met other ranks
+        return load_supernet(folder) if ranks.rank == 0 else supernet
+    return supernet
+
+
+NOT_BINDING = {"checkpoint_every_s", "start_from", "tensorboard", "device"}
+"""Settings that may change between two starts of the same training."""
+
+
+@dataclass
+class _Trainer:
+    """One training: what stays the same from step to step, and the state."""
+
+    supernet_config: SupernetConfig
+    config: TrainConfig
+    data_config: DataConfig
+    splits: Splits
+    folder: Path
+    progress: Progress
+    settings: dict[str, Any]
+    ranks: Ranks
+
+    def __post_init__(self) -> None:
+        config, splits = self.config, self.splits
+        self.device = _device(config)
+        supernet = build_supernet(self.supernet_config, config.seed)
+        self.spaces = [phase_space(p, supernet.space) for p in config.phases]  # all checked before the first step
+        self.ranks.check(config.batch_size, len(splits.train))
+        if self.ranks.world > 1 and config.sync_batch_norm:
+            synchronise_batch_norm(supernet)
+        self.batches = TrainBatches(
+            splits.train.to(self.device), *splits.mean_std, config.batch_size, self.data_config.augment, config.seed
+        )
+        self.steps = [max(1, round(p.epochs * self.batches.per_epoch)) for p in config.phases]
+        supernet = supernet.to(self.device)
+        scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
+        self.state = TrainState(supernet, make_optimiser(supernet, config), scaler)
+        self.monitor = Monitor(self.folder, splits, config, self.ranks.rank == 0)
+
+    def start(self, start: Path | None) -> None:
+        """Continue from the checkpoint; where there is none, begin with the weights of ``start`` or random ones."""
+        state, path = self.state, self.folder / "checkpoint.safetensors"
+        if path.exists():
+            self._read_checkpoint(path)
+        elif start is not None:
+            given = load_supernet(start)
+            if given.config != self.supernet_config:
+                raise CheckpointError(f"train.start_from {start} is a supernet of other settings; give one of the same")
+            state.supernet.load_state_dict(given.state_dict())
+            state.teacher = _copy(state.supernet.state_dict()) if self._needs_teacher() else {}
+        elif self.config.phases[0].teacher == "fixed":
+            raise RecipeError(
+                f"train.phases {self.config.phases[0].name!r}: teacher fixed is trained in the first phase; "
+                "use none or inplace there, or set train.start_from"
+            )
+        self.monitor.forget_after(sum(self.steps[: state.phase]) + state.step)
+
+    def _needs_teacher(self) -> bool:
+        return any(p.teacher == "fixed" for p in self.config.phases[self.state.phase :])
+
+    def run_phase(self) -> None:
+        """Train the current phase to its end, or the rest of it."""
+        state, config = self.state, self.config
+        number = state.phase
+        phase, n_steps, step_before = config.phases[number], self.steps[number], sum(self.steps[:number])
+        if state.step == 0:
+            self._begin(phase)
+        _freeze(state.supernet, phase)
+        teacher = self._teacher(phase)
         state.supernet.train()
+        saved_at = time.monotonic()
         while state.step < n_steps:
-            rng = np.random.default_rng([config.seed, state.phase, state.step])
-            archs = sample_step(phase, spaces[state.phase], rng)
-            torch.manual_seed(int(rng.integers(2**62)))  # dropout draws from the global generator
-            lr = learning_rate(phase, state.step, n_steps, batches.per_epoch)
-            x, y = batches.batch(step_before + state.step, archs[0].int("resolution"))
-            loss = train_step(state.supernet, state.optimiser, x, y, archs, phase, config, lr, teacher)
+            rng = np.random.default_rng([config.seed, number, state.step])
+            archs = sample_step(phase, self.spaces[number], rng)
+            torch.manual_seed(int(rng.integers(2**62)) + self.ranks.rank)  # dropout draws from the global generator
+            lr = learning_rate(phase, state.step, n_steps, self.batches.per_epoch)
+            part = None if self.ranks.world == 1 else self.ranks.part(min(config.batch_size, len(self.splits.train)))
+            x, y = self.batches.batch(step_before + state.step, archs[0].int("resolution"), part)
+            mix = draw_mix(config, rng, len(y))
+            loss = train_step(
+                state.supernet, state.optimiser, x, y, archs, phase, config, lr, teacher, mix, state.scaler, self.ranks
+            )
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"loss is {loss} in phase {phase.name!r}, step {state.step}, subnets "
                     f"{[a.key for a in archs]}; lower train.phases lr or set train.clip_grad_norm; "
-                    f"the last good checkpoint is kept in {folder}"
+                    f"the last good checkpoint is kept in {self.folder}"
                 )
+            if state.average:
+                _follow(state.average, state.supernet, min(config.ema_decay, (1 + state.step) / (10 + state.step)))
             state.step += 1
-            log.append({"phase": phase.name, "step": step_before + state.step, "loss": round(loss, 4), "lr": lr})
-            progress("train", step_before + state.step, sum(steps), f"{phase.name}, loss {loss:.3f}")
+            done = step_before + state.step
+            values = {"phase": phase.name, "step": done, "loss": round(loss, 4), "lr": lr}
+            if config.monitor_epochs and (
+                state.step == n_steps or done % max(1, round(config.monitor_epochs * self.batches.per_epoch)) == 0
+            ):
+                values["top1_percent"] = self.monitor.accuracies(state.supernet)
+            self.monitor.log(values)
+            self.progress("train", done, sum(self.steps), f"{phase.name}, loss {loss:.3f}")
             if time.monotonic() - saved_at > config.checkpoint_every_s and state.step < n_steps:
-                _save(state, settings, folder)
-                _append(folder / "metrics.jsonl", log)
+                self._save()
                 saved_at = time.monotonic()
-        if state.phase == 0:
-            state.teacher = {k: v.detach().clone() for k, v in state.supernet.state_dict().items()}
-        state.phase, state.step = state.phase + 1, 0
-        _save(state, settings, folder)
-        _append(folder / "metrics.jsonl", log)
-        saved_at = time.monotonic()
-    save_supernet(state.supernet, folder, settings)
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
-    return state.supernet.eval()
+        if state.average:
+            state.supernet.load_state_dict(state.average)
+        if number == 0 and not state.teacher and self._needs_teacher():
+            state.teacher = _copy(state.supernet.state_dict())
+        state.phase, state.step, state.average, state.pet = number + 1, 0, {}, {}
+        self._save()
+
+    def _begin(self, phase: PhaseConfig) -> None:
+        """Do what comes before the first step of a phase."""
+        state = self.state
+        if phase.sort_channels:
+            state.supernet.sort_channels()
+            state.optimiser.state.clear()  # momenta belong to the old order
+        if phase.teacher == "pet":
+            pet = self._net(state.supernet.state_dict())
+            images = self.splits.train.images[:CALIBRATION_IMAGES].split(CALIBRATION_BATCH)
+            sizes = pet.space["resolution"].options
+            # Resolutions take turns, so that the statistics fit all of them alike, as those of training do.
+            calibrate_largest(pet, [
+                as_input(b.to(self.device), int(str(sizes[i % len(sizes)])), *self.splits.mean_std)
+                for i, b in enumerate(images)
+            ])  # fmt: skip
+            state.pet = _copy(pet.state_dict())
+        if self.config.ema_decay:
+            state.average = _copy(state.supernet.state_dict())
+
+    def _teacher(self, phase: PhaseConfig) -> SuperNet | None:
+        tensors = {"fixed": self.state.teacher, "pet": self.state.pet}.get(phase.teacher)
+        return None if tensors is None else self._net(tensors)
+
+    def _net(self, tensors: dict[str, Tensor]) -> SuperNet:
+        net = build_supernet(self.supernet_config).to(self.device)
+        load_weights(net, tensors, "teacher")
+        return net.eval()
+
+    def _read_checkpoint(self, path: Path) -> None:
+        state = self.state
+        tensors, metadata = load_tensors(path)
+        _check_settings(metadata.get("settings", {}), self.settings, path)
+        load_weights(state.supernet, _under(tensors, "supernet."), str(path))
+        names = dict(state.supernet.named_parameters())
+        for name, momentum in _under(tensors, "momentum.").items():
+            buffer = torch.empty_like(names[name])  # keeps the parameter's memory format
+            state.optimiser.state[names[name]]["momentum_buffer"] = buffer.copy_(momentum)
+        if metadata.get("scaler"):
+            state.scaler.load_state_dict(metadata["scaler"])
+        state.phase, state.step = metadata["phase"], metadata["step"]
+        state.teacher, state.pet = _under(tensors, "teacher."), _under(tensors, "pet.")
+        own = state.supernet.state_dict()
+        state.average = {k: torch.empty_like(own[k]).copy_(v) for k, v in _under(tensors, "average.").items()}
+
+    def _save(self) -> None:
+        state = self.state
+        groups = {
+            "supernet": state.supernet.state_dict(), "teacher": state.teacher, "pet": state.pet,
+            "average": state.average,
+            "momentum": {
+                name: state.optimiser.state[p]["momentum_buffer"]
+                for name, p in state.supernet.named_parameters()
+                if state.optimiser.state.get(p, {}).get("momentum_buffer") is not None
+            },
+        }  # fmt: skip
+        tensors = {f"{group}.{k}": v for group, named in groups.items() for k, v in named.items()}
+        metadata = {
+            "settings": self.settings, "phase": state.phase, "step": state.step, "scaler": state.scaler.state_dict(),
+        }  # fmt: skip
+        save_tensors(self.folder / "checkpoint.safetensors", tensors, metadata)
+        self.monitor.flush()
 
 
 def train_step(
@@ -137,6 +303,9 @@ def train_step(
     config: TrainConfig,
     lr: float,
     teacher: SuperNet | None = None,
+    mix: Mix | None = None,
+    scaler: torch.amp.GradScaler | None = None,
+    ranks: Ranks | None = None,
 ) -> float:
     """Add the gradients of every subnet of a step, then take one step of the optimiser.
 
@@ -145,39 +314,67 @@ def train_step(
     Args:
         supernet: in train mode.
         optimiser: over its parameters.
-        x: ``(B, C, H, W)`` images at the archs' resolution.
+        x: ``(B, C, H, W)`` images at the archs' resolution; with several ranks this rank's part.
         y: ``(B,)`` labels.
         archs: the subnets; under the sandwich rule the first is the largest.
-        phase: teacher and its weight.
-        config: label smoothing and clipping.
+        phase: teacher, its weight and exits.
+        config: label smoothing, clipping, precision and weights of exits.
         lr: learning rate of this step.
-        teacher: the fixed teacher, where the phase has one.
+        teacher: the fixed or progressively extracted teacher, where the phase has one.
+        mix: how images and labels of this step are mixed, if they are.
+        scaler: of float16 losses.
+        ranks: which part of how many.
 
     Returns:
-        Mean loss over the subnets.
+        Mean loss over the subnets, and over the ranks.
     """
+    ranks = ranks or Ranks()
     for group in optimiser.param_groups:
         group["lr"] = lr
     optimiser.zero_grad(set_to_none=True)
+    if mix is not None:
+        x = mix.images(x)
+    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(config.precision)
     soft: Tensor | None = None
-    if teacher is not None and phase.distill_ratio:
-        with torch.no_grad():
-            soft = F.softmax(teacher(x, teacher.space.restrict({"resolution": [x.shape[2]]}).largest()), dim=1)
     total = 0.0
-    for arch in archs:
-        logits = supernet(x, arch)
-        loss = F.cross_entropy(logits, y, label_smoothing=config.label_smoothing)
-        if soft is not None:
-            loss = loss + phase.distill_ratio * F.cross_entropy(logits, soft)
-        elif phase.teacher == "inplace":
-            soft = F.softmax(logits.detach(), dim=1)  # the first subnet of a sandwich is the largest
-        loss.backward()
-        total += float(loss.detach())
+    with ExitStack() as stack:
+        if dtype is not None:
+            stack.enter_context(torch.autocast(x.device.type, dtype))
+        if mix is not None and mix.moments:
+            stack.enter_context(exchanged_moments([supernet, *([] if teacher is None else [teacher])], mix))
+        if teacher is not None and phase.distill_ratio:
+            soft = soft_labels(teacher, x, phase.teacher_exits == "all", config.exit_ensemble)
+        for arch in archs:
+            logits = supernet.exits(x, arch) if phase.exits == "all" else [supernet(x, arch)]
+            losses = [_loss(z.float(), y, mix, soft, phase.distill_ratio, config.label_smoothing) for z in logits]
+            loss = weighted_sum(losses, exit_weights(config.exit_loss, len(losses)))
+            if soft is None and phase.teacher == "inplace":
+                # The first subnet of a sandwich is the largest.
+                soft = F.softmax(logits[-1].detach().float(), dim=1)
+            (loss if scaler is None else scaler.scale(loss)).backward()
+            total += float(loss.detach())
+    total = ranks.mean(total)
+    ranks.average([p.grad for p in supernet.parameters() if p.grad is not None])
+    if scaler is not None:
+        scaler.unscale_(optimiser)
     if config.clip_grad_norm:
         nn.utils.clip_grad_norm_(supernet.parameters(), config.clip_grad_norm)
     if math.isfinite(total):
-        optimiser.step()
+        if scaler is None:
+            optimiser.step()
+        else:
+            scaler.step(optimiser)  # not where float16 gradients overflowed
+            scaler.update()
     return total / len(archs)
+
+
+def _loss(logits: Tensor, y: Tensor, mix: Mix | None, soft: Tensor | None, ratio: float, smoothing: float) -> Tensor:
+    """Loss of one exit: labels, and the teacher where there is one."""
+    loss = F.cross_entropy(logits, y, label_smoothing=smoothing)
+    if mix is not None:
+        other = F.cross_entropy(logits, y[mix.order], label_smoothing=smoothing)
+        loss = mix.share * loss + (1 - mix.share) * other
+    return loss if soft is None else loss + ratio * F.cross_entropy(logits, soft)
 
 
 def learning_rate(phase: PhaseConfig, step: int, n_steps: int, steps_per_epoch: int) -> float:
@@ -196,65 +393,44 @@ def make_optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=1.0, momentum=config.momentum, nesterov=config.momentum > 0)
 
 
-def _start(supernet_config: SupernetConfig, config: TrainConfig, settings: dict[str, Any], folder: Path) -> TrainState:
-    supernet = build_supernet(supernet_config, config.seed)
-    optimiser = make_optimiser(supernet, config)
-    path = folder / "checkpoint.safetensors"
-    if not path.exists():
-        return TrainState(supernet, optimiser, {}, 0, 0)
-    tensors, metadata = load_tensors(path)
-    _check_settings(metadata.get("settings", {}), settings, path)
-    load_weights(supernet, _under(tensors, "supernet."), str(path))
-    names = dict(supernet.named_parameters())
-    for name, momentum in _under(tensors, "momentum.").items():
-        buffer = torch.empty_like(names[name])  # keeps the parameter's memory format
-        optimiser.state[names[name]]["momentum_buffer"] = buffer.copy_(momentum)
-    return TrainState(supernet, optimiser, _under(tensors, "teacher."), metadata["phase"], metadata["step"])
+def _device(config: TrainConfig) -> torch.device:
+    if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise RecipeError("train.device is cuda, but PyTorch sees no GPU; use auto or cpu")
+    return torch.device("cuda", torch.cuda.current_device())
 
 
-def _save(state: TrainState, settings: dict[str, Any], folder: Path) -> None:
-    tensors = {f"supernet.{k}": v for k, v in state.supernet.state_dict().items()}
-    for name, p in state.supernet.named_parameters():
-        momentum = state.optimiser.state.get(p, {}).get("momentum_buffer")
-        if momentum is not None:
-            tensors[f"momentum.{name}"] = momentum
-    tensors |= {f"teacher.{k}": v for k, v in state.teacher.items()}
-    metadata = {"settings": settings, "phase": state.phase, "step": state.step}
-    save_tensors(folder / "checkpoint.safetensors", tensors, metadata)
+def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach().clone() for k, v in tensors.items()}
 
 
-def _append(path: Path, log: list[dict[str, Any]]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in log)
-    log.clear()
+@torch.no_grad()
+def _follow(average: dict[str, Tensor], net: nn.Module, decay: float) -> None:
+    """Move an average of weights and statistics towards those of ``net``; counters are copied."""
+    now = net.state_dict()
+    names = [k for k, v in now.items() if v.is_floating_point()]
+    torch._foreach_lerp_([average[k] for k in names], [now[k] for k in names], 1 - decay)
+    for k in now.keys() - set(names):
+        average[k].copy_(now[k])
 
 
-def _trim_log(path: Path, step: int) -> None:
-    """Drop the lines that a killed training logged after its last checkpoint: they will be computed again."""
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError:
-            break  # cut short by the kill
-        if values["step"] <= step:
-            kept.append(line)
-    write_text(path, "".join(line + "\n" for line in kept))
+def _freeze(supernet: SuperNet, phase: PhaseConfig) -> None:
+    """Let only the weights learn that do not stand in the phase's frozen stages."""
+    stage = 0
+    for slot in supernet.layout.slots:
+        found = re.match(r"stage(\d+)\.", slot.name)
+        stage = int(found[1]) if found else stage
+        # What stands between or after the stages, such as exits and heads, learns always.
+        frozen = stage in phase.frozen_stages and (found is not None or stage == 0)
+        supernet.parts[slot.name.replace(".", "_")].requires_grad_(not frozen)
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _teacher(state: TrainState, config: SupernetConfig) -> SuperNet:
-    teacher = build_supernet(config)
-    load_weights(teacher, state.teacher or state.supernet.state_dict(), "teacher")
-    return teacher.eval()
-
-
 def _load_finished(path: Path, settings: dict[str, Any]) -> SuperNet:
-    from hwnas.train.checkpoint import load_supernet
-
     _, metadata = load_tensors(path)
     _check_settings(metadata.get("info", {}), settings, path)
     return load_supernet(path)
@@ -262,6 +438,9 @@ def _load_finished(path: Path, settings: dict[str, Any]) -> SuperNet:
 
 def _check_settings(found: dict[str, Any], expected: dict[str, Any], path: Path) -> None:
     found, expected = json.loads(json.dumps(found)), json.loads(json.dumps(expected))
+    with suppress(ValidationError):  # settings that are younger than the file stand at their defaults in it
+        found["train"] = TrainConfig.model_validate(found.get("train")).model_dump(mode="json", exclude=NOT_BINDING)
+        found["data"] = DataConfig.model_validate(found.get("data")).model_dump(mode="json", exclude={"path"})
     if found == expected:
         return
     differing = [k for k in expected if found.get(k) != expected[k]]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hwnas.errors import RecipeError, SpaceError
 from hwnas.space import Arch, SearchSpace
 
 NonNegative = Annotated[float, Field(ge=0)]
 Scalar = int | float | str
+ExitWeights = Literal["ascending", "descending", "uniform"]
 
 
 class PhaseConfig(BaseModel):
@@ -32,13 +33,36 @@ class PhaseConfig(BaseModel):
     """Subnets whose gradients are added before one step of the optimiser."""
     sampling: Literal["uniform", "sandwich"] = "uniform"
     """``sandwich``: of the subnets of a step, the first is the largest and the last the smallest of the phase."""
-    teacher: Literal["none", "fixed", "inplace"] = "none"
-    """Whose logits the subnets also learn: ``fixed`` is the largest net as it was at the end of the first phase;
-    ``inplace`` is the largest net of the same step (sandwich only)."""
+    teacher: Literal["none", "fixed", "inplace", "pet"] = "none"
+    """Whose logits the subnets also learn: ``fixed`` is the largest net as it was at the end of the first phase
+    (or in ``start_from``, where the recipe names one); ``inplace`` is the largest net of the same step (sandwich
+    only); ``pet``, progressively extracted, is the largest net as it is when this phase begins, its batch norms
+    recalibrated."""
+    teacher_exits: Literal["last", "all"] = "last"
+    """``all``: the teacher's logits are the weighted sum of those of all its exits (ENS-KD of OFAv2)."""
     distill_ratio: NonNegative = 1.0
     """Weight of the distillation loss beside the label loss (``kd_ratio`` of once-for-all)."""
+    exits: Literal["own", "all"] = "own"
+    """``own``: a subnet learns at its own exit; ``all``: its loss is the weighted sum over its exit and all earlier
+    ones."""
     sort_channels: bool = False
     """Order the channels of every block by importance before the phase begins."""
+    open_stages: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    """Numbers of the stages whose choices vary, as ``elastic`` says; in the others stands what ``held`` says. Empty:
+    all stages vary."""
+    held: Literal["largest", "smallest"] | dict[str, Scalar | tuple[Scalar | None, ...]] = "largest"
+    """Options of the stages that do not vary: the last one of every choice, the first one, or options by the names of
+    choices (choices of those stages that are not named vary)."""
+    frozen_stages: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Stages whose weights do not learn in this phase; 0 is what stands before the first stage."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> PhaseConfig:
+        if self.teacher == "inplace" and self.sampling != "sandwich":
+            raise ValueError("teacher inplace needs sampling sandwich, whose first subnet is the largest")
+        if self.teacher == "inplace" and self.teacher_exits == "all":
+            raise ValueError("teacher_exits all needs the teacher fixed or pet")
+        return self
 
 
 class TrainConfig(BaseModel):
@@ -55,16 +79,50 @@ class TrainConfig(BaseModel):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     clip_grad_norm: NonNegative = 0.0
     """Largest norm of all gradients together; 0: no limit."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of an exponential moving average of all weights within a phase; the phase ends with the average. 0: none."""
+    exit_loss: ExitWeights = "ascending"
+    """Weights of the losses of the exits, first to last, where a phase trains all of them."""
+    exit_ensemble: ExitWeights = "ascending"
+    """Weights of the logits of a teacher's exits."""
+    mixup_alpha: NonNegative = 0.0
+    """Images and labels are mixed in pairs with a share drawn from Beta(alpha, alpha); 0: none."""
+    moex_percent: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Share of the steps in which images exchange their feature moments after the stem, and labels with them."""
+    moex_label_percent: Annotated[float, Field(ge=0, le=100)] = 90.0
+    """Weight of an image's own label in such a step."""
+    device: Literal["cpu", "cuda", "auto"] = "auto"
+    """``auto``: a GPU where PyTorch sees one."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of most operators in forward and backward passes (autocast); weights, losses and updates are float32."""
+    sync_batch_norm: bool = True
+    """With several ranks: batch norms see the whole batch; off: each rank its own part."""
+    start_from: str | None = None
+    """Folder of a supernet of the same settings whose weights the first phase begins with; default: random weights."""
+    monitor_epochs: NonNegative = 0.0
+    """Every so many epochs, the validation accuracy of the smallest, middle and largest subnet goes to the log."""
+    tensorboard: bool = False
+    """Write losses and accuracies for TensorBoard, too (extra ``tensorboard``)."""
     seed: int = 0
     checkpoint_every_s: Annotated[float, Field(gt=0)] = 20.0
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrainConfig:
+        if self.mixup_alpha and self.moex_percent:
+            raise ValueError("mixup_alpha and moex_percent both mix labels; set one of them")
+        return self
 
 
 def phase_space(phase: PhaseConfig, space: SearchSpace) -> SearchSpace:
     """Return the part of ``space`` that a phase draws from.
 
     Raises:
-        RecipeError: the phase names a field or value that the space does not have.
+        RecipeError: the phase names a field, value, stage or choice that the space does not have.
     """
+    if phase.open_stages or phase.frozen_stages:
+        space = _hold(phase, space)
+    if (phase.exits == "all" or phase.teacher_exits == "all") and "exit" not in space:
+        raise RecipeError(f"train.phases {phase.name!r}: exits all needs supernet.early_exits of the family ofav2")
     fields = {f for c in space.choices for f in c.fields}
     largest = {f: [_largest(space, f)] for f in fields if f not in phase.elastic and f != "resolution"}
     given = {f: v for f, v in phase.elastic.items() if v != "all"}
@@ -74,6 +132,27 @@ def phase_space(phase: PhaseConfig, space: SearchSpace) -> SearchSpace:
         )
     try:
         return space.where(**largest, **given)
+    except SpaceError as error:
+        raise RecipeError(f"train.phases {phase.name!r}: {error}") from None
+
+
+def _hold(phase: PhaseConfig, space: SearchSpace) -> SearchSpace:
+    """Leave one option to every choice of the stages that a phase does not open."""
+    n = len(space.stages)
+    if wrong := [s for s in (*phase.open_stages, *phase.frozen_stages) if s > n]:
+        raise RecipeError(f"train.phases {phase.name!r}: stages {wrong} do not exist; the supernet has stages 1 to {n}")
+    if not phase.open_stages:
+        return space
+    names = [c for s, stage in enumerate(space.stages, 1) if s not in phase.open_stages for c in stage]
+    if isinstance(phase.held, str):
+        end = -1 if phase.held == "largest" else 0
+        return space.restrict({name: [space[name].options[end]] for name in names})
+    if unknown := sorted(set(phase.held) - set(names)):
+        raise RecipeError(
+            f"train.phases {phase.name!r}: held names {unknown}, which are no choices of its held stages: {names}"
+        )
+    try:
+        return space.restrict({name: [option] for name, option in phase.held.items()})
     except SpaceError as error:
         raise RecipeError(f"train.phases {phase.name!r}: {error}") from None
 

@@ -1,0 +1,105 @@
+"""How does a training go? One JSON line a step, and for TensorBoard the same numbers as curves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hwnas.data import Splits, as_input
+from hwnas.errors import RecipeError
+from hwnas.files import write_text
+from hwnas.space import Arch, SearchSpace
+from hwnas.supernet import SuperNet, calibrate_bn, extract_subnet
+from hwnas.train.evaluate import top1_percent
+from hwnas.train.phases import TrainConfig
+
+CALIBRATION_IMAGES, CALIBRATION_BATCH = 2000, 200
+"""For batch norms of subnets that are looked at, and of teachers that are extracted; those of once-for-all."""
+VALIDATION_IMAGES = 2000
+
+
+class Monitor:
+    """Writes what a training tells; use as a context."""
+
+    def __init__(self, folder: Path, splits: Splits, config: TrainConfig, writes: bool = True) -> None:
+        """Make a monitor; TensorBoard's writer is opened when the context begins.
+
+        Args:
+            folder: receives ``metrics.jsonl`` and, where the config asks for it, ``tensorboard/``.
+            splits: ``train`` calibrates batch norms, ``validation`` is classified.
+            config: what is written.
+            writes: off for all but the first of several ranks.
+        """
+        self._path = folder / "metrics.jsonl"
+        self._splits = splits
+        self._config = config
+        self._writes = writes
+        self._lines: list[dict[str, Any]] = []
+        self._board: Any = None
+
+    def __enter__(self) -> Monitor:
+        if self._config.tensorboard and self._writes:
+            try:
+                from torch.utils.tensorboard.writer import SummaryWriter
+            except ImportError:
+                raise RecipeError(
+                    "train.tensorboard needs the package tensorboard: pip install 'hwnas[tensorboard]'"
+                ) from None
+            logged = self._path.read_text(encoding="utf-8").count("\n") if self._path.exists() else 0
+            self._board = SummaryWriter(str(self._path.parent / "tensorboard"), purge_step=logged + 1)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._board is not None:
+            self._board.close()
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Note one step; lines reach the file with `flush`."""
+        self._lines.append(values)
+        if self._board is not None:
+            self._board.add_scalar(f"loss/{values['phase']}", values["loss"], values["step"])
+            self._board.add_scalar("lr", values["lr"], values["step"])
+            for name, accuracy in values.get("top1_percent", {}).items():
+                self._board.add_scalar(f"top1_percent/{name}", accuracy, values["step"])
+
+    def forget_after(self, step: int) -> None:
+        """Drop the lines that a killed training logged after its last checkpoint: they will be computed again."""
+        kept = []
+        for line in self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []:
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError:
+                break  # cut short by the kill
+            if values["step"] <= step:
+                kept.append(line)
+        write_text(self._path, "".join(line + "\n" for line in kept))
+
+    def flush(self) -> None:
+        """Append the lines since the last call to the log."""
+        if self._writes:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(line) + "\n" for line in self._lines)
+        self._lines.clear()
+
+    def accuracies(self, supernet: SuperNet) -> dict[str, float]:
+        """Return validation top-1 of the smallest, middle and largest subnet, extracted and calibrated."""
+        if not self._writes:
+            return {}
+        found = {}
+        for name, arch in landmarks(supernet.space).items():
+            device = next(supernet.parameters()).device
+            subnet = extract_subnet(supernet, arch).to(device)
+            px, mean_std = arch.int("resolution"), self._splits.mean_std
+            seen = self._splits.train.images[:CALIBRATION_IMAGES].split(CALIBRATION_BATCH)
+            calibrate_bn(subnet, [as_input(b.to(device), px, *mean_std) for b in seen])
+            x = as_input(self._splits.validation.images[:VALIDATION_IMAGES].to(device), px, *mean_std)
+            found[name] = round(top1_percent(subnet, x, self._splits.validation.labels[: len(x)].to(device)), 3)
+        return found
+
+
+def landmarks(space: SearchSpace) -> dict[str, Arch]:
+    """Return the smallest and largest arch, and the one of every choice's middle option."""
+    middle = space.decode((space.n_options - 1) // 2)
+    return {"smallest": space.smallest(), "middle": middle, "largest": space.largest()}
