@@ -30,6 +30,7 @@ from hwnas.latency.build import build_table, needs_table
 from hwnas.latency.measure import MeasureConfig, measure_interleaved
 from hwnas.latency.table import Device, load_device, relative_errors
 from hwnas.objectives import Objective, as_losses
+from hwnas.objectives.proxies import PROXIES
 from hwnas.objectives.subnets import SubnetEvaluator, fvcore_macs, macs_of_space, params_of_space
 from hwnas.pareto import non_dominated
 from hwnas.pipeline.front import FRONT_FILE, Front, choose_front, read_front, write_front
@@ -130,6 +131,11 @@ class Run:
         """Parameters of every arch."""
         return params_of_space(self.layout)
 
+    @property
+    def proxies(self) -> list[str]:
+        """Zero-cost proxies among the recipe's objectives."""
+        return [name for name in self.recipe.objectives if name in PROXIES]
+
     def check_phases(self) -> None:
         """Raise where a training phase names a field or value that the space does not have."""
         for phase in self.recipe.train.phases:
@@ -205,7 +211,9 @@ class Run:
         latency = device.compile(self.layout)
         cheap: dict[str, SlotSum] = {"latency_ms": latency, "params": self.params, "macs": self.macs}
         made = [
-            _cheap(name, cheap[name]) if name in cheap else Objective(name, "max", self._unevaluated)
+            _cheap(name, cheap[name])
+            if name in cheap
+            else Objective(name, PROXIES[name].direction if name in PROXIES else "max", self._unevaluated)
             for name in self.recipe.objectives
         ]
         constraints = tuple(Constraint.parse(text) for text in self.recipe.constraints)
@@ -254,17 +262,24 @@ class Run:
     def _evaluated(self, arch: Arch, archive: Archive) -> dict[str, float]:
         """Values that need the network, from the archive or, once, from an evaluation."""
         known = archive.values(arch, self.weights, "validation")
-        if known:
-            return known
+        n = min(len(self.splits.validation), self.recipe.evaluation.validation_images or len(self.splits.validation))
+        if "top1_percent" not in known:
+            known |= self._kept(arch, archive, n, lambda: asdict(self.evaluator.score(arch)))
+        if missing := [name for name in self.proxies if name not in known]:
+            n, seed = self.recipe.evaluation.proxy_images, self.recipe.train.seed
+            known |= self._kept(arch, archive, n, lambda: self.evaluator.proxies(arch, missing, seed))
+        return known
+
+    def _kept(
+        self, arch: Arch, archive: Archive, images: int, values: Callable[[], dict[str, float]]
+    ) -> dict[str, float]:
+        """Compute values and keep them in the archive."""
         started = time.monotonic()
-        score = self.evaluator.score(arch)
-        n = len(self.splits.validation)
-        conditions = {"images": min(n, self.recipe.evaluation.validation_images or n), "torch": torch.__version__}
-        seconds = time.monotonic() - started
-        archive.add(
-            Evaluation(arch, asdict(score), self.weights, "validation", self.recipe.search.seed, seconds, conditions)
-        )
-        return asdict(score)
+        made = values()
+        seconds, conditions = time.monotonic() - started, {"images": images, "torch": torch.__version__}
+        seed = self.recipe.search.seed
+        archive.add(Evaluation(arch, made, self.weights, "validation", seed, seconds, conditions))
+        return made
 
     def _values(self, problem: Problem, archs: Sequence[Arch], archive: Archive) -> NDArray[np.float64]:
         """``(n, m)`` values of the problem's objectives for evaluated archs."""
@@ -298,6 +313,7 @@ class Run:
         out = {n: np.array([k.get(n, math.nan) for k in known]) for n in ("top1_percent", "introspectability")}
         out["latency_ms"] = device.compile(self.layout).of_archs(archs)
         out["params"], out["macs"] = self.params.of_archs(archs), self.macs.of_archs(archs)
+        out |= {name: np.array([k.get(name, math.nan) for k in known]) for name in self.proxies}
         out["top1_stderr_percent"] = np.array([k.get("top1_stderr_percent", math.nan) for k in known])
         losses = np.stack([-out["top1_percent"], out["latency_ms"]], axis=1)
         out["on_accuracy_latency_front"] = non_dominated(losses).astype(float)
