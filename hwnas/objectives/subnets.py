@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from hwnas.data import ImageSet, Splits, as_input
 from hwnas.latency.table import block_ops
 from hwnas.objectives.introspectability import ClassProfiles, IntrospectabilityConfig
+from hwnas.objectives.proxies import ProxyCase, proxy_scores
 from hwnas.space import Arch
 from hwnas.supernet import BlockSpec, Layout, SuperNet, calibrate_bn, count_params, extract_subnet
 from hwnas.supernet.slot_sum import SlotSum
@@ -30,6 +32,8 @@ class EvaluationConfig(BaseModel):
     validation_images: int | None = Field(default=None, ge=1)
     """Validation images used; None: all."""
     introspectability: IntrospectabilityConfig = IntrospectabilityConfig()
+    proxy_images: int = Field(default=64, ge=2)
+    """Training images of one batch for zero-cost proxies."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,29 @@ class SubnetEvaluator:
             share = right / n
             stderr = 100 * math.sqrt(max(share * (1 - share), 0.25 / n) / n)
             return SubnetScore(100 * share, stderr, profiles.introspectability())
+
+    def proxies(self, arch: Arch, names: Sequence[str], seed: int) -> dict[str, float]:
+        """Return zero-cost proxies of ``arch`` with fresh weights; see `PROXIES`. NaN where there is no finite value.
+
+        Args:
+            arch: which subnet.
+            names: of `PROXIES`.
+            seed: of weights and of what the proxies draw.
+        """
+        layout = self.supernet.layout
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = layout.build_subnet(arch)
+        n = self.config.proxy_images
+        images = self._prepared("calibration", arch)[:n]
+
+        def trained() -> tuple[nn.Module, Tensor, Tensor, Sequence[Tensor]]:
+            calibration = self._prepared("calibration", arch).split(self.config.calibration_batch_size)
+            labels = self._part("validation").labels
+            return extract_subnet(self.supernet, arch), self._prepared("validation", arch), labels, calibration
+
+        case = ProxyCase(network, layout.chain(arch), images, self.splits.train.labels[: len(images)], trained, seed)
+        return proxy_scores(names, case)
 
     def inputs(self, images: ImageSet, arch: Arch) -> Tensor:
         """Return images as ``arch`` takes them, ``(N, C, resolution, resolution)``."""

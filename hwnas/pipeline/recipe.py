@@ -23,7 +23,12 @@ from hwnas.shipped import shipped_folder
 from hwnas.supernet import SupernetConfig
 from hwnas.train.phases import TrainConfig
 
-ObjectiveName = Literal["top1_percent", "latency_ms", "params", "macs", "introspectability"]
+ObjectiveName = Literal[
+    "top1_percent", "latency_ms", "params", "macs", "introspectability",
+    "grad_norm", "snip", "grasp", "synflow", "fisher", "jacob_cov", "naswot", "zen", "ntk_condition", "linear_regions",
+    "flatness",
+]  # fmt: skip
+"""The last two lines are the zero-cost proxies of `hwnas.objectives.proxies.PROXIES`."""
 
 
 class ExportConfig(BaseModel):

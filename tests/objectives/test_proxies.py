@@ -1,0 +1,208 @@
+"""Zero-cost proxies against their formulas, worked out on networks small enough for it."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hwnas.objectives.proxies import (
+    PROXIES,
+    ProxyCase,
+    flatness,
+    grasp,
+    jacob_cov,
+    linear_regions,
+    naswot,
+    ntk_condition,
+    proxy_scores,
+    random_crops,
+    saliencies,
+    synflow,
+    thin_network,
+    zen,
+)
+from hwnas.objectives.subnets import EvaluationConfig, SubnetEvaluator
+from hwnas.pipeline.recipe import load_recipe
+from hwnas.supernet import make_layout
+
+
+@pytest.fixture
+def softmax():
+    """A linear classifier of 3 inputs and 4 classes with what its gradient is made of, in float64."""
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3, 4))
+    x, y = torch.randn(5, 3, 1, 1), torch.tensor([0, 1, 2, 3, 1])
+    weight = net[1].weight.detach().double().numpy()
+    inputs = x[:, :, 0, 0].double().numpy()
+    logits = inputs @ weight.T + net[1].bias.detach().double().numpy()
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    return net, x, y, weight, inputs, logits, p, p - np.eye(4)[y.numpy()]
+
+
+def test_saliencies_of_softmax_regression(softmax):
+    net, x, y, weight, inputs, logits, _, residual = softmax
+    gradient = residual.T @ inputs / 5
+    found = saliencies(net, x, y)
+    assert found["grad_norm"] == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
+    assert found["snip"] == pytest.approx(np.abs(weight * gradient).sum(), rel=1e-5)
+    assert found["fisher"] == pytest.approx(0.5 * ((logits * residual / 5) ** 2).mean(0).sum(), rel=1e-5)
+
+
+def test_grasp_of_softmax_regression(softmax):
+    net, x, y, weight, inputs, _, p, residual = softmax
+    gradient = residual.T @ inputs / 5
+    moved = inputs @ gradient.T  # what the gradient's direction does to the logits
+    change = p * moved - p * (p * moved).sum(1, keepdims=True)
+    hessian_gradient = change.T @ inputs / 5
+    assert grasp(net, x, y) == pytest.approx(-(hessian_gradient * weight).sum(), rel=1e-4)
+
+
+def test_fisher_sums_over_positions_before_it_squares():
+    net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Flatten(), nn.Linear(4, 2, bias=False))
+    x, y = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 1])
+    w, v = net[0].weight.item(), net[2].weight.detach()
+    maps = w * x.flatten(1)
+    logits = maps @ v.T
+    residual = (logits.softmax(1) - F.one_hot(y)) / 3
+    per_map = (maps * (residual @ v)).sum(1)  # one channel
+    expected = 0.5 * per_map.square().mean() + (0.5 * (logits * residual).square().mean(0)).sum()
+    assert saliencies(net, x, y)["fisher"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_synaptic_flow_is_conserved_from_layer_to_layer():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(2, 3, 1, bias=False), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 5, bias=False)
+    )
+    net[1].weight.data.fill_(7.0)  # batch norm is left out
+    first, second = net[0].weight.detach().abs()[:, :, 0, 0].sum(1), net[4].weight.detach().abs().sum(0)
+    total = float((first.repeat_interleave(4) * second).sum())
+    assert synflow(net, (2, 2, 2)) == pytest.approx(2 * total, rel=1e-6)
+
+
+def test_naswot_counts_equal_bits():
+    x = torch.tensor([[1.0, -1.0, 2.0], [3.0, 1.0, -0.5]])[:, :, None, None]
+    assert naswot(nn.Sequential(nn.ReLU(), nn.Flatten()), x) == pytest.approx(math.log(3 * 3 - 1 * 1))
+    two_layers = nn.Sequential(nn.ReLU(), nn.Hardswish(), nn.Flatten())
+    assert naswot(two_layers, x) == pytest.approx(math.log(6 * 6 - 2 * 2))
+    assert naswot(nn.ReLU(), torch.cat([x, x[:1]])) == -math.inf  # two equal images
+
+
+def test_equal_jacobians_correlate_fully():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
+    k, n = 1e-5, 4
+    expected = -((n - 1) * (math.log(k) + 1 / k) + math.log(n + k) + 1 / (n + k))
+    assert jacob_cov(net, torch.randn(n, 6, 1, 1)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_tangent_kernel_of_a_linear_network_is_that_of_its_inputs():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
+    x = torch.randn(4, 6, 1, 1, generator=torch.Generator().manual_seed(3))
+    gram = x.flatten(1).double() @ x.flatten(1).double().T
+    assert ntk_condition(net, x, repeats=2) == pytest.approx(float(torch.linalg.cond(gram)), rel=1e-4)
+    assert ntk_condition(net, x[[0, 0]]) > 1e6  # two equal images
+
+
+def test_linear_regions_are_distinct_patterns():
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU())
+    net[0].weight.data[:, 0, 0, 0] = torch.tensor([1.0, 1.0])
+    net[0].bias.data[:] = torch.tensor([0.0, -1.0])
+    x = torch.tensor([-2.0, -1.0, 0.5, 0.7, 3.0])[:, None, None, None]
+    assert linear_regions(net, x) == 3  # below 0, between 0 and 1, above 1
+
+
+def test_zen_undoes_what_batch_norm_scales():
+    plain = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False))
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        weight = nn.init.normal_(torch.empty(1, 1, 1, 1)).abs().item()
+    expected = math.log(0.01 * weight * 100 * math.sqrt(2 / math.pi))  # mean of |normal|, 10 x 10 pixels
+    found = zen(plain, (1, 10, 10), seed=5, repeats=1, batch_size=400)
+    assert found == pytest.approx(expected, abs=0.02)
+    normed = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1))
+    assert zen(normed, (1, 10, 10), seed=5, repeats=1, batch_size=400) == pytest.approx(found, abs=0.02)
+
+
+def test_flatness_of_a_loss_that_no_noise_changes():
+    class Constant(nn.Module):
+        def forward(self, x):
+            return torch.zeros(len(x), 7)
+
+    x, y = torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 2])
+    assert flatness(Constant(), x, y, [x]) == pytest.approx(1 / (math.log(7) / 0.001 + 1e-5), rel=1e-6)
+
+
+def test_flatness_adds_noise_to_noise():
+    torch.manual_seed(2)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    x, y = torch.randn(6, 4, 1, 1), torch.tensor([0, 1, 2, 0, 1, 2])
+    moved, losses = copy.deepcopy(net), []
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(9)
+        for sigma in (0.001, 0.003, 0.006):
+            moved[1].weight += torch.randn(3, 4) * sigma
+            moved[1].bias += torch.randn(3) * sigma
+            losses.append(float(F.cross_entropy(moved(x), y)))
+    slopes = abs(losses[0] / 0.001) + abs(losses[1] - losses[0]) / 0.002 + abs(losses[2] - losses[1]) / 0.003
+    assert flatness(net, x, y, [x], seed=9) == pytest.approx(1 / (slopes + 1e-5), rel=1e-6)
+
+
+def test_a_thin_cell_has_one_two_and_four_channels():
+    layout = make_layout(load_recipe("nasbench201").supernet)
+    net = thin_network(layout.chain(layout.space.largest()))
+    assert "stem" not in dict(net.named_children())
+    widths = [m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d)]
+    assert widths[0] == 1
+    assert sorted(set(widths)) == [1, 2, 4]
+    assert net(torch.zeros(2, 1, 3, 3)).shape == (2, 10)
+
+
+def test_crops_are_windows_of_the_images():
+    images = torch.arange(2 * 3 * 5 * 6).view(2, 3, 5, 6)
+    crops = random_crops(images, 40, 2, seed=0)
+    assert crops.shape == (40, 2, 3, 3)
+    assert (crops[..., 1:] - crops[..., :-1] == 1).all()
+    assert (crops[..., 1:, :] - crops[..., :-1, :] == 6).all()
+    assert len(torch.unique(crops[:, 0, 0, 0])) > 10
+
+
+@pytest.mark.parametrize("name", sorted(PROXIES))
+def test_a_proxy_leaves_the_network_and_the_generator_alone(name, layout):
+    arch = layout.space.largest()
+    torch.manual_seed(0)
+    net = layout.build_subnet(arch)
+    x, y = torch.randn(6, *layout.input_shape(arch)), torch.arange(6)
+    case = ProxyCase(net, layout.chain(arch), x, y, lambda: (net, x, y, [x]), seed=3)
+    before, state = copy.deepcopy(net.state_dict()), torch.random.get_rng_state()
+    first = proxy_scores([name], case)
+    assert math.isfinite(first[name])
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(t, before[k]) for k, t in net.state_dict().items())
+    again = ProxyCase(net, layout.chain(arch), x, y, lambda: (net, x, y, [x]), seed=3)
+    assert proxy_scores([name], again) == first
+
+
+def test_networks_without_a_value_give_nan():
+    layout = make_layout(load_recipe("nasbench201", ["supernet.cells_per_stage=1", "supernet.stem_width=8"]).supernet)
+    arch = layout.space.smallest()  # nothing reaches the classifier
+    x, y = torch.randn(4, 3, 32, 32), torch.arange(4)
+    case = ProxyCase(layout.build_subnet(arch), layout.chain(arch), x, y)
+    found = proxy_scores(["naswot", "synflow", "ntk_condition", "flatness", "snip"], case)
+    assert found.pop("snip") == 0
+    assert all(math.isnan(v) for v in found.values())
+
+
+def test_proxies_of_subnets_repeat(make_net, splits):
+    net = make_net()
+    evaluator = SubnetEvaluator(net, splits, EvaluationConfig(proxy_images=8))
+    arch = net.space.smallest()
+    names = ["naswot", "flatness"]
+    found = evaluator.proxies(arch, names, 1)
+    assert evaluator.proxies(arch, names, 1) == found
+    assert evaluator.proxies(arch, names, 2) != found
