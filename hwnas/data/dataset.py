@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from hwnas.data.augment import AugmentConfig
 from hwnas.errors import DataError
+from hwnas.files import write_atomically
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 Percent = Annotated[float, Field(gt=0, lt=100)]
@@ -34,15 +40,20 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: Literal["digits", "npz", "folder", "idx", "cifar10", "cifar100"] = "digits"
+    source: Literal["digits", "npz", "folder", "idx", "cifar10", "cifar100", "jpeg", "huggingface"] = "digits"
     """``digits``: the 1,797 real 8x8 images of scikit-learn; ``npz``: arrays ``x_train``, ``y_train`` and optionally
     ``x_test``, ``y_test``; ``folder``: one folder of images a class, optionally below ``train/`` and ``test/``;
-    ``idx``: the four files of MNIST or Fashion-MNIST, also gzipped; ``cifar10``, ``cifar100``: the binary version."""
+    ``idx``: the four files of MNIST or Fashion-MNIST, also gzipped; ``cifar10``, ``cifar100``: the binary version;
+    ``jpeg``: an .npz of files, arrays ``jpeg_train`` (bytes one after the other), ``offset_train`` (where each begins,
+    and the end) and ``y_train``, and the same with ``test``; ``huggingface``: name of a dataset of images and class
+    labels on the hub, or a folder of ``save_to_disk`` (extra ``datasets``)."""
     path: str | None = None
     """File or folder; where it is not there, it is looked for below the folder that HWNAS_DATA names."""
+    cache: str | None = None
+    """Folder in which decoded images of the source ``folder`` are kept as uint8, so that they are decoded once."""
     image_size_px: Annotated[int, Field(gt=0)] | None = None
-    """Edge to which ``folder`` images are resized (shorter edge, then centre crop); default: that of the largest
-    resolution of the recipe."""
+    """Edge to which images of ``folder`` and ``huggingface`` are resized (shorter edge, then centre crop); default:
+    that of the largest resolution of the recipe."""
     validation_percent: Percent = 15.0
     """Share of the training images held out for the search, the same share of every class."""
     test_percent: Percent = 20.0
@@ -190,14 +201,7 @@ def _read_digits(config: DataConfig, image_size_px: int) -> Read:
 def _read_npz(config: DataConfig, image_size_px: int) -> Read:
     """Arrays in MNIST style ``(N, H, W)`` or CIFAR style ``(N, H, W, C)`` or ``(N, C, H, W)``, uint8."""
     path = _existing(config)
-    try:
-        with path.open("rb") as raw:  # opened here, so that it is closed where NumPy gives up on it
-            file = np.load(raw, allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                raise ValueError("it holds a single array without a name")
-            arrays = {k: file[k] for k in file.files}
-    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{path} cannot be read as .npz: {error}; write it with numpy.savez") from None
+    arrays = _npz_arrays(path)
     missing = {"x_train", "y_train"} - set(arrays)
     if missing or ("x_test" in arrays) != ("y_test" in arrays):
         raise DataError(
@@ -210,6 +214,18 @@ def _read_npz(config: DataConfig, image_size_px: int) -> Read:
     else:
         names = tuple(str(i) for i in range(int(train.labels.max()) + 1 if len(train) else 0))
     return train, test, names
+
+
+def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read all arrays of an .npz; never a pickle."""
+    try:
+        with path.open("rb") as raw:  # opened here, so that it is closed where NumPy gives up on it
+            file = np.load(raw, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise ValueError("it holds a single array without a name")
+            return {k: file[k] for k in file.files}
+    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DataError(f"{path} cannot be read as .npz: {error}; write it with numpy.savez") from None
 
 
 def _image_set(x: np.ndarray, y: np.ndarray, where: str) -> ImageSet:
@@ -238,33 +254,128 @@ def _read_folder(config: DataConfig, image_size_px: int) -> Read:
         raise DataError(f"{root} is a file; source 'folder' needs a folder with one folder of images a class")
     train_root = root / "train" if (root / "train").is_dir() else root
     names = tuple(sorted(p.name for p in train_root.iterdir() if p.is_dir()))
-    train = _decode_classes(train_root, names, image_size_px)
-    test = _decode_classes(root / "test", names, image_size_px) if (root / "test").is_dir() else None
+    cache = None if config.cache is None else Path(config.cache).expanduser()
+    train = _decode_classes(train_root, names, image_size_px, cache)
+    test = _decode_classes(root / "test", names, image_size_px, cache) if (root / "test").is_dir() else None
     return train, test, names
 
 
-def _decode_classes(root: Path, names: tuple[str, ...], size_px: int) -> ImageSet:
-    """Decode every image below ``root/<class>/``; a broken file is an error that names it."""
+def _decode_classes(root: Path, names: tuple[str, ...], size_px: int, cache: Path | None) -> ImageSet:
+    """Decode every image below ``root/<class>/``, or read what an earlier start decoded of the same files."""
+    found = [
+        (path, label)
+        for label, name in enumerate(names)
+        for path in sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
+    ]
+    labels = torch.tensor([label for _, label in found], dtype=torch.int64)
+    if not found:
+        return ImageSet(torch.zeros(0, 3, size_px, size_px, dtype=torch.uint8), labels)
+    shape = (len(found), 3, size_px, size_px)
+    if cache is None:
+        pixels = np.empty(shape, dtype=np.uint8)
+        _decode_into(pixels, [path for path, _ in found])
+        return ImageSet(torch.from_numpy(pixels), labels)
+    listing = [(str(p.relative_to(root)), p.stat().st_size, p.stat().st_mtime_ns) for p, _ in found]
+    digest = hashlib.sha256(json.dumps([str(root.resolve()), size_px, listing]).encode()).hexdigest()[:16]
+    path = cache / f"{root.name}-{size_px}px-{digest}.npy"
+
+    def fill(temporary: Path) -> None:
+        whole = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+        _decode_into(whole, [p for p, _ in found])
+        whole.flush()
+
+    if not path.exists():
+        write_atomically(path, fill)
+    if not path.exists():  # another process is to write it
+        return _decode_classes(root, names, size_px, None)
+    # Pages are read when they are used, and a change of them stays in memory.
+    return ImageSet(torch.from_numpy(np.load(path, mmap_mode="c")), labels)
+
+
+def _decode_into(out: NDArray[np.uint8], files: Sequence[Path]) -> None:
+    """Write the pixels of image files into ``(N, 3, H, H)``; a broken file is an error that names it."""
     from PIL import Image, UnidentifiedImageError
 
-    images, labels = [], []
-    for label, name in enumerate(names):
-        for path in sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in IMAGE_ENDINGS):
+    for row, path in enumerate(files):
+        try:
+            with Image.open(path) as file:
+                out[row] = _square(file, out.shape[2])
+        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+            raise DataError(f"cannot read image {path}: {error}; repair or remove the file") from None
+
+
+def _square(image: Image, size_px: int) -> NDArray[np.uint8]:
+    """``(3, size_px, size_px)``: the shorter edge resized to ``size_px``, then the centre."""
+    image = image.convert("RGB")
+    scale = size_px / min(image.size)
+    width, height = (max(size_px, round(edge * scale)) for edge in image.size)
+    image = image.resize((width, height), 2)  # bilinear
+    left, top = (width - size_px) // 2, (height - size_px) // 2
+    return np.asarray(image.crop((left, top, left + size_px, top + size_px))).transpose(2, 0, 1)
+
+
+def _read_huggingface(config: DataConfig, image_size_px: int) -> Read:
+    """A dataset of the Hugging Face hub or of ``save_to_disk``, with one column of images and one of class labels."""
+    try:
+        import datasets
+    except ImportError:
+        raise DataError("data.source huggingface needs the package datasets: pip install 'hwnas[datasets]'") from None
+    if config.path is None:
+        raise DataError("data source 'huggingface' needs data.path: the name of a dataset, or a folder of save_to_disk")
+    try:
+        local = Path(config.path).expanduser()
+        found = datasets.load_from_disk(str(local)) if local.is_dir() else datasets.load_dataset(config.path)
+    except (OSError, ValueError, ConnectionError) as error:
+        raise DataError(f"data.path {config.path!r} cannot be loaded with datasets: {error}") from None
+    splits = dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
+    if "train" not in splits:
+        raise DataError(f"dataset {config.path!r} has splits {sorted(splits)}; it needs train")
+    columns = splits["train"].features
+    images = [k for k, v in columns.items() if isinstance(v, datasets.Image)]
+    labels = [k for k, v in columns.items() if isinstance(v, datasets.ClassLabel)]
+    if len(images) != 1 or len(labels) != 1:
+        raise DataError(
+            f"dataset {config.path!r} has image columns {images} and label columns {labels}; it needs one of each"
+        )
+
+    def read(split: Any) -> ImageSet:
+        pixels = np.empty((len(split), 3, image_size_px, image_size_px), dtype=np.uint8)
+        for row, image in enumerate(split[images[0]]):
+            pixels[row] = _square(image, image_size_px)
+        return ImageSet(torch.from_numpy(pixels), torch.tensor(list(split[labels[0]]), dtype=torch.int64))
+
+    held_out = next((splits[k] for k in ("test", "validation") if k in splits), None)
+    return read(splits["train"]), None if held_out is None else read(held_out), tuple(columns[labels[0]].names)
+
+
+def _read_jpeg(config: DataConfig, image_size_px: int) -> Read:
+    """Encoded images in one .npz; all must have one size."""
+    import io
+
+    from PIL import Image, UnidentifiedImageError
+
+    path = _existing(config)
+    arrays = _npz_arrays(path)
+    parts = []
+    for part in ("train", "test"):
+        needed = [f"jpeg_{part}", f"offset_{part}", f"y_{part}"]
+        if missing := [n for n in needed if n not in arrays]:
+            raise DataError(f"{path} lacks arrays {missing}; it has {sorted(arrays)}")
+        content, offset, y = (arrays[n] for n in needed)
+        if len(offset) != len(y) + 1 or (np.diff(offset) <= 0).any() or offset[-1] > len(content):
+            raise DataError(f"{path}: offset_{part} does not fit {len(y)} labels and {len(content)} bytes")
+        images = []
+        for row in range(len(y)):
             try:
-                with Image.open(path) as file:
-                    image = file.convert("RGB")
-                    scale = size_px / min(image.size)
-                    width, height = (max(size_px, round(edge * scale)) for edge in image.size)
-                    image = image.resize((width, height), Image.Resampling.BILINEAR)
-                    left, top = (width - size_px) // 2, (height - size_px) // 2
-                    pixels = np.asarray(image.crop((left, top, left + size_px, top + size_px)))
+                with Image.open(io.BytesIO(content[offset[row] : offset[row + 1]].tobytes())) as file:
+                    images.append(np.asarray(file.convert("RGB")).transpose(2, 0, 1))
             except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-                raise DataError(f"cannot read image {path}: {error}; repair or remove the file") from None
-            images.append(pixels.transpose(2, 0, 1))
-            labels.append(label)
-    if not images:
-        return ImageSet(torch.zeros(0, 3, size_px, size_px, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
-    return ImageSet(torch.from_numpy(np.stack(images)), torch.tensor(labels))
+                raise DataError(f"{path}: cannot read image {row} of jpeg_{part}: {error}") from None
+        if len({i.shape for i in images}) > 1:
+            raise DataError(f"{path}: images of jpeg_{part} differ in size; use source 'folder'")
+        parts.append(_image_set(np.stack(images), y, f"{path}: {part}"))
+    n = int(parts[0].labels.max()) + 1
+    return parts[0], parts[1], tuple(map(str, arrays.get("classes", range(n))))
 
 
 def _existing(config: DataConfig) -> Path:
@@ -350,4 +461,6 @@ READERS: dict[str, Callable[[DataConfig, int], Read]] = {
     "digits": _read_digits,
     "npz": _read_npz,
     "folder": _read_folder,
+    "jpeg": _read_jpeg,
+    "huggingface": _read_huggingface,
 }

@@ -11,6 +11,7 @@ import json
 import math
 import re
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,7 @@ def train_supernet(
     splits: Splits,
     folder: Path,
     progress: Progress = silent,
+    after_phase: Callable[[PhaseConfig, SuperNet], None] | None = None,
 ) -> SuperNet:
     """Train a supernet, or continue where ``folder`` stopped, or read the finished one from it.
 
@@ -81,6 +83,7 @@ def train_supernet(
         splits: ``train`` is learnt; ``validation`` is used for the log only.
         folder: receives ``checkpoint.safetensors`` while training, ``supernet.safetensors`` and ``metrics.jsonl``.
         progress: told after every step.
+        after_phase: called with each phase that this start finishes, and the supernet, to look at it.
 
     Returns:
         The trained supernet in eval mode, on the CPU.
@@ -102,7 +105,7 @@ def train_supernet(
     settings = {
         "supernet": supernet_config.model_dump(mode="json"),
         "train": config.model_dump(mode="json", exclude=NOT_BINDING),
-        "data": data_config.model_dump(mode="json", exclude={"path"}),
+        "data": data_config.model_dump(mode="json", exclude={"path", "cache"}),
         "images": splits.sha256,
     }
     if start is not None:
@@ -116,7 +119,10 @@ def train_supernet(
         trainer.start(start)
         stack.enter_context(trainer.monitor)
         while trainer.state.phase < len(config.phases):
+            phase = config.phases[trainer.state.phase]
             trainer.run_phase()
+            if after_phase is not None:
+                after_phase(phase, trainer.state.supernet.eval())
         supernet = trainer.state.supernet.cpu().requires_grad_(True).eval()
         save_supernet(supernet, folder, settings)
         if ranks.rank == 0:
@@ -440,7 +446,7 @@ def _check_settings(found: dict[str, Any], expected: dict[str, Any], path: Path)
     found, expected = json.loads(json.dumps(found)), json.loads(json.dumps(expected))
     with suppress(ValidationError):  # settings that are younger than the file stand at their defaults in it
         found["train"] = TrainConfig.model_validate(found.get("train")).model_dump(mode="json", exclude=NOT_BINDING)
-        found["data"] = DataConfig.model_validate(found.get("data")).model_dump(mode="json", exclude={"path"})
+        found["data"] = DataConfig.model_validate(found.get("data")).model_dump(mode="json", exclude={"path", "cache"})
     if found == expected:
         return
     differing = [k for k in expected if found.get(k) != expected[k]]

@@ -50,9 +50,11 @@ class PhaseConfig(BaseModel):
     open_stages: tuple[Annotated[int, Field(gt=0)], ...] = ()
     """Numbers of the stages whose choices vary, as ``elastic`` says; in the others stands what ``held`` says. Empty:
     all stages vary."""
-    held: Literal["largest", "smallest"] | dict[str, Scalar | tuple[Scalar | None, ...]] = "largest"
-    """Options of the stages that do not vary: the last one of every choice, the first one, or options by the names of
-    choices (choices of those stages that are not named vary)."""
+    held: Literal["largest", "smallest"] = "largest"
+    """Which option of every choice stands in the stages that do not vary: the last or the first."""
+    only: dict[str, tuple[Scalar | tuple[Scalar | None, ...], ...]] = Field(default_factory=dict)
+    """Options that a choice may have at all in this phase, by the choice's name, such as the operators that are worth
+    their time on a device, or the winners of a search."""
     frozen_stages: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Stages whose weights do not learn in this phase; 0 is what stands before the first stage."""
 
@@ -119,8 +121,17 @@ def phase_space(phase: PhaseConfig, space: SearchSpace) -> SearchSpace:
     Raises:
         RecipeError: the phase names a field, value, stage or choice that the space does not have.
     """
-    if phase.open_stages or phase.frozen_stages:
-        space = _hold(phase, space)
+    n = len(space.stages)
+    if wrong := [s for s in (*phase.open_stages, *phase.frozen_stages) if s > n]:
+        raise RecipeError(f"train.phases {phase.name!r}: stages {wrong} do not exist; the supernet has stages 1 to {n}")
+    try:
+        space = space.restrict(phase.only)
+    except SpaceError as error:
+        raise RecipeError(f"train.phases {phase.name!r}: {error}") from None
+    if phase.open_stages:
+        end = -1 if phase.held == "largest" else 0
+        names = [c for s, stage in enumerate(space.stages, 1) if s not in phase.open_stages for c in stage]
+        space = space.restrict({name: [space[name].options[end]] for name in names})
     if (phase.exits == "all" or phase.teacher_exits == "all") and "exit" not in space:
         raise RecipeError(f"train.phases {phase.name!r}: exits all needs supernet.early_exits of the family ofav2")
     fields = {f for c in space.choices for f in c.fields}
@@ -132,27 +143,6 @@ def phase_space(phase: PhaseConfig, space: SearchSpace) -> SearchSpace:
         )
     try:
         return space.where(**largest, **given)
-    except SpaceError as error:
-        raise RecipeError(f"train.phases {phase.name!r}: {error}") from None
-
-
-def _hold(phase: PhaseConfig, space: SearchSpace) -> SearchSpace:
-    """Leave one option to every choice of the stages that a phase does not open."""
-    n = len(space.stages)
-    if wrong := [s for s in (*phase.open_stages, *phase.frozen_stages) if s > n]:
-        raise RecipeError(f"train.phases {phase.name!r}: stages {wrong} do not exist; the supernet has stages 1 to {n}")
-    if not phase.open_stages:
-        return space
-    names = [c for s, stage in enumerate(space.stages, 1) if s not in phase.open_stages for c in stage]
-    if isinstance(phase.held, str):
-        end = -1 if phase.held == "largest" else 0
-        return space.restrict({name: [space[name].options[end]] for name in names})
-    if unknown := sorted(set(phase.held) - set(names)):
-        raise RecipeError(
-            f"train.phases {phase.name!r}: held names {unknown}, which are no choices of its held stages: {names}"
-        )
-    try:
-        return space.restrict({name: [option] for name, option in phase.held.items()})
     except SpaceError as error:
         raise RecipeError(f"train.phases {phase.name!r}: {error}") from None
 

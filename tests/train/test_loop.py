@@ -144,14 +144,18 @@ train_supernet(
     (tmp_path / "net.json").write_text(dropping.model_dump_json())
     (tmp_path / "train.json").write_text(train_config().model_dump_json())
     (tmp_path / "data.json").write_text(data_config.model_dump_json())
-    child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    with child, child.stdout:
-        for line in child.stdout:
-            if int(line) == 7:
-                child.send_signal(signal.SIGKILL)
-                break
-    assert child.returncode == -signal.SIGKILL
-    assert not (tmp_path / "run" / "supernet.safetensors").exists()
+    for kill_at in (3, 7, 12):
+        child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        with child, child.stdout:
+            first = None
+            for line in child.stdout:
+                first = first or int(line)
+                if int(line) == kill_at:
+                    child.send_signal(signal.SIGKILL)
+                    break
+        assert child.returncode == -signal.SIGKILL
+        assert kill_at == 3 or first > 1, "it began again"
+        assert not (tmp_path / "run" / "supernet.safetensors").exists()
     seen = []
     train_supernet(
         dropping, train_config(), data_config, splits, tmp_path / "run", lambda task, done, *_: seen.append(done)
