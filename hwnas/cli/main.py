@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwnas.cli.bench import app as bench_app
+from hwnas.cli.fleet import fleet
 from hwnas.errors import HwnasError, OutputError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ app = typer.Typer(
 devices_app = typer.Typer(help="List device profiles, or show one.", invoke_without_command=True)
 app.add_typer(devices_app, name="devices")
 app.add_typer(bench_app, name="bench")
+app.command()(fleet)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<recipe name>.")]

@@ -249,10 +249,10 @@ class Run:
                 n_done += 1
                 self.progress(f"search for {device.name}", n_done, config.evaluations, config.algorithm)
             archive.request(device.name, archs)
-            return self._values(problem, archs, archive)
+            return self.values(problem, archs, archive)
 
         started = time.monotonic()
-        warm_start = (known, self._values(problem, known, archive)) if known else None
+        warm_start = (known, self.values(problem, known, archive)) if known else None
         result = run_search(problem, config.searcher(problem), evaluate, config.evaluations, warm_start=warm_start)
         write_json(marker, {
             "settings": settings, "evaluations": result.evaluated, "ended": result.ended, "message": result.message,
@@ -281,8 +281,8 @@ class Run:
         archive.add(Evaluation(arch, made, self.weights, "validation", seed, seconds, conditions))
         return made
 
-    def _values(self, problem: Problem, archs: Sequence[Arch], archive: Archive) -> NDArray[np.float64]:
-        """``(n, m)`` values of the problem's objectives for evaluated archs."""
+    def values(self, problem: Problem, archs: Sequence[Arch], archive: Archive) -> NDArray[np.float64]:
+        """Return ``(n, m)`` values of the problem's objectives for evaluated archs."""
         genomes = self.layout.space.encode_many(archs)
         columns = []
         for objective in problem.objectives:
@@ -296,7 +296,7 @@ class Run:
     def _write_front(self, device: Device, archive: Archive, searched: tuple[str, ...]) -> None:
         problem = self.problem(device)
         archs = archive.requested(searched)
-        values = self._values(problem, archs, archive)
+        values = self.values(problem, archs, archive)
         feasible = np.isfinite(values).all(axis=1) & (problem.violation(as_losses(values, problem.objectives)) <= 0)
         if not feasible.any():
             message = json.loads((self._device_folder(device.name) / "search.json").read_text(encoding="utf-8"))[
