@@ -11,6 +11,7 @@ The tree; every class also inherits the built-in that a caller would expect::
     │   ├── MissingBlockError                 a block that the table was not measured for
     │   └── TableMismatchError                tables or measurements of different conditions
     ├── MeasurementError      (RuntimeError)  a timing that could not be taken or trusted
+    │   └── HostError                         another machine that does not answer, or is lost on the way
     ├── ExportError           (RuntimeError)  an export that failed or broke parity
     ├── TrainingError         (RuntimeError)  a loss that is not finite
     ├── CheckpointError       (ValueError)    a checkpoint that is damaged or of another network
@@ -55,6 +56,10 @@ class TableMismatchError(TableError):
 
 class MeasurementError(HwnasError, RuntimeError):
     """A timing could not be taken or cannot be trusted."""
+
+
+class HostError(MeasurementError):
+    """Another machine that was to take timings does not answer, or was lost on the way."""
 
 
 class ExportError(HwnasError, RuntimeError):

@@ -12,6 +12,7 @@ import typer
 
 from hwnas.cli.bench import app as bench_app
 from hwnas.cli.fleet import fleet
+from hwnas.cli.tables import app as tables_app
 from hwnas.errors import HwnasError, OutputError
 
 if TYPE_CHECKING:
@@ -27,9 +28,21 @@ app = typer.Typer(
 )
 devices_app = typer.Typer(help="List device profiles, or show one.", invoke_without_command=True)
 app.add_typer(devices_app, name="devices")
+app.add_typer(tables_app, name="tables")
 app.add_typer(bench_app, name="bench")
 app.command()(fleet)
 
+Evaluations = Annotated[int | None, typer.Option("--evaluations", help="Archs to evaluate per device.")]
+Budget = Annotated[
+    str | None,
+    typer.Option("--budget", help="Time for the search of all devices, such as 20min; it sizes everything itself."),
+]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit", help="Hard limit on an objective in its unit, such as latency_ms<=5; repeatable.", show_default=False
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<recipe name>.")]
 Devices = Annotated[
@@ -56,18 +69,35 @@ def run(
     recipe: Annotated[str, typer.Argument(help="YAML file or name of a shipped recipe.")],
     overrides: Overrides = None,
     devices: Devices = None,
+    evaluations: Evaluations = None,
+    budget: Budget = None,
+    limit: Limits = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
     """Do the whole chain: train, search every device, export, check latency, report. Continues what is there."""
-    _run(recipe, overrides, devices, out, as_json)
+    size = [] if evaluations is None else [f"search.evaluations={evaluations}"]
+    size += [f"constraints={json.dumps(limit)}"] if limit else []
+    _run(recipe, [*(overrides or ()), *size], devices, out, as_json, _seconds(budget, evaluations))
 
 
-def _run(recipe: str, overrides: list[str] | None, devices: str | None, out: Path | None, as_json: bool) -> None:
+def _seconds(budget: str | None, evaluations: int | None) -> float | None:
+    from hwnas.errors import RecipeError
+    from hwnas.pipeline.budget import parse_duration
+
+    if budget is not None and evaluations is not None:
+        raise RecipeError("--budget and --evaluations both size the search; give one of them")
+    return None if budget is None else parse_duration(budget)
+
+
+def _run(
+    recipe: str, overrides: list[str] | None, devices: str | None, out: Path | None, as_json: bool,
+    budget_s: float | None = None,
+) -> None:  # fmt: skip
     from hwnas.pipeline.run import run as run_recipe
 
     with _progress(as_json) as progress:
-        done = run_recipe(recipe, _split(devices), out, overrides or (), progress)
+        done = run_recipe(recipe, _split(devices), out, overrides or (), progress, budget_s)
     _print_run(done, as_json)
 
 
@@ -94,7 +124,9 @@ def train(
 def search(
     folder: RunFolder,
     devices: Devices = None,
-    evaluations: Annotated[int | None, typer.Option(help="Archs to evaluate per device.")] = None,
+    evaluations: Evaluations = None,
+    budget: Budget = None,
+    limit: Limits = None,
     algorithm: Annotated[str | None, typer.Option(help="hurricane, natv2, nsga2 or random.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -102,15 +134,19 @@ def search(
     from hwnas.pipeline.recipe import check_recipe
     from hwnas.pipeline.run import open_run, start_run
 
+    budget_s = _seconds(budget, evaluations)
     values = open_run(folder).recipe.model_dump(mode="json")
     if devices is not None:
         values["devices"] = _split(devices)
     if evaluations is not None:
         values["search"]["evaluations"] = evaluations
+    if limit:
+        values["constraints"] = limit
     if algorithm is not None:
         values["search"]["algorithm"] = algorithm
     with _progress(as_json) as progress:
         opened = start_run(check_recipe(values, "search"), folder, progress)
+        opened.budget_s = budget_s
         opened.supernet  # noqa: B018 (an untrained run is an error before tables are measured)
         opened.tables()
         opened.search()

@@ -45,8 +45,10 @@ class ProfileError(BaseModel):
 class Correction(BaseModel):
     """How block times add up to a whole network: fitted on whole networks timed on the device.
 
-    ``network = constant_ms + sum over blocks (scale * block_ms + per_block_ms)``. A block that is timed alone also
-    pays for the call and for changing the memory layout at its borders; inside a network it does not.
+    ``network = constant_ms + sum over blocks (scale * block_ms + per_block_ms + border_ms_per_melement * border +
+    weight_ms_per_melement * weights)``. A block that is timed alone also pays for the call and for changing the memory
+    layout of its input and output (``border``, millions of elements); inside a network it does not. Its weights
+    (millions) stay in the cache when it is timed alone; inside a network they have to be read again.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -54,8 +56,17 @@ class Correction(BaseModel):
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     per_block_ms: Annotated[float, Field(allow_inf_nan=False)]
     constant_ms: Annotated[float, Field(allow_inf_nan=False)]
+    border_ms_per_melement: Annotated[float, Field(le=0, allow_inf_nan=False)] = 0.0
+    weight_ms_per_melement: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     n_networks: _Count
-    """Whole networks that the three constants were fitted to."""
+    """Whole networks that the constants were fitted to."""
+
+    def block_ms(self, alone_ms: float, border_melements: float, weight_melements: float) -> float:
+        """Return what a block adds to a network, from its time alone and its sizes."""
+        return (
+            self.scale * alone_ms + self.per_block_ms
+            + self.border_ms_per_melement * border_melements + self.weight_ms_per_melement * weight_melements
+        )  # fmt: skip
 
 
 class DeviceProfile(BaseModel):
@@ -95,6 +106,8 @@ class DeviceProfile(BaseModel):
     """Fitted cost model that fills missing rows; null: every row must be measured."""
     correction: Correction | None = None
     """Of a measured table; null: block times are added as they are."""
+    interpolation: ProfileError | None = None
+    """Error on networks at resolutions whose blocks were interpolated; null: every block was measured."""
     conditions: dict[str, str | int | float] | None = None
     """Of a measured table: processor, runtime version, threads, date, ..., as `hwnas.latency.measure.Conditions`."""
     notes: tuple[str, ...] = Field(strict=False)

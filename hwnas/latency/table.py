@@ -35,7 +35,7 @@ class Row:
     iqr_ms: float
     n: int
     origin: str
-    """``measured`` or ``imported``."""
+    """``measured``, ``interpolated`` between measured sizes, or ``imported``."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Device:
         row = self.rows.get(block.signature)
         if row is not None:
             c = self.profile.correction
-            return row.median_ms if c is None else c.scale * row.median_ms + c.per_block_ms
+            return row.median_ms if c is None else c.block_ms(row.median_ms, *block_melements(block))
         ops = block_ops(block)
         if not ops:
             return 0.0
@@ -107,6 +107,15 @@ class Device:
 def block_ops(block: BlockSpec) -> list[Op]:
     """Return the operators that a runtime executes for ``block``."""
     return _trace_any_size(replace(block, in_size_px=0)).ops(block.in_channels, block.in_size_px)
+
+
+def block_melements(block: BlockSpec) -> tuple[float, float]:
+    """Return millions of elements of a block's input and output together, and of its weights."""
+    ops = block_ops(block)
+    if not ops:
+        return 0.0, 0.0
+    border = block.in_channels * block.in_size_px**2 + ops[-1].out_elements
+    return border / 1e6, sum(op.weights for op in ops) / 1e6
 
 
 @lru_cache(maxsize=100_000)

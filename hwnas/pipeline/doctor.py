@@ -8,14 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from hwnas.export.graph import trace
-from hwnas.export.onnx_file import build_onnx
-from hwnas.latency.measure import MeasureConfig, device_name, measure_onnx
+from hwnas.latency.measure import MeasureConfig, device_name, measure, reference_model
 from hwnas.pipeline.manifest import package_versions
-from hwnas.supernet.blocks import MBConvSpec
 
 OPTIONAL = {
     "lightgbm": "lightgbm",
@@ -46,14 +42,15 @@ def examine() -> dict[str, Any]:
 
 
 def noise_floor(sessions: int = 6) -> str:
-    """Time the same model in fresh sessions and say how far their medians lie apart."""
-    spec = MBConvSpec(24, 24, 14, 96, True, 5, 1, True, "hswish", True)
-    model = build_onnx(trace(spec.build()), spec.in_channels, spec.in_size_px, 1)
-    config = MeasureConfig(time_limit_s=0.3)
-    medians = np.array([measure_onnx(model, config).median_ms for _ in range(sessions)])
-    spread = 100 * float(np.ptp(medians) / np.median(medians))
-    verdict = "quiet" if spread < 5 else "noisy: close other programs before you measure"
-    return f"{spread:.1f} % between {sessions} sessions of one block ({verdict})"
+    """Time two identical models as a search would and say how far apart they come out."""
+    block = reference_model(1)
+    config = MeasureConfig(sessions=sessions, burst_s=0.05)
+    first, second = measure([block, block], config)
+    apart = 100 * abs(first.median_ms / second.median_ms - 1)
+    worst = max(apart, first.ci_percent, second.ci_percent)
+    verdict = "quiet" if worst < 5 and first.stable else "noisy: close other programs before you measure"
+    said = "".join(f"; {warning}" for warning in first.warnings)
+    return f"two identical models differ by {apart:.1f} %, interval of a median {worst:.1f} % wide ({verdict}){said}"
 
 
 def _governor() -> str:

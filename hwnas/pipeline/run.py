@@ -27,13 +27,13 @@ from hwnas.export.onnx_file import quantize_onnx
 from hwnas.files import exclusive, make_folder, write_json, write_text
 from hwnas.finetune import FinetuneConfig, FinetuneResult, finetune
 from hwnas.latency.build import build_table, needs_table
-from hwnas.latency.measure import MeasureConfig, measure_interleaved
-from hwnas.latency.table import Device, load_device, relative_errors
+from hwnas.latency.table import Device, load_device
 from hwnas.objectives import Objective, as_losses
 from hwnas.objectives.proxies import PROXIES
 from hwnas.objectives.subnets import SubnetEvaluator, fvcore_macs, macs_of_space, params_of_space
 from hwnas.pareto import non_dominated
 from hwnas.pipeline.front import FRONT_FILE, Front, choose_front, read_front, write_front
+from hwnas.pipeline.latency_check import check_models, checked_keys
 from hwnas.pipeline.manifest import make_manifest
 from hwnas.pipeline.recipe import Recipe, check_recipe, load_recipe
 from hwnas.progress import Progress, silent
@@ -48,8 +48,6 @@ from hwnas.train.loop import train_supernet
 from hwnas.train.phases import phase_space
 
 PARITY_IMAGES = 64
-CHECK = MeasureConfig(ci_percent=1.0, time_limit_s=0.05)
-CHECK_ROUNDS = 8
 
 
 _P = ParamSpec("_P")
@@ -395,30 +393,9 @@ class Run:
                 continue
             path = self._device_folder(name) / "latency_check.json"
             front = self.front(name)
-            keys = [m.key for m in front]
-            if path.exists() and json.loads(path.read_text(encoding="utf-8"))["keys"] == keys:
-                continue
-            config = CHECK.model_copy(update={"threads": device.profile.threads or 1})
-            provider = device.profile.provider or "CPUExecutionProvider"
-            timed = measure_interleaved(
-                [m.folder / "model.onnx" for m in front], config, CHECK_ROUNDS, provider, "time models",
-                self._progress(name),
-            )  # fmt: skip
-            predicted = np.array([m.values["latency_ms"] for m in front])
-            measured = np.array([t.median_ms for t in timed])
-            for model, t in zip(front, timed, strict=True):
-                bundle = Bundle(model.folder)
-                measurement = t.as_dict()
-                write_json(model.folder / "metrics.json", {**bundle.metrics, "measured_latency": measurement})
-            # A shared machine may run faster or slower now than when the table was made; the reference block says by
-            # how much, and the table is judged at its own speed.
-            then = float((device.profile.conditions or {}).get("reference_ms", 0.0))
-            slowdown = timed[0].conditions.reference_ms / then if then else 1.0
-            write_json(path, {
-                "keys": keys, "predicted_ms": predicted.tolist(), "measured_ms": measured.tolist(),
-                "machine_slowdown": round(slowdown, 4), **relative_errors(predicted * slowdown, measured),
-                "mape_percent_as_timed": relative_errors(predicted, measured)["mape_percent"],
-            })  # fmt: skip
+            if checked_keys(path) != [m.key for m in front]:
+                table = self._device_folder(name) / "table"
+                write_json(path, check_models(self.layout, device, table, list(front), self._progress(name)))
 
     @_writes
     def report(self) -> Path:

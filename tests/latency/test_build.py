@@ -1,32 +1,90 @@
-"""Tables made here: which networks, how the correction is fitted, and one that is really measured."""
+"""Tables: which networks, how the correction is fitted, and one that is really measured."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
 
+from hwnas.errors import RecipeError, TableError, TableMismatchError
 from hwnas.latency import build
 from hwnas.latency.build import (
+    KnownNetwork,
     TableConfig,
     build_table,
     chain_features,
+    check_table,
+    choose_anchors,
     fit_correction,
+    interpolate_rows,
+    known_networks,
+    measured_resolutions,
     needs_table,
     network_sample,
+    plan_build,
 )
-from hwnas.latency.device import load_profile
-from hwnas.latency.measure import Conditions, summarise
-from hwnas.latency.table import Device, Row, load_device
+from hwnas.latency.checks import doubts, unit_doubt
+from hwnas.latency.device import Correction, load_profile
+from hwnas.latency.table import Device, Row, block_melements, load_device
+from hwnas.supernet import make_layout
 from hwnas.supernet.slot_sum import distinct_blocks
 
 SMALL = TableConfig(n_networks=6, n_held_out=4, rounds=1, block_time_s=0.0005, network_time_s=0.0005)
+TRUTH = Correction(
+    scale=0.83, per_block_ms=-0.02, constant_ms=0.4, border_ms_per_melement=-1.5, weight_ms_per_melement=2.0,
+    n_networks=20,
+)  # fmt: skip
+
+
+# -- what is measured ------------------------------------------------------------------------------------
 
 
 def test_networks_are_different_and_begin_with_the_ends(layout):
-    archs = network_sample(layout, 30, 0)
+    archs = network_sample(layout.space, 30, 0)
     assert len(set(archs)) == 30
     assert archs[:2] == [layout.space.smallest(), layout.space.largest()]
-    assert network_sample(layout, 30, 0) == archs != network_sample(layout, 30, 1)
+    assert network_sample(layout.space, 30, 0) == archs != network_sample(layout.space, 30, 1)
+    fresh = network_sample(layout.space, 30, 0, without=archs, ends=False)
+    assert not set(fresh) & set(archs)
+
+
+@pytest.fixture(scope="module")
+def many_resolutions(tiny_with):
+    return make_layout(tiny_with(resolutions=[8, 10, 12, 14, 16, 18, 20]))
+
+
+def test_of_many_resolutions_a_few_are_measured(many_resolutions):
+    space = many_resolutions.space
+    assert measured_resolutions(space, TableConfig()) == (8, 12, 16, 20)
+    assert measured_resolutions(space, TableConfig(resolutions=(20, 8))) == (8, 20)
+    with pytest.raises(RecipeError, match=r"tables.resolutions are \[8, 9\]; take them from \[8, 10, .*smallest and"):
+        measured_resolutions(space, TableConfig(resolutions=(8, 9)))
+    with pytest.raises(RecipeError, match="smallest and largest"):
+        measured_resolutions(space, TableConfig(resolutions=(8, 10)))
+
+
+def test_the_correction_sees_measured_resolutions_only(many_resolutions):
+    plan = plan_build(many_resolutions, TableConfig())
+    assert {a["resolution"] for a in plan.fitted} <= {8, 12, 16, 20}
+    assert len(plan.fitted) == 40
+    far = [a for a in plan.held_out if a["resolution"] in (10, 14, 18)]
+    assert (len(far), len(plan.held_out)) == (10, 20)
+    assert not set(plan.fitted) & set(plan.held_out)
+    assert set(plan.measured) < set(plan.blocks) == set(distinct_blocks(many_resolutions))
+
+
+def test_rows_between_measured_sizes_are_linear_in_the_edge(many_resolutions):
+    plan = plan_build(many_resolutions, TableConfig())
+    rows = {b.signature: Row(0.1 + 0.03 * b.in_size_px, 0.001, 9, "measured") for b in plan.measured}
+    found = interpolate_rows(plan.blocks, plan.measured, rows)
+    assert set(found) == {b.signature for b in plan.blocks} - set(rows)
+    for block in plan.blocks:
+        if block.signature in found:
+            assert found[block.signature].median_ms == pytest.approx(0.1 + 0.03 * block.in_size_px)
+            assert (found[block.signature].origin, found[block.signature].n) == ("interpolated", 0)
+
+
+# -- how blocks add up -----------------------------------------------------------------------------------
 
 
 def test_features_of_a_chain_by_hand(layout, rng):
@@ -36,23 +94,44 @@ def test_features_of_a_chain_by_hand(layout, rng):
     found = chain_features(layout, archs, Device(load_profile("local-cpu"), rows))
     for arch, row in zip(archs, found, strict=True):
         chain = [b for _, b in layout.chain(arch)]
-        assert row.tolist() == [sum(rows[b.signature].median_ms for b in chain), len(chain), 1.0]
+        sizes = np.sum([block_melements(b) for b in chain], axis=0)
+        times = sum(rows[b.signature].median_ms for b in chain)
+        assert row.tolist() == pytest.approx([times, len(chain), 1.0, *sizes])
+
+
+def test_sizes_of_a_block_by_hand(layout):
+    stem = layout.chain(layout.space.smallest())[0][1]
+    assert (stem.in_channels, stem.out_channels, stem.kernel_size, stem.stride) == (5, 8, 3, 1)
+    border, weights = block_melements(stem)
+    assert border == pytest.approx((5 + 8) * stem.in_size_px**2 / 1e6)
+    assert weights == pytest.approx(5 * 8 * 9 / 1e6)
 
 
 def test_a_correction_that_holds_exactly_is_found(rng):
-    features = np.column_stack([rng.uniform(1, 9, 20), rng.integers(5, 20, 20), np.ones(20)])
-    measured = features @ [0.83, -0.02, 0.4]
+    n = 30
+    features = np.column_stack(
+        [rng.uniform(1, 9, n), rng.integers(5, 20, n), np.ones(n), rng.uniform(0, 0.5, n), rng.uniform(0, 1, n)]
+    )
+    measured = features @ [0.83, -0.02, 0.4, -1.5, 2.0]
     found = fit_correction(features, measured)
+    assert found.model_dump() == pytest.approx({**TRUTH.model_dump(), "n_networks": n}, rel=1e-5)
+
+
+def test_few_networks_fit_few_constants(rng):
+    features = np.column_stack(
+        [rng.uniform(1, 9, 12), rng.integers(5, 20, 12), np.ones(12), rng.uniform(0, 1, (12, 2))]
+    )
+    found = fit_correction(features, features[:, :3] @ [0.83, -0.02, 0.4])
     assert (found.scale, found.per_block_ms, found.constant_ms) == pytest.approx((0.83, -0.02, 0.4), rel=1e-6)
-    assert found.n_networks == 20
+    assert (found.border_ms_per_melement, found.weight_ms_per_melement) == (0, 0)
 
 
-def test_a_correction_is_fitted_on_relative_error(rng):
+def test_a_correction_is_fitted_on_relative_error():
     """One slow network off by a little must not outweigh many fast ones."""
-    features = np.column_stack([np.r_[np.full(10, 1.0), 100.0], np.full(11, 5.0), np.ones(11)])
+    features = np.column_stack([np.r_[np.full(10, 1.0), 100.0], np.full(11, 5.0), np.ones(11), np.zeros((11, 2))])
     measured = np.r_[np.full(10, 1.0), 150.0]
     found = fit_correction(features, measured)
-    estimates = features @ [found.scale, found.per_block_ms, found.constant_ms]
+    estimates = features[:, :3] @ [found.scale, found.per_block_ms, found.constant_ms]
     np.testing.assert_allclose(estimates, measured, rtol=1e-6)
 
 
@@ -62,33 +141,136 @@ def test_which_devices_need_a_table():
     assert not needs_table(Device(load_profile("local-cpu"), {"conv": Row(1.0, 0.1, 9, "measured")}))
 
 
-def test_a_table_of_recorded_times(layout, tmp_path, monkeypatch):
-    """Blocks cost 1 ms more alone than inside a network, which itself costs 2 ms: the table must learn both."""
-    asked = []
+# -- whole tables ----------------------------------------------------------------------------------------
 
-    def recorded(models, config, rounds, provider, task, progress):
-        asked.append((task, len(models), config.threads, config.batch_size, rounds, provider))
-        sizes = [sum(len(t.raw_data) for t in m.graph.initializer) for m in models]
-        times = [s / 1000 + 1 if task == "time blocks" else s / 1000 + 2 for s in sizes]
-        conditions = Conditions("here", "onnxruntime-1", provider, "fp32", 1, 1, (5, 11, 11), 10, "2026-11-01")
-        return [summarise(np.full(9, t), conditions) for t in times]
 
-    monkeypatch.setattr(build, "measure_interleaved", recorded)
-    made = build_table(layout, load_profile("local-cpu"), tmp_path, TableConfig(n_networks=12, n_held_out=8))
-    blocks = distinct_blocks(layout)
-    assert asked == [
-        ("time blocks", len(blocks), 1, 1, 8, "CPUExecutionProvider"),
-        ("time networks", 20, 1, 1, 8, "CPUExecutionProvider"),
-    ]
-    correction = made.profile.correction
-    assert correction.n_networks == 12
-    assert (correction.scale, correction.per_block_ms, correction.constant_ms) == pytest.approx((1, -1, 2), abs=1e-4)
-    assert made.profile.error.mape_percent == pytest.approx(0, abs=1e-3)
+class Machine:
+    """Block times by a rule, networks by `TRUTH`; its speed can be told."""
+
+    def __init__(self, layout, slow=1.0):
+        self.layout, self.slow = layout, slow
+        self.blocks = {f"block [{b.signature}]": b for b in distinct_blocks(layout)}
+        self.archs = {}
+
+    def alone(self, block):
+        return 0.05 + 0.02 * block.in_size_px + 0.001 * block.out_channels
+
+    def whole(self, arch):
+        chain = [b for _, b in self.layout.chain(arch)]
+        return TRUTH.constant_ms + sum(TRUTH.block_ms(self.alone(b), *block_melements(b)) for b in chain)
+
+    def time_ms(self, name):
+        return self.slow * (
+            self.alone(self.blocks[name]) if name in self.blocks else self.whole(self.archs[name.split()[-1]])
+        )
+
+
+@pytest.fixture
+def machine(layout, monkeypatch):
+    """Models are not built: their bytes are their names."""
+    made = Machine(layout)
+
+    def network(layout, arch, batch_size):
+        made.archs[arch.key] = arch
+        return f"network {arch.key}".encode()
+
+    monkeypatch.setattr(build, "_network", network)
+    monkeypatch.setattr(build, "_block", lambda block, batch_size: f"block [{block.signature}]".encode())
+    monkeypatch.setattr("hwnas.latency.measure.precision_of", lambda model: "fp32")
+    return made
+
+
+MEDIUM = TableConfig(n_networks=24, n_held_out=8, rounds=2)
+
+
+def test_a_table_of_a_known_machine_is_exact(layout, tmp_path, machine, made_up):
+    told = []
+    target = made_up(machine.time_ms)
+    made = build_table(
+        layout, load_profile("local-cpu"), tmp_path, MEDIUM,
+        lambda *args, **_: told.append(args), target,
+    )  # fmt: skip
+    assert made.profile.error.mape_percent == pytest.approx(0, abs=1e-2)
     assert made.profile.error.n_held_out == 8
     assert made.profile.origin == "measured"
-    assert made.profile.conditions["device"] == "here"
-    assert "input_shape" not in made.profile.conditions
+    assert made.profile.conditions["device"] == "a processor, 2 cores"
+    assert made.profile.conditions["resolutions"] == "11,13"
+    assert made.profile.interpolation is None
     assert load_device(tmp_path) == made
+    archs = layout.space.sample(np.random.default_rng(3), 20)
+    np.testing.assert_allclose([made.estimate_ms(a) for a in archs], [machine.whole(a) for a in archs], rtol=1e-3)
+    assert told[0][0] == "plan the table"
+    assert told[0][3].endswith("blocks and 32 networks, 2 times each")
+    known = known_networks(tmp_path, layout.space)
+    assert [k.fitted for k in known] == [True] * 24 + [False] * 8
+    assert known[0].measured_ms == pytest.approx(machine.whole(layout.space.smallest()), rel=1e-4)
+
+
+def test_a_machine_that_jumps_is_no_other_machine(layout, tmp_path, machine, made_up):
+    def jumping(moment):
+        return 0.62 if (moment // 41) % 4 == 2 else 1.0
+
+    target = made_up(machine.time_ms, jumping, noise=0.02, session_noise=0.01)
+    made = build_table(layout, load_profile("local-cpu"), tmp_path, TableConfig(), target=target)
+    assert made.profile.error.mape_percent < 2
+    assert made.profile.error.spearman > 0.98
+
+
+def test_an_interrupted_build_continues(layout, tmp_path, machine, made_up):
+    config = MEDIUM
+    whole = made_up(machine.time_ms)
+    expected = build_table(layout, load_profile("local-cpu"), tmp_path / "whole", config, target=whole)
+    n_planned = 12  # timings of the plan come first
+    with pytest.raises(KeyboardInterrupt):
+        build_table(
+            layout, load_profile("local-cpu"), tmp_path / "cut", config,
+            target=made_up(machine.time_ms, stop_after=n_planned + 50),
+        )  # fmt: skip
+    assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == ["timings.jsonl"]
+    with (tmp_path / "cut" / "timings.jsonl").open("a") as file:
+        file.write('{"model": 3, "sess')  # killed while it wrote
+    rest = made_up(machine.time_ms)
+    found = build_table(layout, load_profile("local-cpu"), tmp_path / "cut", config, target=rest)
+    assert len(rest.asked) == len(whole.asked) - 50
+    assert found.rows.keys() == expected.rows.keys()
+    assert {s: r.median_ms for s, r in found.rows.items()} == pytest.approx(
+        {s: r.median_ms for s, r in expected.rows.items()}, rel=1e-4
+    )
+    assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == ["blocks.csv", "networks.csv", "profile.yaml"]
+
+
+def test_timings_of_another_build_are_dropped(layout, tmp_path, machine, made_up):
+    (tmp_path / "timings.jsonl").write_text(json.dumps({"build": {"plan": "another"}}) + "\n{}\n")
+    made = build_table(layout, load_profile("local-cpu"), tmp_path, SMALL, target=made_up(machine.time_ms))
+    assert made.profile.error.n_held_out == 4
+
+
+def test_anchors_are_spread_over_the_latencies(layout):
+    archs = network_sample(layout.space, 30, 0)
+    known = [KnownNetwork(a, True, float(i)) for i, a in enumerate(archs)]
+    found = [k.measured_ms for k in choose_anchors(known)]
+    assert (len(found), found[0], found[-1]) == (8, 0.0, 29.0)
+    assert choose_anchors(known[:3]) == known[:3]
+
+
+def test_a_check_is_judged_at_the_speed_of_now(layout, tmp_path, machine, made_up):
+    """The same machine, but everything takes 1.7 times as long: the error stays near 0, and the slowdown is said."""
+    device = build_table(layout, load_profile("local-cpu"), tmp_path, MEDIUM, target=made_up(machine.time_ms))
+    machine.slow = 1.7
+    found = check_table(layout, device, tmp_path, 12, config=MEDIUM, target=made_up(machine.time_ms))
+    assert found["machine_slowdown"] == pytest.approx(1.7, rel=1e-3)
+    assert found["mape_percent"] < 0.2
+    assert found["mape_percent_as_timed"] == pytest.approx(100 * (1 - 1 / 1.7), abs=0.2)
+    assert found["within_10_percent"] == 100
+    assert found["spearman"] > 0.999
+    assert set(found["worst"]) == {"arch", "predicted_ms", "measured_ms", "error_percent"}
+    assert found["n_networks"] == 12
+
+
+def test_damaged_networks_are_named(layout, tmp_path):
+    (tmp_path / "networks.csv").write_text("key,fitted\nabc,1\n")
+    with pytest.raises(TableError, match=r"networks\.csv is damaged.*build the table again"):
+        known_networks(tmp_path, layout.space)
 
 
 @pytest.mark.slow
@@ -97,7 +279,7 @@ def test_a_table_is_really_measured(layout, tmp_path):
     made = build_table(layout, load_profile("local-cpu"), tmp_path, SMALL, lambda *args, **_: told.append(args[:3]))
     blocks = distinct_blocks(layout)
     assert set(made.rows) == {b.signature for b in blocks}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["blocks.csv", "profile.yaml"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["blocks.csv", "networks.csv", "profile.yaml"]
     with (tmp_path / "blocks.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(blocks)
@@ -109,5 +291,33 @@ def test_a_table_is_really_measured(layout, tmp_path):
     assert found.profile.conditions["runtime"].startswith("onnxruntime-")
     assert found.profile.error.n_held_out == 4
     assert np.isfinite(found.compile(layout).of_archs(layout.space.sample(np.random.default_rng(0), 20))).all()
-    assert told[0] == ("time blocks", 1, len(blocks))
-    assert told[-1] == ("time networks", 10, 10)
+    assert told[0][0] == "plan the table"
+    assert told[-1] == ("time blocks and networks", len(blocks) + 10, len(blocks) + 10)
+    checked = check_table(layout, found, tmp_path, 4, config=SMALL)
+    assert checked["n_networks"] == 4
+    assert checked["mape_percent"] >= 0
+
+
+# -- doubts ----------------------------------------------------------------------------------------------
+
+
+def test_a_table_of_another_machine_is_doubted_and_refused_with_strict(layout, tmp_path, machine, made_up):
+    device = build_table(layout, load_profile("local-cpu"), tmp_path, SMALL, target=made_up(machine.time_ms))
+    assert doubts(device, made_up(machine.time_ms)) == []
+    (text,) = doubts(device)  # this machine is not the made-up one
+    assert "device is 'a processor, 2 cores' in the table" in text
+    assert "measure again with `hwnas tables build`" in text
+    with pytest.raises(TableMismatchError, match="measured under other conditions"):
+        doubts(device, strict=True)
+    assert doubts(load_device("hexagon-dsp"), strict=True) == []
+
+
+def test_times_in_other_units_are_flagged(layout):
+    blocks = distinct_blocks(layout)
+    device = load_device("note10-cpu")
+    values = [device.block_ms(b) for b in blocks]
+    model = device.profile.cost_model
+    assert unit_doubt(blocks, values, model, "note10-cpu") is None
+    assert unit_doubt(blocks, [7 * v for v in values], model, "note10-cpu") is None
+    assert "look like microseconds" in unit_doubt(blocks, [1000 * v for v in values], model, "note10-cpu")
+    assert "look like seconds" in unit_doubt(blocks, [v / 1000 for v in values], model, "note10-cpu")

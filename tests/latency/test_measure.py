@@ -1,5 +1,9 @@
 """Measurements: statistics of recorded values, conditions that must agree, and models that cannot be timed."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -7,22 +11,25 @@ from onnx import TensorProto, helper
 from pydantic import ValidationError
 from torch import nn
 
+import hwnas.latency.measure as measure_module
 from hwnas.errors import MeasurementError, TableMismatchError
 from hwnas.export.graph import trace
 from hwnas.export.onnx_file import build_onnx
-from hwnas.latency import measure
+from hwnas.latency import agent
+from hwnas.latency.agent import CPU, Burst, Clock, Runner
 from hwnas.latency.measure import (
-    WARMUP_RUNS,
     Conditions,
     MeasureConfig,
-    measure_interleaved,
+    between_sessions_ci_percent,
+    measure,
     measure_onnx,
     median_ci_percent,
     profile,
     summarise,
+    take,
 )
 
-QUICK = MeasureConfig(time_limit_s=0.001, min_runs=3)
+QUICK = MeasureConfig(sessions=1, burst_s=0.001, min_runs=3, warmup_runs=3)
 
 
 def conditions(**changes):
@@ -51,7 +58,7 @@ def identity(*shapes):
 
 def test_statistics_of_recorded_values_by_hand(rng):
     values = rng.permutation(np.arange(1.0, 102.0))
-    m = summarise(values, conditions())
+    (m,) = summarise([Burst(0, 0, tuple(values.tolist()), 1.0, (3, 8, 8))], conditions(), ["fp32"])
     assert (m.p10_ms, m.median_ms, m.p90_ms, m.p99_ms) == pytest.approx((11, 51, 91, 100))
     assert m.iqr_ms == pytest.approx(76 - 26)
     assert m.n == 101
@@ -108,19 +115,158 @@ def test_a_measurement_says_its_conditions():
     assert c.input_shape == (5, 11, 11)
     assert c.runtime.startswith("onnxruntime-")
     assert c.device.endswith("cores")
-    assert c.warmup_runs == WARMUP_RUNS
+    assert c.warmup_runs == 3
     assert c.date.endswith("+00:00")
     assert m.p10_ms <= m.median_ms <= m.p90_ms <= m.p99_ms
     assert m.n >= 6
 
 
-def test_warm_up_runs_are_not_counted_and_a_steady_value_stops_early():
-    calls = []
-    config = MeasureConfig(ci_percent=1e9, min_runs=20, time_limit_s=60)
-    values = measure._sample(lambda: calls.append(1), config)
-    assert len(values) == 20
-    assert len(calls) == WARMUP_RUNS + 20
-    assert (values >= 0).all()
+class FakeClock:
+    """Time that passes only while a model runs; others may use the core meanwhile."""
+
+    def __init__(self):
+        self.ns = self.cpu = 0
+
+    def pass_ms(self, ms, own_share=1.0):
+        self.ns += round(ms * 1e6)
+        self.cpu += round(ms * 1e6 * own_share)
+
+    @property
+    def clock(self):
+        return Clock(lambda: self.ns, lambda: self.cpu)
+
+
+CONFIG = {
+    "provider": CPU,
+    "threads": 1,
+    "batch_size": 1,
+    "bursts": 1,
+    "burst_s": [0.05],
+    "min_runs": 5,
+    "warmup_runs": 10,
+}
+
+
+def timed_by(monkeypatch, model_ms, bursts=1, sessions=3, own_share=1.0):
+    """Measure one model whose runs take ``model_ms(seconds since its session began)``; the reference takes 0.1 ms."""
+    fake = FakeClock()
+
+    def opened(source, name, config):
+        began = fake.ns
+        if source == b"reference":
+            return Runner(lambda: fake.pass_ms(0.1, own_share), (3, 8, 8))
+        return Runner(lambda: fake.pass_ms(model_ms((fake.ns - began) / 1e9), own_share), (3, 8, 8))
+
+    monkeypatch.setattr(agent, "open_session", opened)
+    schedule = [(0, s) for s in range(sessions)]
+    taken = agent.bursts([b"model"], ["model"], b"reference", {**CONFIG, "bursts": bursts}, schedule, fake.clock)
+    return summarise(list(taken), conditions(), ["fp32"], 2.0)[0]
+
+
+def test_warm_up_runs_are_not_counted_and_a_burst_ends_in_time():
+    fake, calls = FakeClock(), []
+
+    def run():
+        calls.append(1)
+        fake.pass_ms(1.0)
+
+    made = agent._burst(Runner(run, ()), 0, 0, 0.02, 5, 10, fake.clock)
+    assert made.values_ms == (1.0,) * 20
+    assert len(calls) == 10 + 20
+    slow = agent._burst(Runner(lambda: fake.pass_ms(30.0), ()), 0, 0, 0.02, 5, 10, fake.clock)
+    assert slow.values_ms == (30.0,) * 5  # at least min_runs
+
+
+def test_a_steady_model_is_stable(monkeypatch):
+    m = timed_by(monkeypatch, lambda s: 2.0, bursts=12)
+    assert m.median_ms == pytest.approx(2.0)
+    assert m.stable
+    assert (m.sessions, m.drift_percent, m.cpu_share_percent, m.ci_percent) == (3, 0.0, 100.0, 0.0)
+    assert m.conditions.reference_ms == pytest.approx(0.1)
+
+
+def test_a_model_that_throttles_after_two_seconds_is_caught(monkeypatch):
+    m = timed_by(monkeypatch, lambda s: 2.0 if s < 2 else 2.4, bursts=80)
+    assert m.drift_percent == pytest.approx(20.0, abs=0.5)
+    assert not m.stable
+    assert any("20 % slower while it was timed" in w for w in m.warnings)
+
+
+def test_a_shared_core_is_caught(monkeypatch):
+    m = timed_by(monkeypatch, lambda s: 2.0, own_share=0.5)
+    assert m.cpu_share_percent == 50.0
+    assert any("another process used its core: only 50 %" in w for w in m.warnings)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin processes to cores")
+def test_two_processes_on_one_core_are_really_caught():
+    core = min(os.sched_getaffinity(0))
+    before = os.sched_getaffinity(0)
+    code = f"import os; os.sched_setaffinity(0, [{core}])\nprint(1, flush=True)\nwhile True: pass"
+    busy = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        busy.stdout.readline()
+        m = measure_onnx(model(), MeasureConfig(sessions=1, burst_s=0.3, cores=(core,)))
+    finally:
+        busy.kill()
+        busy.wait()
+        busy.stdout.close()
+    assert m.cpu_share_percent < 90
+    assert any("another process used its core" in w for w in m.warnings)
+    assert m.conditions.cores == str(core)
+    assert os.sched_getaffinity(0) == before
+
+
+def test_runs_that_are_disturbed_are_counted(monkeypatch):
+    count = iter(range(10_000))
+    m = timed_by(monkeypatch, lambda s: 6.0 if next(count) % 10 == 0 else 2.0)
+    assert m.median_ms == pytest.approx(2.0)
+    assert 5 < m.outliers_percent < 15
+    assert any("of the runs took over 1.5 times" in w for w in m.warnings)
+
+
+def test_sessions_that_differ_make_the_interval_wide():
+    # 3 sessions: Student's t of 2 degrees of freedom is 4.303.
+    log_medians = np.log([1.0, 1.02, 1.04])
+    sd = np.std(log_medians, ddof=1)
+    assert between_sessions_ci_percent(log_medians) == pytest.approx(100 * 2 * 4.30265 * sd / 3**0.5, rel=1e-5)
+    assert between_sessions_ci_percent([0.3]) == 0.0
+
+
+def test_the_interval_covers_the_true_median_in_19_of_20_measurements(made_up):
+    hits = 0
+    for seed in range(200):
+        target = made_up(lambda name: 5.0, noise=0.02, session_noise=0.01, seed=seed)
+        (m,) = measure([b""], MeasureConfig(sessions=6), target=target)
+        hits += abs(np.log(m.median_ms / 5.0)) <= m.ci_percent / 200
+    assert 0.9 <= hits / 200 <= 1.0
+
+
+def test_sessions_are_added_until_the_interval_is_narrow_or_the_time_is_up(made_up, monkeypatch):
+    monkeypatch.setattr(measure_module, "precision_of", lambda model: "fp32")
+    noisy = {"noise": 0.01, "session_noise": 0.02}
+    few = measure([b""], MeasureConfig(sessions=3, ci_percent=3), target=made_up(lambda name: 5.0, **noisy))[0]
+    assert few.sessions == 3
+    assert any("asked was 3 %" in w for w in few.warnings)
+    config = MeasureConfig(sessions=3, ci_percent=3, time_limit_s=60)
+    more = measure([b""], config, target=made_up(lambda name: 5.0, **noisy))[0]
+    assert more.sessions > 3
+    assert more.ci_percent <= 3
+
+
+def test_a_machine_that_changes_its_speed_is_said_to(made_up):
+    target = made_up(lambda name: {"a": 1.0, "b": 7.0}[name], speed=lambda k: 0.6 if k % 40 < 12 else 1.0, noise=0.002)
+    taken = list(take([b"a", b"b"], MeasureConfig(), CPU, [(m, s) for s in range(40) for m in (0, 1)], target))
+    first, second = summarise(taken, conditions(), ["fp32", "fp32"], 5.0)
+    assert (first.median_ms, second.median_ms) == pytest.approx((1.0, 7.0), rel=0.01)
+    assert first.speed_change_percent == pytest.approx(100 * (1 / 0.6 - 1), abs=3)
+    assert any("the machine's speed changed by 6" in w for w in first.warnings)
+
+
+def test_a_model_that_was_not_timed_is_an_error(made_up):
+    taken = list(take([b""], MeasureConfig(), CPU, [(0, 0)], made_up(lambda name: 1.0)))
+    with pytest.raises(MeasurementError, match="1 of 2 models were not timed"):
+        summarise(taken, conditions(), ["fp32", "fp32"])
 
 
 def test_a_quantised_model_is_int8():
@@ -161,7 +307,7 @@ def test_a_provider_that_falls_back_is_an_error(monkeypatch):
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (identity(["batch", 5, "height", 13]), r"open axes besides the batch; fix them"),
+        (identity(["batch", 5, "height", 13]), r"open axes besides the batch; say how large"),
         (identity([2, 5, 11, 13]), "fixed batch of 2, asked was 1"),
         (identity([1, 5], [1, 5]), "has 2 inputs; models with one are timed"),
     ],
@@ -174,7 +320,7 @@ def test_models_that_cannot_be_timed_say_why(made, message):
 def test_a_file_that_is_no_model_is_named(tmp_path):
     path = tmp_path / "broken.onnx"
     path.write_bytes(b"no model")
-    with pytest.raises(MeasurementError, match=r"broken\.onnx does not load in ONNX Runtime"):
+    with pytest.raises(MeasurementError, match=r"broken\.onnx does not load as ONNX"):
         measure_onnx(path, QUICK)
     with pytest.raises(MeasurementError, match=r"none\.onnx does not exist; give an \.onnx file or a model folder"):
         profile(tmp_path / "none.onnx")
@@ -182,34 +328,9 @@ def test_a_file_that_is_no_model_is_named(tmp_path):
 
 def test_a_model_folder_is_timed_by_its_file(tmp_path):
     onnx.save(model(), tmp_path / "model.onnx")
-    a = profile(tmp_path, sessions=1, time_limit_s=0.001)
-    b = profile(tmp_path / "model.onnx", sessions=1, time_limit_s=0.001)
+    a = profile(tmp_path, sessions=1, session_s=0.001, time_limit_s=0)
+    b = profile(tmp_path / "model.onnx", sessions=1, session_s=0.001, time_limit_s=0)
     a.conditions.require_same(b.conditions, "the same file")
-
-
-def test_the_quietest_pass_of_each_model_counts(monkeypatch):
-    passes = iter([[5.0, 5.0, 5.0], [1.0, 1.0, 9.0], [2.0, 3.0, 4.0], [7.0, 7.0, 7.0]])
-    monkeypatch.setattr(measure, "_sample", lambda run, config: np.array(next(passes)))
-    monkeypatch.setattr(measure, "_reference_ms", lambda run: 0.5)  # the machine keeps its speed
-    told = []
-    first, second = measure_interleaved(
-        [model(), model(1, 13)], QUICK, 2, task="time", progress=lambda *a, **k: told.append(a[:3])
-    )
-    assert (first.median_ms, second.median_ms) == (3.0, 1.0)
-    assert first.n == second.n == 3
-    assert (first.conditions.input_shape, second.conditions.input_shape) == ((5, 11, 11), (5, 13, 13))
-    assert told == [("time", i, 4) for i in range(1, 5)]
-
-
-def test_a_slow_machine_is_seen_by_the_reference_and_taken_out(monkeypatch):
-    # Two passes begin or end at half speed; only the third has a fast reference on both sides.
-    passes = iter([[4.0, 4.0, 4.0], [3.0, 3.0, 3.0], [2.2, 2.2, 2.2]])
-    references = iter([1.0, 1.0, 0.5, 0.55])
-    monkeypatch.setattr(measure, "_sample", lambda run, config: np.array(next(passes)))
-    monkeypatch.setattr(measure, "_reference_ms", lambda run: next(references))
-    (found,) = measure_interleaved([model()], QUICK, 3)
-    assert found.median_ms == pytest.approx(2.2)
-    assert found.conditions.reference_ms == 0.55
 
 
 @pytest.mark.parametrize("change", [{"threads": 0}, {"batch_size": 0}, {"min_runs": 2}, {"sesions": 1}])

@@ -1,0 +1,148 @@
+"""`hwnas tables`: build a latency table, check it, read one of others, fit a profile to a few measurements."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwnas.errors import TableError
+
+if TYPE_CHECKING:
+    from hwnas.latency.measure import Target
+    from hwnas.latency.table import Device
+
+app = typer.Typer(help="Make, check and import latency tables.", no_args_is_help=True)
+
+RECIPE_FILE = "recipe.yaml"
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
+RecipeOption = Annotated[str, typer.Option("--recipe", help="YAML file or name of a shipped recipe.")]
+Host = Annotated[
+    str | None, typer.Option("--host", help="Measure on another machine: user@board, reached by ssh; see docs.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Settings of the recipe, such as tables.rounds=8.", show_default=False),
+]
+
+
+@app.command()
+def build(
+    recipe: RecipeOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the table; it becomes a device profile.")],
+    overrides: Overrides = None,
+    device: Annotated[str, typer.Option("--device", help="Profile whose provider and threads are used.")] = "local-cpu",
+    host: Host = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the blocks of a recipe, learn how they add up, and publish the error. Continues what is there."""
+    from hwnas.cli.progress import TerminalProgress
+    from hwnas.files import make_folder, write_text
+    from hwnas.latency.build import build_table
+    from hwnas.latency.table import load_device
+    from hwnas.pipeline.recipe import load_recipe
+    from hwnas.supernet import make_layout
+
+    loaded = load_recipe(recipe, overrides or ())
+    profile = load_device(device).profile
+    if profile.provider is None:
+        raise TableError(
+            f"device {profile.name!r} is not timed by ONNX Runtime, so its table cannot be measured; take local-cpu, "
+            "or a folder whose profile.yaml names a provider"
+        )
+    if (out / "profile.yaml").exists():
+        raise TableError(
+            f"{out} holds a finished table; check it with `hwnas tables check {out}`, or choose another --out"
+        )
+    make_folder(out)
+    write_text(out / RECIPE_FILE, loaded.as_yaml())
+    with TerminalProgress(as_json) as progress:
+        made = build_table(make_layout(loaded.supernet), profile, out, loaded.tables, progress, _target(host))
+    _print(
+        as_json, {"table": str(out), **_summary(made)}, f"table: {out}\n{_said(made)}\nnext: hwnas tables check {out}"
+    )
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="Folder of a measured table.")],
+    networks: Annotated[int, typer.Option("--networks", min=3, help="Fresh random subnets to time.")] = 60,
+    seed: Annotated[int, typer.Option("--seed", help="Of the subnets.")] = 1000,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Default: the recipe it was built for.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse a table of another machine or runtime.")] = False,
+    host: Host = None,
+    as_json: Json = False,
+) -> None:
+    """Time fresh random subnets and compare them with the table's estimates."""
+    from hwnas.cli.progress import TerminalProgress
+    from hwnas.latency.build import check_table
+    from hwnas.latency.checks import doubts
+    from hwnas.latency.table import load_device
+    from hwnas.pipeline.recipe import load_recipe
+    from hwnas.supernet import make_layout
+
+    device = load_device(folder)
+    loaded = load_recipe(recipe or _recipe_of(folder))
+    target = _target(host)
+    for doubt in doubts(device, target, strict):
+        typer.echo(f"warning: {doubt}", err=True)
+    with TerminalProgress(as_json) as progress:
+        layout = make_layout(loaded.supernet)
+        found = check_table(layout, device, folder, networks, seed, loaded.tables, progress, target)
+    worst = found["worst"]
+    _print(
+        as_json, found,
+        f"{found['n_networks']} fresh subnets at resolutions {', '.join(map(str, found['resolutions']))}\n"
+        f"mean absolute error {found['mape_percent']:.2f} %; within 5 %: {found['within_5_percent']:.0f} %, "
+        f"within 10 %: {found['within_10_percent']:.0f} %; rank correlation {found['spearman']:.4f}\n"
+        f"worst: {worst['arch']}, {worst['predicted_ms']:.4g} ms estimated, {worst['measured_ms']:.4g} ms measured\n"
+        f"networks take {found['machine_slowdown']:.2f} times as long now as when the table was made; without that "
+        f"taken out the error is {found['mape_percent_as_timed']:.2f} %",
+    )  # fmt: skip
+
+
+def _recipe_of(folder: Path) -> str:
+    """The recipe that a table was built for: beside it, or that of the run it belongs to."""
+    for path in (folder / RECIPE_FILE, folder / ".." / ".." / ".." / RECIPE_FILE):
+        if path.exists():
+            return str(path)
+    raise TableError(f"{folder} does not say for which recipe it was made; give --recipe")
+
+
+def _target(host: str | None) -> Target | None:
+    if host is None:
+        return None
+    from hwnas.latency.remote import RemoteHost
+
+    return RemoteHost(host)
+
+
+def _summary(device: Device) -> dict[str, Any]:
+    profile = device.profile
+    return {
+        "device": device.name, "blocks": len(device.rows), "conditions": profile.conditions,
+        "error": profile.error.model_dump() if profile.error else None,
+        "interpolation": profile.interpolation.model_dump() if profile.interpolation else None,
+    }  # fmt: skip
+
+
+def _said(device: Device) -> str:
+    profile = device.profile
+    lines = [f"{len(device.rows)} blocks"]
+    for what, error in (("error", profile.error), ("interpolated", profile.interpolation)):
+        if error:
+            lines.append(
+                f"{what}: {error.mape_percent:.2f} % mean, {error.within_10_percent:g} % within 10 %, rank correlation "
+                f"{error.spearman:g}, on {error.n_held_out} held-out networks"
+            )
+    conditions = profile.conditions or {}
+    if "took_s" in conditions:
+        lines.append(f"took {float(conditions['took_s']):.0f} s, planned {float(conditions['planned_s']):.0f} s")
+    return "\n".join(lines)
+
+
+def _print(as_json: bool, values: Any, text: str) -> None:
+    typer.echo(json.dumps(values, indent=2) if as_json else text)

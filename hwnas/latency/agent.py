@@ -1,0 +1,315 @@
+"""How long do models take on the machine that runs this file? One file that needs numpy and onnxruntime only.
+
+hwnas calls `bursts` to time models here. For another machine it copies this file there and runs
+``python agent.py JOB.json``, which prints one JSON value a line: what is timed, and how, is the same in both places.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CPU = "CPUExecutionProvider"
+DEVICE_MEMORY = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
+"""Providers whose tensors lie in memory of their own, with ONNX Runtime's name for it."""
+REFERENCE = -1
+"""In place of a model's number: the reference model."""
+REFERENCE_EVERY_S = 0.1
+REFERENCE_BURST_S = 0.003
+MIN_WARMUP_RUNS = 3
+
+
+class AgentError(Exception):
+    """A model that cannot be timed, in one line."""
+
+
+@dataclass(frozen=True)
+class Burst:
+    """Runs of one model in a row, in one session."""
+
+    model: int
+    """Number of the model; `REFERENCE` for the reference model."""
+    session: int
+    """Which fresh session of the model."""
+    values_ms: tuple[float, ...]
+    cpu_share: float
+    """Processor time of this process, of the time that passed: below 1, somebody else was running."""
+    input_shape: tuple[int, ...] = ()
+    """Channels, height, width."""
+    peak_memory_mb: float | None = None
+    """What the session added to the process' memory at most; None where the system does not say."""
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A session that is ready to run."""
+
+    run: Callable[[], object]
+    input_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What is read to time something; tests put other clocks here."""
+
+    wall_ns: Callable[[], int] = time.perf_counter_ns
+    cpu_ns: Callable[[], int] = time.process_time_ns
+
+
+def facts(threads: int) -> dict[str, Any]:
+    """Return processor, runtime and usable cores of this machine."""
+    import onnxruntime
+
+    return {
+        "device": device_name(),
+        "runtime": f"onnxruntime-{onnxruntime.__version__}",
+        "providers": onnxruntime.get_available_providers(),
+        "cores": usable_cores(),
+        "threads": threads,
+    }
+
+
+def device_name() -> str:
+    """Return processor model and number of cores of this machine."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.lower().startswith(("model name", "hardware")):
+                model = line.split(":", 1)[1].strip()
+                break
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def usable_cores() -> str:
+    """Return the cores that this process may use, such as ``0,1``; empty where the system does not say."""
+    return ",".join(map(str, sorted(os.sched_getaffinity(0)))) if hasattr(os, "sched_getaffinity") else ""
+
+
+@contextmanager
+def pinned(cores: Sequence[int] | None) -> Iterator[None]:
+    """Let this process use only ``cores`` for a while; None: leave it as it is.
+
+    Raises:
+        AgentError: there are no such cores, or the system cannot pin.
+    """
+    if not cores:
+        yield
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise AgentError("this system cannot pin a process to cores; leave cores out")
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, cores)
+    except OSError:
+        raise AgentError(f"cannot use cores {list(cores)}; usable are {sorted(before)}") from None
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def open_session(source: str | bytes, name: str, config: Mapping[str, Any]) -> Runner:
+    """Return a session of a model on random input.
+
+    Args:
+        source: file or serialised model, with one input ``(batch, ...)``.
+        name: of the model, for messages.
+        config: ``provider``, ``threads``, ``batch_size``, ``input_shape`` (or None), ``count_copies``.
+
+    Raises:
+        AgentError: it does not load, its shape is open, or the provider is not really active.
+    """
+    import onnxruntime
+
+    provider = config["provider"]
+    if provider not in onnxruntime.get_available_providers():
+        raise AgentError(
+            f"provider {provider!r} is not in this onnxruntime; it has {onnxruntime.get_available_providers()}; "
+            "install the package that brings it (hwnas[gpu], hwnas[openvino], hwnas[qnn])"
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = config["threads"]
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(source, options, providers=[provider])
+    except Exception as error:
+        raise AgentError(f"{name} does not load in ONNX Runtime: {error}") from error
+    if session.get_providers()[0] != provider:
+        raise AgentError(
+            f"provider {provider!r} was asked for, but {session.get_providers()[0]!r} is active; "
+            "check its driver with `hwnas doctor`"
+        )
+    if len(session.get_inputs()) != 1:
+        raise AgentError(f"{name} has {len(session.get_inputs())} inputs; models with one are timed")
+    first = session.get_inputs()[0]
+    shape = _shape(first.shape, name, config)
+    types = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8,
+             "tensor(int8)": np.int8}  # fmt: skip
+    if first.type not in types:
+        raise AgentError(f"{name} takes {first.type}; known are {', '.join(types)}")
+    noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    values = noise.astype(types[first.type])
+    outputs = [o.name for o in session.get_outputs()]
+    if provider in DEVICE_MEMORY and not config.get("count_copies"):
+        # The input lies on the device and the outputs stay there; a run ends when the device is done.
+        binding = session.io_binding()
+        binding.bind_ortvalue_input(
+            first.name, onnxruntime.OrtValue.ortvalue_from_numpy(values, DEVICE_MEMORY[provider], 0)
+        )
+        for output in outputs:
+            binding.bind_output(output, DEVICE_MEMORY[provider])
+
+        def run_bound() -> None:
+            session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+
+        return Runner(run_bound, tuple(shape[1:]))
+    inputs = {first.name: values}
+    return Runner(lambda: session.run(outputs, inputs), tuple(shape[1:]))
+
+
+def _shape(declared: Sequence[Any], name: str, config: Mapping[str, Any]) -> list[int]:
+    """The input shape to run with: the model's, with the batch and the asked shape in place of open axes."""
+    asked = config.get("input_shape")
+    batch = config["batch_size"]
+    if asked is not None and len(asked) != len(declared) - 1:
+        raise AgentError(f"{name} has input shape {list(declared)}; {list(asked)} does not fit behind its batch axis")
+    wanted = [batch, *(asked if asked is not None else declared[1:])]
+    if not all(isinstance(d, int) for d in wanted):
+        raise AgentError(
+            f"{name} has input shape {list(declared)} with open axes besides the batch; "
+            "say how large they are, such as --shape 3x224x224"
+        )
+    for axis, (mine, its) in enumerate(zip(wanted, declared, strict=True)):
+        if isinstance(its, int) and mine != its:
+            what = f"a fixed batch of {its}" if axis == 0 else f"{its} in axis {axis} of its input"
+            raise AgentError(f"{name} has {what}, asked was {mine}")
+    return wanted
+
+
+def bursts(
+    models: Sequence[str | bytes], names: Sequence[str], reference: str | bytes, config: Mapping[str, Any],
+    schedule: Sequence[tuple[int, int]], clock: Clock | None = None,
+) -> Iterator[Burst]:  # fmt: skip
+    """Time models as the schedule says, with the reference model between them.
+
+    Args:
+        models: files or serialised models.
+        names: of the models, for messages.
+        reference: a small fixed model that says how fast the machine is running.
+        config: see `open_session`; further ``bursts`` in one session, ``burst_s`` (one number for each model),
+            ``min_runs``, ``warmup_runs``, ``cores``.
+        schedule: (number of the model, number of its session), in order; each is one fresh session.
+        clock: default: the machine's.
+
+    Raises:
+        AgentError: see `open_session`.
+    """
+    clock = clock or Clock()
+    with pinned(config.get("cores")):
+        speed = open_session(reference, "the reference model", {**config, "input_shape": None})
+        yield _burst(speed, REFERENCE, 0, REFERENCE_BURST_S, 10, config["warmup_runs"], clock)
+        last_ns = clock.wall_ns()
+        for model, number in schedule:
+            memory = _PeakMemory()
+            opened = open_session(models[model], names[model], config)
+            for part in range(config["bursts"]):
+                if clock.wall_ns() - last_ns > REFERENCE_EVERY_S * 1e9:
+                    yield _burst(speed, REFERENCE, 0, REFERENCE_BURST_S, 10, MIN_WARMUP_RUNS, clock)
+                    last_ns = clock.wall_ns()
+                warmup = config["warmup_runs"] if part == 0 else MIN_WARMUP_RUNS
+                made = _burst(opened, model, number, config["burst_s"][model], config["min_runs"], warmup, clock)
+                yield Burst(**{**asdict(made), "peak_memory_mb": memory.peak_mb()}) if part == 0 else made
+        yield _burst(speed, REFERENCE, 0, REFERENCE_BURST_S, 10, MIN_WARMUP_RUNS, clock)
+
+
+def _burst(
+    runner: Runner, model: int, session: int, burst_s: float, min_runs: int, warmup_runs: int, clock: Clock
+) -> Burst:
+    """Warm up, then time single runs for ``burst_s`` and at least ``min_runs``.
+
+    A warm-up of a slow model ends when it has taken as long as the burst.
+    """
+    wall, run = clock.wall_ns, runner.run
+    deadline = wall() + int(burst_s * 1e9)
+    for done in range(warmup_runs):
+        run()
+        if done + 1 >= MIN_WARMUP_RUNS and wall() > deadline:
+            break
+    values_ns: list[int] = []
+    cpu_before, before = clock.cpu_ns(), wall()
+    deadline = before + int(burst_s * 1e9)
+    while True:
+        start = wall()
+        run()
+        end = wall()
+        values_ns.append(end - start)
+        if end >= deadline and len(values_ns) >= min_runs:
+            break
+    share = (clock.cpu_ns() - cpu_before) / max(1, wall() - before)
+    return Burst(model, session, tuple(v / 1e6 for v in values_ns), round(share, 4), runner.input_shape)
+
+
+class _PeakMemory:
+    """Memory that a process takes at most from here on (Linux; elsewhere it is not known)."""
+
+    def __init__(self) -> None:
+        self.before_kb = None
+        try:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the peak so far
+            self.before_kb = self._kb("VmRSS")
+        except OSError:
+            pass
+
+    def peak_mb(self) -> float | None:
+        """Return the peak since the object was made, above what there was then."""
+        return None if self.before_kb is None else round(max(0, self._kb("VmHWM") - self.before_kb) / 1024, 1)
+
+    @staticmethod
+    def _kb(field: str) -> int:
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith(field):
+                return int(line.split()[1])
+        return 0
+
+
+def main(path: str) -> int:
+    """Do the job of a JSON file; every line printed is one JSON value, the last says whether all is done."""
+    job = json.loads(Path(path).read_text(encoding="utf-8"))
+    here = Path(path).parent
+
+    def tell(**values: Any) -> None:
+        print(json.dumps(values), flush=True)  # noqa: T201 (the other side reads this)
+
+    try:
+        tell(facts=facts(job["threads"]))
+        if "schedule" not in job:
+            return 0
+        models = [str(here / name) for name in job["models"]]
+        schedule = [(int(m), int(s)) for m, s in job["schedule"]]
+        for burst in bursts(models, job["names"], str(here / job["reference"]), job["config"], schedule):
+            tell(burst=asdict(burst))
+    except AgentError as error:
+        tell(error=" ".join(str(error).split()))
+        return 2
+    except ImportError as error:
+        tell(error=f"{platform.node()} lacks a package: {error}; install numpy and onnxruntime there")
+        return 2
+    tell(done=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,72 @@
+"""Can a latency table be believed here? Doubts in words: another machine's numbers, wrong units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hwnas.errors import TableMismatchError
+from hwnas.latency.agent import CPU
+from hwnas.latency.cost_model import CostModel
+from hwnas.latency.measure import Here, MeasureConfig, Target, conditions_of
+from hwnas.latency.table import Device, block_ops
+from hwnas.supernet import BlockSpec
+
+UNIT_RATIO = 100.0
+"""A table whose blocks are on the whole this many times off a cost model has other units."""
+
+
+def doubts(device: Device, target: Target | None = None, strict: bool = False) -> list[str]:
+    """Return why a measured table does not hold on this machine; nothing where it does.
+
+    Args:
+        device: a table.
+        target: the machine that it shall hold for; default: this one.
+        strict: raise instead.
+
+    Raises:
+        TableMismatchError: with ``strict``, it was measured under other conditions.
+    """
+    known = device.profile.conditions
+    if not known:
+        return []
+    config = MeasureConfig(threads=device.profile.threads or 1, batch_size=device.profile.batch_size)
+    now = conditions_of(target or Here(), config, device.profile.provider or CPU)
+    found = [
+        f"{name} is {known[name]!r} in the table and {getattr(now, name)!r} here"
+        for name in ("device", "runtime", "provider", "threads", "batch_size")
+        if name in known and known[name] != getattr(now, name)
+    ]
+    if not found:
+        return []
+    text = (
+        f"the table of {device.name!r} was measured under other conditions ({'; '.join(found)}); "
+        "its latencies do not hold here; measure again with `hwnas tables build`"
+    )
+    if strict:
+        raise TableMismatchError(text)
+    return [text]
+
+
+def unit_doubt(blocks: Sequence[BlockSpec], values_ms: Sequence[float], model: CostModel, name: str) -> str | None:
+    """Say where times look as if they were not in milliseconds, against a cost model of some device.
+
+    Args:
+        blocks: what was timed.
+        values_ms: their times.
+        model: any device's cost model: devices differ by tens, not by a thousand.
+        name: of that device.
+    """
+    expected = np.array([float(model.ops_ms(block_ops(b)).sum()) for b in blocks])
+    known = expected > 0
+    if not known.any():
+        return None
+    ratio = float(np.exp(np.median(np.log(np.asarray(values_ms)[known] / expected[known]))))
+    if 1 / UNIT_RATIO < ratio < UNIT_RATIO:
+        return None
+    unit = "microseconds" if ratio > 1 else "seconds"
+    return (
+        f"times are about {ratio:.3g} times those of {name}; they look like {unit}, not milliseconds: convert them, "
+        "for example with --unit"
+    )

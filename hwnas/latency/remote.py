@@ -1,0 +1,151 @@
+"""How are models timed on another machine? The system's ssh carries one file and the models there, and timings back."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shlex
+import subprocess
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from hwnas.errors import HostError, MeasurementError
+from hwnas.latency import agent
+from hwnas.latency.agent import Burst
+
+SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5")
+"""Never asks for a password; a host that stops answering is given up after 15 seconds."""
+HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:\[\]-]*")
+
+
+class RemoteHost:
+    """A machine behind ssh that has python3 with numpy and onnxruntime; a `hwnas.latency.measure.Target`.
+
+    Keys, ports and jump hosts are those of the user's ``~/.ssh/config``. Everything is copied into a fresh folder
+    under the host's temporary directory, which is removed afterwards.
+    """
+
+    def __init__(self, host: str, python: str = "python3", options: Sequence[str] = ()) -> None:
+        """Name a host; nothing is sent yet.
+
+        Args:
+            host: as ssh takes it, such as ``user@board``.
+            python: the interpreter there.
+            options: further options of ssh, such as ``("-p", "2222")``.
+
+        Raises:
+            HostError: the name cannot be one of a host.
+        """
+        if not HOST.fullmatch(host):
+            raise HostError(f"{host!r} is no host; give it as ssh takes it, such as user@board")
+        self.host, self.python = host, python
+        self._ssh = [*SSH, *options, host]
+
+    def facts(self, threads: int) -> dict[str, Any]:
+        """See `hwnas.latency.agent.facts`.
+
+        Raises:
+            HostError: it does not answer, or lacks python, numpy or onnxruntime.
+        """
+        with self._folder({"job.json": json.dumps({"threads": threads}).encode()}) as folder:
+            for line in self._lines(folder):
+                if "facts" in line:
+                    return dict(line["facts"])
+        raise HostError(f"{self.host} says nothing about itself; try `ssh {self.host} {self.python} -V`")
+
+    def bursts(
+        self, models: Sequence[str | bytes], names: Sequence[str], reference: str | bytes, config: Mapping[str, Any],
+        schedule: Sequence[tuple[int, int]],
+    ) -> Iterator[Burst]:  # fmt: skip
+        """Time models there; see `hwnas.latency.agent.bursts`.
+
+        Raises:
+            MeasurementError: a model cannot be timed there.
+            HostError: it does not answer, or the connection ends early; what was yielded before is good.
+        """
+        needed = sorted({m for m, _ in schedule})
+        files = {f"{m}.onnx": _content(models[m]) for m in needed} | {"reference.onnx": _content(reference)}
+        job = {
+            "threads": config["threads"], "models": [f"{m}.onnx" for m in range(len(models))], "names": list(names),
+            "reference": "reference.onnx", "config": dict(config), "schedule": list(schedule),
+        }  # fmt: skip
+        done = 0
+        with self._folder({**files, "job.json": json.dumps(job).encode()}) as folder:
+            for line in self._lines(folder):
+                if "error" in line:
+                    raise MeasurementError(f"{self.host}: {line['error']}")
+                if "burst" in line:
+                    values = line["burst"]
+                    made = Burst(
+                        **{
+                            **values,
+                            "values_ms": tuple(values["values_ms"]),
+                            "input_shape": tuple(values["input_shape"]),
+                        }
+                    )
+                    done += made.model >= 0
+                    yield made
+                if "done" in line:
+                    return
+        raise HostError(f"{self.host} was lost after {done} of {len(schedule)} timings; start again to continue")
+
+    @contextmanager
+    def _folder(self, files: Mapping[str, bytes]) -> Iterator[str]:
+        """Make a folder there that holds ``files`` and the agent, and remove it afterwards."""
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for name, content in {**files, "agent.py": Path(agent.__file__).read_bytes()}.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        make = 'd=$(mktemp -d "${TMPDIR:-/tmp}/hwnas-XXXXXX") && tar -xf - -C "$d" && echo "$d"'
+        made = self._run(make, archive.getvalue())
+        folder = made.stdout.decode().strip().splitlines()[-1] if made.stdout.strip() else ""
+        if made.returncode or not folder:
+            raise HostError(f"{self.host} does not answer: {_last_line(made.stderr) or f'exit {made.returncode}'}")
+        try:
+            yield folder
+        finally:
+            with suppress(HostError):
+                self._run(f"rm -rf {shlex.quote(folder)}")
+
+    def _lines(self, folder: str) -> Iterator[dict[str, Any]]:
+        """Run the agent there and yield what it prints."""
+        command = f"cd {shlex.quote(folder)} && {shlex.quote(self.python)} -u agent.py job.json"
+        with subprocess.Popen(
+            [*self._ssh, command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            assert process.stderr is not None
+            try:
+                for text in process.stdout:
+                    with suppress(ValueError):  # a line that was cut off
+                        line = json.loads(text)
+                        if isinstance(line, dict):
+                            yield line
+                said = _last_line(process.stderr.read())
+            finally:
+                process.terminate()
+        if process.returncode not in (0, 2, -15) and said and "Connection" not in said and "Timeout" not in said:
+            raise HostError(f"{self.host}: {said}; it needs {self.python} with numpy and onnxruntime")
+
+    def _run(self, command: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        try:
+            return subprocess.run([*self._ssh, command], input=data, capture_output=True, check=False, timeout=600)
+        except FileNotFoundError:
+            raise HostError("there is no ssh on this machine; install openssh-client") from None
+        except subprocess.TimeoutExpired:
+            raise HostError(f"{self.host} does not answer within 10 minutes") from None
+
+
+def _content(model: str | bytes) -> bytes:
+    return model if isinstance(model, bytes) else Path(model).read_bytes()
+
+
+def _last_line(text: bytes) -> str:
+    lines = text.decode(errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else ""
