@@ -194,14 +194,12 @@ def _autocontrast(x: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
 
 
 def _equalise(x: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
-    """Make each of 256 values of a channel about equally frequent."""
+    """Make each of 256 values of a channel about equally frequent, with Pillow's table of integers."""
     values = (x * 255).round().long().flatten(2)  # (B, C, H W)
     counts = torch.zeros(*values.shape[:2], 256, device=x.device).scatter_add_(2, values, torch.ones_like(x).flatten(2))
-    below = counts.cumsum(2)
-    first = below.gather(2, values.amin(2, keepdim=True))  # pixels of the lowest value that occurs
-    table = ((below - first) / (values.shape[2] - first).clamp(min=1)).clamp(0, 1)
-    flat = (values.amin(2) == values.amax(2))[:, :, None, None]
-    return torch.where(flat, x, table.gather(2, values).view(x.shape))
+    step = ((values.shape[2] - counts.gather(2, values.amax(2, keepdim=True))) / 255).floor()
+    table = ((counts.cumsum(2) - counts + (step / 2).floor()) / step.clamp(min=1)).floor().clamp(0, 255) / 255
+    return torch.where(step[..., None] > 0, table.gather(2, values).view(x.shape), x)
 
 
 TRIVIAL: tuple[Any, ...] = (

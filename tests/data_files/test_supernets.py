@@ -41,7 +41,7 @@ def test_blocks_fit_together(recipe):
         assert layout.space.decode(layout.space.encode(arch)) == arch
         if recipe.supernet.family == "nasbench201":
             assert Arch.from_nasbench201(arch.as_nasbench201(), layout.space) == arch
-        else:
+        elif recipe.supernet.family in ("mbv3", "proxyless", "resnet50d"):
             assert Arch.from_ofa(arch.as_ofa(layout.space), layout.space) == arch
 
 
@@ -59,9 +59,7 @@ def test_phases_open_the_space_until_all_of_it_is_trained(recipe):
 
 
 def test_teachers_are_trained_before_they_teach(recipe):
-    assert recipe.train.phases[0].teacher != "fixed"
-    for phase in recipe.train.phases:
-        assert phase.teacher != "inplace" or phase.sampling == "sandwich"
+    assert recipe.train.phases[0].teacher not in ("fixed", "pet")
 
 
 def test_devices_exist(recipe):
