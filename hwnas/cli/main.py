@@ -14,6 +14,7 @@ from hwnas.cli.bench import app as bench_app
 from hwnas.cli.fleet import fleet
 from hwnas.cli.tables import app as tables_app
 from hwnas.errors import HwnasError, OutputError
+from hwnas.files import first_rank
 
 if TYPE_CHECKING:
     from hwnas.pipeline.run import Run
@@ -324,7 +325,7 @@ def doctor(as_json: Json = False) -> None:
 def _progress(quiet: bool) -> Any:
     from hwnas.cli.progress import TerminalProgress
 
-    return TerminalProgress(quiet)
+    return TerminalProgress(quiet or not first_rank())
 
 
 def _split(devices: str | None) -> list[str] | None:
@@ -343,7 +344,8 @@ def _table(heading: list[str], rows: list[list[str]]) -> str:
 
 
 def _print(as_json: bool, values: Any, text: str) -> None:
-    typer.echo(json.dumps(values, indent=2) if as_json else text)
+    if first_rank():
+        typer.echo(json.dumps(values, indent=2) if as_json else text)
 
 
 def _print_run(done: Run, as_json: bool) -> None:
