@@ -87,7 +87,9 @@ class Recipe(BaseModel):
         """Return a hash of the sections that decide what an evaluation's values mean."""
         sections = {"supernet", "train", "data", "evaluation"}
         values = self.model_dump(mode="json", include=sections)
-        values["train"].pop("checkpoint_every_s")
+        for key in ("checkpoint_every_s", "tensorboard", "device"):
+            values["train"].pop(key)
+        values["data"].pop("cache")
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def as_yaml(self) -> str:
