@@ -104,6 +104,87 @@ def check(
     )  # fmt: skip
 
 
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="The table: a .yaml, .json or .csv file, or a folder of them.")],
+    table_format: Annotated[str, typer.Option("--format", help="once-for-all, nn-meter, nsganetv2 or csv.")],
+    recipe: RecipeOption,
+    licence: Annotated[str, typer.Option("--licence", help="Licence of the table.")],
+    source: Annotated[str, typer.Option("--source", help="Whose measurements these are.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the table; it becomes a device profile.")],
+    overrides: Overrides = None,
+    name: Annotated[str | None, typer.Option("--name", help="Of the device; default: the folder's name.")] = None,
+    unit: Annotated[str, typer.Option("--unit", help="Of the values: ms, us or s.")] = "ms",
+    as_json: Json = False,
+) -> None:
+    """Read a block table of others for the blocks of a recipe; licence and source are kept with it."""
+    from hwnas.latency.importers import import_table
+    from hwnas.pipeline.recipe import load_recipe
+    from hwnas.supernet import make_layout
+
+    layout = make_layout(load_recipe(recipe, overrides or ()).supernet)
+    made, notes = import_table(path, table_format, layout, name or out.name, source, licence, out, unit)
+    for note in notes:
+        typer.echo(f"warning: {note}", err=True)
+    _print(
+        as_json, {"table": str(out), **_summary(made), "notes": notes},
+        f"table: {out}\n{len(made.rows)} blocks, imported from {source} ({licence})",
+    )  # fmt: skip
+
+
+@app.command()
+def sample(
+    recipe: RecipeOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder that receives the models and measurements.csv.")],
+    overrides: Overrides = None,
+    networks: Annotated[int, typer.Option("--networks", min=5, help="How many.")] = 16,
+    as_json: Json = False,
+) -> None:
+    """Write networks to time on a device of your own; fill their latencies into measurements.csv for `fit`."""
+    from hwnas.latency.fit import sample_networks
+    from hwnas.pipeline.recipe import load_recipe
+    from hwnas.supernet import make_layout
+
+    path = sample_networks(make_layout(load_recipe(recipe, overrides or ()).supernet), networks, out)
+    _print(
+        as_json,
+        {"measurements": str(path)},
+        f"{networks} models in {out}\nfill in: {path}\nnext: hwnas tables fit {path}",
+    )
+
+
+@app.command()
+def fit(
+    measurements: Annotated[Path, typer.Argument(help="CSV with columns arch and latency_ms.")],
+    recipe: RecipeOption,
+    licence: Annotated[str, typer.Option("--licence", help="Licence of the measurements.")],
+    source: Annotated[str, typer.Option("--source", help="Who measured, and how.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the device profile.")],
+    overrides: Overrides = None,
+    name: Annotated[str | None, typer.Option("--name", help="Of the device; default: the folder's name.")] = None,
+    kind: Annotated[str, typer.Option("--kind", help="cpu, gpu, dsp, vpu, npu or fpga.")] = "npu",
+    runtime: Annotated[str, typer.Option("--runtime", help="What executed the networks.")] = "not stated",
+    precision: Annotated[str, typer.Option("--precision", help="Such as int8.")] = "not stated",
+    as_json: Json = False,
+) -> None:
+    """Make a device profile from 10 to 20 whole networks timed on the device."""
+    from hwnas.latency.fit import fit_profile, read_measurements
+    from hwnas.pipeline.recipe import load_recipe
+    from hwnas.supernet import make_layout
+
+    layout = make_layout(load_recipe(recipe, overrides or ()).supernet)
+    archs, latency_ms = read_measurements(measurements, layout)
+    made = fit_profile(
+        layout, archs, latency_ms, name or out.name, kind, runtime, precision, source, licence, out
+    )  # fmt: skip
+    assert made.error is not None
+    _print(
+        as_json, made.model_dump(mode="json"),
+        f"device: {out}\n{made.notes[0]}\nerror on left-out networks: {made.error.mape_percent:.2f} %, rank "
+        f"correlation {made.error.spearman:g}\nnext: hwnas run {recipe} --devices {out}",
+    )  # fmt: skip
+
+
 def _recipe_of(folder: Path) -> str:
     """The recipe that a table was built for: beside it, or that of the run it belongs to."""
     for path in (folder / RECIPE_FILE, folder / ".." / ".." / ".." / RECIPE_FILE):

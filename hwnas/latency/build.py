@@ -60,7 +60,7 @@ TIMINGS_FILE = "timings.jsonl"
 NETWORKS_FILE = "networks.csv"
 """Whole networks that a table was fitted to and judged by."""
 
-N_ANCHORS = 8
+N_ANCHORS = 16
 """Networks of the table that are timed again to see how fast the machine runs now."""
 
 MEASURED_RESOLUTIONS = 4
@@ -76,11 +76,11 @@ class TableConfig(BaseModel):
     """Whole networks that correct the sum of blocks."""
     n_held_out: int = Field(default=20, ge=4)
     """Further whole networks on which the error is published."""
-    rounds: int = Field(default=6, ge=1)
+    rounds: int = Field(default=10, ge=1)
     """Passes over everything, each in fresh sessions."""
-    block_time_s: float = Field(default=0.01, gt=0)
+    block_time_s: float = Field(default=0.006, gt=0)
     """Time for one block in one pass."""
-    network_time_s: float = Field(default=0.02, gt=0)
+    network_time_s: float = Field(default=0.012, gt=0)
     resolutions: tuple[int, ...] | None = None
     """Those that are measured; blocks at others are interpolated. None: all, or 4 of them where there are more."""
     seed: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -120,6 +120,22 @@ class DeviceProfile(BaseModel):
         return self
 
 
+def check_profile(values: dict[str, Any], where: str) -> DeviceProfile:
+    """Return the profile that plain values describe.
+
+    Raises:
+        DeviceError: a field is wrong; it is named.
+    """
+    try:
+        return DeviceProfile.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "profile"
+        given = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise DeviceError(f"{where}: {field}: {first['msg']}{given}{more}") from error
+
+
 def shipped_devices() -> list[str]:
     """Return the names of the device profiles that ship with hwnas, sorted."""
     return sorted(path.parent.name for path in shipped_folder("latency_tables").glob(f"*/{PROFILE_FILE}"))
@@ -162,14 +178,7 @@ def load_profile(name_or_folder: str | Path) -> DeviceProfile:
         raise DeviceError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise DeviceError(f"{path}: must hold a mapping of fields, got {type(values).__name__}")
-    try:
-        profile = DeviceProfile.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "profile"
-        given = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise DeviceError(f"{path}: {field}: {first['msg']}{given}{more}") from error
+    profile = check_profile(values, str(path))
     if path.parent.parent == shipped_folder("latency_tables") and profile.name != path.parent.name:
         raise DeviceError(f"{path}: name is {profile.name!r}, but the folder is {path.parent.name!r}")
     return profile

@@ -163,8 +163,12 @@ def save_device(device: Device, folder: Path, blocks: Sequence[BlockSpec]) -> No
     write_text(folder / PROFILE_FILE, yaml.safe_dump(values, sort_keys=False, width=110, allow_unicode=True))
 
 
-def read_rows(path: Path) -> dict[str, Row]:
+def read_rows(path: Path, plain: bool = False) -> dict[str, Row]:
     """Read a ``blocks.csv``.
+
+    Args:
+        path: the file.
+        plain: a table of others, which may lack ``n``, ``iqr_ms`` and ``origin``.
 
     Raises:
         TableError: a missing column, a value that is not a positive number, or two rows of one block that disagree.
@@ -173,10 +177,11 @@ def read_rows(path: Path) -> dict[str, Row]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
-            if missing := {"kind", *VALUE_COLUMNS} - set(reader.fieldnames or ()):
+            if missing := {"kind", *(("median_ms",) if plain else VALUE_COLUMNS)} - set(reader.fieldnames or ()):
                 raise TableError(f"{path} lacks columns {sorted(missing)}; latency_tables/README.md has the schema")
             for line, values in enumerate(reader, 2):
-                signature, row = _row(values, f"{path}, line {line}")
+                defaults = {"n": "1", "iqr_ms": "0", "origin": "imported"} if plain else {}
+                signature, row = _row({**defaults, **values}, f"{path}, line {line}")
                 if signature in rows and rows[signature] != row:
                     raise TableError(f"{path}, line {line}: block [{signature}] stands twice with different times")
                 rows[signature] = row
