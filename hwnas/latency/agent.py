@@ -291,7 +291,8 @@ def main(path: str) -> int:
     here = Path(path).parent
 
     def tell(**values: Any) -> None:
-        print(json.dumps(values), flush=True)  # noqa: T201 (the other side reads this)
+        sys.stdout.write(json.dumps(values) + "\n")  # the other side reads this
+        sys.stdout.flush()
 
     try:
         tell(facts=facts(job["threads"]))
@@ -312,4 +313,4 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    raise SystemExit(main(sys.argv[1]))

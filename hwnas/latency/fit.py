@@ -178,14 +178,14 @@ def fit_profile(
         networks="the networks of the fit, each left out once", n_held_out=len(archs), seed=0,
         **relative_errors(predictions[best], latency_ms),
     )  # fmt: skip
-    tried = sorted(zip(errors, (c.name for c in candidates), strict=True))[:3]
+    best_3 = sorted(zip(errors, (c.name for c in candidates), strict=True))[:3]
     profile = check_profile({
         "format": 1, "name": name, "title": name, "kind": kind, "runtime": runtime, "precision": precision,
         "provider": None, "threads": None, "batch_size": 1, "origin": "modelled", "source": source,
         "licence": licence, "error": error, "cost_model": cost_model,
         "notes": (
             f"Cost model: {chosen.name}, {text}.",
-            "Best of those tried, by error on left-out networks: " + ", ".join(f"{n} {100 * e:.1f} %" for e, n in tried),
+            "Best tried, by error on left-out networks: " + ", ".join(f"{n} {100 * e:.1f} %" for e, n in best_3),
             "Holds for networks like those of the fit; time your own before you promise a latency.",
         ),
     }, f"profile of {name!r}")  # fmt: skip
