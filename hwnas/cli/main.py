@@ -12,6 +12,7 @@ import typer
 
 from hwnas.cli.bench import app as bench_app
 from hwnas.cli.fleet import fleet
+from hwnas.cli.profile import profile
 from hwnas.cli.tables import app as tables_app
 from hwnas.errors import HwnasError, OutputError
 from hwnas.files import first_rank
@@ -30,6 +31,7 @@ app = typer.Typer(
 devices_app = typer.Typer(help="List device profiles, or show one.", invoke_without_command=True)
 app.add_typer(devices_app, name="devices")
 app.add_typer(tables_app, name="tables")
+app.command()(profile)
 app.add_typer(bench_app, name="bench")
 app.command()(fleet)
 
@@ -225,28 +227,6 @@ def finetune(
         as_json, found,
         f"validation top-1 {result.top1_before_percent:.2f} % -> {result.top1_percent:.2f} %, "
         f"test {found['test_top1_percent']:.2f} %\nbundle: {bundle.folder}",
-    )  # fmt: skip
-
-
-@app.command()
-def profile(
-    model: Annotated[Path, typer.Argument(help="ONNX file or model folder.")],
-    threads: Annotated[int, typer.Option(min=1)] = 1,
-    batch_size: Annotated[int, typer.Option(min=1)] = 1,
-    provider: Annotated[str, typer.Option(help="ONNX Runtime execution provider.")] = "CPUExecutionProvider",
-    as_json: Json = False,
-) -> None:
-    """Time an ONNX model on this machine."""
-    from hwnas.latency.measure import profile as profile_model
-
-    m = profile_model(model, threads, batch_size, provider)
-    c = m.conditions
-    _print(
-        as_json, m.as_dict(),
-        f"median {m.median_ms:.4f} ms  (p10 {m.p10_ms:.4f}, p90 {m.p90_ms:.4f}, p99 {m.p99_ms:.4f}; n {m.n}, "
-        f"95 % interval of the median {m.ci_percent:.1f} % wide)\n"
-        f"{c.runtime} {c.provider}, {c.precision}, {c.threads} thread(s), batch {c.batch_size}, "
-        f"input {'x'.join(map(str, c.input_shape))}\n{c.device}",
     )  # fmt: skip
 
 

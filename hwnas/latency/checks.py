@@ -59,9 +59,9 @@ def unit_doubt(blocks: Sequence[BlockSpec], values_ms: Sequence[float], model: C
         name: of that device.
     """
     expected = np.array([float(model.ops_ms(block_ops(b)).sum()) for b in blocks])
-    known = expected > 0
-    if not known.any():
+    if not (expected > 0).any():
         return None
+    known = expected >= max(np.percentile(expected, 75), 1e-9)  # the cost of a call hides the size of small blocks
     ratio = float(np.exp(np.median(np.log(np.asarray(values_ms)[known] / expected[known]))))
     if 1 / UNIT_RATIO < ratio < UNIT_RATIO:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -202,6 +202,7 @@ def measure(
     """
     config, target = config or MeasureConfig(), target or Here()
     taken: list[Burst] = []
+    done: set[tuple[int, int]] = set()
     precisions = [precision_of(m) for m in models]
     conditions = conditions_of(target, config, provider)
     started = time.monotonic()
@@ -214,8 +215,9 @@ def measure(
         try:
             for burst in take(models, config, provider, schedule, target):
                 taken.append(burst)
-                done = len({(b.model, b.session) for b in taken if b.model != REFERENCE})
-                progress(task, done, len(models) * rounds)
+                if burst.model != REFERENCE and (burst.model, burst.session) not in done:
+                    done.add((burst.model, burst.session))
+                    progress(task, len(done), len(models) * rounds)
         except HostError as error:
             if {b.model for b in taken} != {REFERENCE, *range(len(models))}:
                 raise
@@ -414,12 +416,25 @@ def profile(
     model: str | Path, threads: int = 1, batch_size: int = 1, provider: str = CPU, sessions: int = 3,
     session_s: float = 2.5, ci_percent: float = 2.0, time_limit_s: float = 20.0,
     cores: Sequence[int] | None = None, input_shape: Sequence[int] | None = None, count_copies: bool = False,
-    target: Target | None = None, progress: Callable[..., None] = silent,
+    target: Target | None = None, progress: Progress = silent,
 ) -> Measurement:  # fmt: skip
-    """Time an ONNX file, over several fresh sessions.
+    """Time an ONNX file, over several fresh sessions; see `profile_all`."""
+    return profile_all(
+        [model], threads, batch_size, provider, sessions, session_s, ci_percent, time_limit_s, cores, input_shape,
+        count_copies, target, progress,
+    )[0]  # fmt: skip
+
+
+def profile_all(
+    models: Sequence[str | Path], threads: int = 1, batch_size: int = 1, provider: str = CPU, sessions: int = 3,
+    session_s: float = 2.5, ci_percent: float = 2.0, time_limit_s: float = 20.0,
+    cores: Sequence[int] | None = None, input_shape: Sequence[int] | None = None, count_copies: bool = False,
+    target: Target | None = None, progress: Progress = silent,
+) -> list[Measurement]:  # fmt: skip
+    """Time ONNX files one beside the other, over several fresh sessions each.
 
     Args:
-        model: the file, or a bundle's folder.
+        models: files, or folders of bundles.
         threads: intra-op threads of ONNX Runtime.
         batch_size: images in one inference.
         provider: execution provider.
@@ -428,7 +443,7 @@ def profile(
         ci_percent: more sessions are added while the confidence interval of the median is wider than this ...
         time_limit_s: ... and less time than this is spent.
         cores: pin the process to these cores.
-        input_shape: channels, height, width, for a model whose axes are open.
+        input_shape: channels, height, width, for models whose axes are open.
         count_copies: count copies to and from a GPU too.
         target: another machine (`hwnas.latency.remote.RemoteHost`); default: this one.
         progress: told after every session.
@@ -436,18 +451,22 @@ def profile(
     Raises:
         MeasurementError: no such file, or it cannot be timed.
     """
-    path = Path(model)
-    path = path / "model.onnx" if path.is_dir() else path
-    if not path.is_file():
-        raise MeasurementError(f"{path} does not exist; give an .onnx file or a model folder of a run")
+    paths = [_model_file(Path(model)) for model in models]
     bursts = max(1, round(session_s / BURST_S))
     config = MeasureConfig(
         threads=threads, batch_size=batch_size, sessions=sessions, bursts=bursts, burst_s=session_s / bursts,
         ci_percent=ci_percent, time_limit_s=time_limit_s, cores=None if cores is None else tuple(cores),
         input_shape=None if input_shape is None else tuple(input_shape), count_copies=count_copies,
     )  # fmt: skip
-    return measure([path], config, provider, target, f"time {path.name}", progress)[0]
+    return measure(paths, config, provider, target, f"time {paths[0].name}", progress)
 
 
 BURST_S = 0.1
 """Of `profile`: the reference is timed this often."""
+
+
+def _model_file(path: Path) -> Path:
+    path = path / "model.onnx" if path.is_dir() else path
+    if not path.is_file():
+        raise MeasurementError(f"{path} does not exist; give an .onnx file or a model folder of a run")
+    return path

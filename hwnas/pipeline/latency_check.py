@@ -18,6 +18,7 @@ from hwnas.pipeline.front import FrontModel
 from hwnas.progress import Progress
 from hwnas.supernet import Layout
 
+INT8_FILE = "model.int8.onnx"
 CHECK = MeasureConfig(sessions=6, burst_s=0.03)
 
 
@@ -31,17 +32,23 @@ def check_models(
     """
     config = CHECK.model_copy(update={"threads": device.profile.threads or 1})
     provider = device.profile.provider or "CPUExecutionProvider"
-    files = [m.folder / "model.onnx" for m in models]
+    quantised = [m for m in models if (m.folder / INT8_FILE).exists()]
+    files = [m.folder / "model.onnx" for m in models] + [m.folder / INT8_FILE for m in quantised]
     known = known_networks(table, layout.space)
-    timed, slowdown = measure_beside(layout, files, known, config, provider, progress)
+    found, slowdown = measure_beside(layout, files, known, config, provider, progress)
+    timed, int8 = found[: len(models)], dict(zip((m.key for m in quantised), found[len(models) :], strict=True))
     predicted = np.array([m.values["latency_ms"] for m in models])
     measured = np.array([t.median_ms for t in timed])
     for model, t in zip(models, timed, strict=True):
-        write_json(model.folder / "metrics.json", {**Bundle(model.folder).metrics, "measured_latency": t.as_dict()})
+        metrics = {**Bundle(model.folder).metrics, "measured_latency": t.as_dict()}
+        if model.key in int8:
+            metrics["measured_latency_int8"] = int8[model.key].as_dict()
+        write_json(model.folder / "metrics.json", metrics)
     return {
         "keys": [m.key for m in models], "predicted_ms": predicted.tolist(), "measured_ms": measured.tolist(),
         "machine_slowdown": round(slowdown, 4), **relative_errors(predicted * slowdown, measured),
         "mape_percent_as_timed": relative_errors(predicted, measured)["mape_percent"],
+        "int8_ms": [int8[m.key].median_ms if m.key in int8 else None for m in models],
     }  # fmt: skip
 
 

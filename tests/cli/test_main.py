@@ -18,7 +18,9 @@ from hwnas.export.onnx_file import to_onnx
 from hwnas.latency.table import load_device
 from hwnas.train.checkpoint import save_supernet
 
-COMMANDS = ["quickstart", "run", "train", "search", "export", "finetune", "profile", "devices", "report", "doctor"]
+COMMANDS = [
+    "quickstart", "run", "train", "search", "export", "finetune", "profile", "tables", "devices", "report", "doctor",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -216,7 +218,7 @@ def test_mistakes_about_devices_and_models_are_one_line(mistake, tmp_path):
     assert "device 'toaster' is unknown; shipped devices are" in mistake("devices", "show", "toaster")
     assert "does not exist; give an .onnx file" in mistake("profile", tmp_path / "none.onnx")
     (tmp_path / "broken.onnx").write_bytes(b"no model")
-    assert "does not load in ONNX Runtime" in mistake("profile", tmp_path / "broken.onnx")
+    assert "does not load as ONNX" in mistake("profile", tmp_path / "broken.onnx")
     to_onnx(nn.Sequential(nn.Conv2d(3, 2, 1)), 3, 5, tmp_path / "a.onnx")
     line = mistake("profile", tmp_path / "a.onnx", "--provider", "QNNExecutionProvider")
     assert "provider 'QNNExecutionProvider' is not in this onnxruntime" in line
@@ -309,7 +311,9 @@ def test_devices_as_json_and_as_text(cli):
 
 def test_a_profile_as_json(cli, tmp_path):
     to_onnx(nn.Sequential(nn.Conv2d(3, 2, 1)), 3, 5, tmp_path / "a.onnx")
-    code, out, _ = cli("profile", tmp_path / "a.onnx", "--batch-size", "3", "--json")
+    code, out, _ = cli(
+        "profile", tmp_path / "a.onnx", "--batch-size", "3", "--session-time", "0.01", "--time-limit", "0", "--json"
+    )
     assert code == 0
     found = json.loads(out)
     assert found["conditions"]["batch_size"] == 3

@@ -1,0 +1,79 @@
+"""`hwnas profile`: time a model on this machine or on another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hwnas.errors import MeasurementError
+
+if TYPE_CHECKING:
+    from hwnas.latency.measure import Measurement
+
+
+def profile(
+    model: Annotated[Path, typer.Argument(help="ONNX file or model folder; with an INT8 model in it, both are timed.")],
+    threads: Annotated[int, typer.Option(min=1, help="Threads of ONNX Runtime.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one inference.")] = 1,
+    provider: Annotated[str, typer.Option(help="ONNX Runtime execution provider.")] = "CPUExecutionProvider",
+    sessions: Annotated[int, typer.Option(min=1, help="Fresh sessions, at least.")] = 3,
+    session_s: Annotated[float, typer.Option("--session-time", help="Seconds in each session.")] = 2.5,
+    ci_percent: Annotated[float, typer.Option(help="Add sessions while the interval of the median is wider.")] = 2.0,
+    time_limit_s: Annotated[
+        float, typer.Option("--time-limit", help="... and less than these seconds are spent.")
+    ] = 20,
+    cores: Annotated[str | None, typer.Option(help="Pin to these cores, such as 0 or 0,1.")] = None,
+    shape: Annotated[str | None, typer.Option(help="Input of a model with open axes, such as 3x224x224.")] = None,
+    count_copies: Annotated[bool, typer.Option("--count-copies", help="Count copies to and from a GPU too.")] = False,
+    host: Annotated[str | None, typer.Option("--host", help="Time on another machine: user@board, by ssh.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")] = False,
+) -> None:
+    """Time an ONNX model on this machine, or on another with --host."""
+    from hwnas.cli.progress import TerminalProgress
+    from hwnas.latency.measure import profile_all
+    from hwnas.latency.remote import RemoteHost
+
+    quantised = model / "model.int8.onnx"
+    models = [model, quantised] if model.is_dir() and quantised.exists() else [model]
+    pins, size = _numbers(cores, ",", "cores"), _numbers(shape, "x", "shape")
+    with TerminalProgress(as_json) as progress:
+        found = profile_all(
+            models, threads, batch_size, provider, sessions, session_s, ci_percent, time_limit_s, pins, size,
+            count_copies, RemoteHost(host) if host else None, progress,
+        )  # fmt: skip
+    first = found[0]
+    values = first.as_dict()
+    text = _said(first)
+    if len(found) > 1:
+        values["int8"] = found[1].as_dict()
+        ratio = found[1].median_ms / first.median_ms
+        verdict = f"{ratio:.2f} times as long as" if ratio > 1 else f"{1 / ratio:.2f} times faster than"
+        text += f"\n\nINT8: {_said(found[1])}\nINT8 is {verdict} the float model here"
+    typer.echo(json.dumps(values, indent=2) if as_json else text)
+
+
+def _said(m: Measurement) -> str:
+    c = m.conditions
+    lines = [
+        f"median {m.median_ms:.4f} ms  (p10 {m.p10_ms:.4f}, p90 {m.p90_ms:.4f}, p99 {m.p99_ms:.4f}; {m.n} runs in "
+        f"{m.sessions} sessions, 95 % interval of the median {m.ci_percent:.1f} % wide)",
+        f"{c.runtime} {c.provider}, {c.precision}, {c.threads} thread(s), batch {c.batch_size}, "
+        f"input {'x'.join(map(str, c.input_shape))}, cores {c.cores or 'not known'}",
+        c.device,
+    ]
+    if m.peak_memory_mb is not None:
+        lines.append(f"peak memory {m.peak_memory_mb:.1f} MB beyond the process itself")
+    lines.append("stable" if m.stable else "unstable: " + "; ".join(m.warnings))
+    return "\n".join(lines)
+
+
+def _numbers(text: str | None, separator: str, what: str) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(separator)]
+    except ValueError:
+        raise MeasurementError(f"--{what} {text!r}: give numbers with {separator!r} between them") from None
