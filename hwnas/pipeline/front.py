@@ -22,6 +22,8 @@ from hwnas.space import Arch
 
 FRONT_COLUMNS = ("key", "top1_percent", "latency_ms", "params", "macs", "introspectability")
 FRONT_FILE = "front.csv"
+MEASURED = "measured_latency_ms"
+"""Column of latencies that were measured on exported models; it ranks a front where it is known."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class FrontModel:
     """By name, in own units; accuracy is validation accuracy."""
     folder: Path
     """Of its bundle; exists once the run has exported it."""
+
+    @property
+    def latency_ms(self) -> float:
+        """Measured latency of the exported model where it is known, else the estimate that was searched with."""
+        return self.values.get(MEASURED, self.values["latency_ms"])
 
     def export(self, out: str | Path) -> Bundle:
         """Copy the bundle to ``out/<key>`` and return it.
@@ -69,7 +76,7 @@ class Front(Sequence[FrontModel]):
 
     def knee(self) -> FrontModel:
         """Return the model nearest to the best accuracy and latency at once, both scaled to the front's range."""
-        losses = [[-m.values["top1_percent"], m.values["latency_ms"]] for m in self.models]
+        losses = [[-m.values["top1_percent"], m.latency_ms] for m in self.models]
         return self.models[knee(np.array(losses))]
 
     def fastest(self, top1_percent: float) -> FrontModel:
@@ -82,7 +89,7 @@ class Front(Sequence[FrontModel]):
         if not good:
             best = max(m.values["top1_percent"] for m in self.models)
             raise ExportError(f"no model of {self.device} reaches {top1_percent} % top-1; the best has {best:.2f} %")
-        return min(good, key=lambda m: m.values["latency_ms"])
+        return min(good, key=lambda m: m.latency_ms)
 
 
 def choose_front(
@@ -112,7 +119,9 @@ def choose_front(
 
 
 def write_front(path: Path, archs: Sequence[Arch], columns: dict[str, NDArray[np.float64]]) -> None:
-    """Write ``front.csv``: one row a model, ascending by latency; accuracy and introspectability are validation.
+    """Write ``front.csv``: one row a model, ascending by latency (measured, where it is known).
+
+    Accuracy and introspectability are those of the validation images.
 
     Args:
         path: the file.
@@ -120,7 +129,7 @@ def write_front(path: Path, archs: Sequence[Arch], columns: dict[str, NDArray[np
         columns: ``(n,)`` values by name; `FRONT_COLUMNS` first, then others in their order.
     """
     names = [c for c in FRONT_COLUMNS if c in columns] + [c for c in columns if c not in FRONT_COLUMNS]
-    order = np.lexsort((-columns["top1_percent"], columns["latency_ms"]))
+    order = np.lexsort((-columns["top1_percent"], columns.get(MEASURED, columns["latency_ms"])))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["key", *names])

@@ -57,13 +57,14 @@ def _device(run: Run, name: str, archive: Archive) -> DeviceReport:
         "within_10_percent",
         "spearman",
         "machine_slowdown",
+        "mape_percent_refitted",
     )
     return DeviceReport(
         name, profile.title, profile.kind, profile.origin, profile.source, profile.licence, profile.runtime,
         profile.precision, profile.notes, profile.error.model_dump() if profile.error else None, models,
         {n: columns[n].tolist() for n in ("top1_percent", "latency_ms")},
         _json(folder / "search.json").get("message", ""),
-        LatencyCheck(**{f: check[f] for f in fields}) if check else None,
+        LatencyCheck(**{f: check.get(f) for f in fields}) if check else None,
     )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ from hwnas.objectives.proxies import PROXIES
 from hwnas.objectives.subnets import SubnetEvaluator, fvcore_macs, macs_of_space, params_of_space
 from hwnas.pareto import non_dominated
 from hwnas.pipeline.front import FRONT_FILE, Front, choose_front, read_front, write_front
-from hwnas.pipeline.latency_check import check_models, checked_keys
+from hwnas.pipeline.latency_check import check_models, keep_measured, measured_columns, was_checked
 from hwnas.pipeline.manifest import make_manifest
 from hwnas.pipeline.recipe import Recipe, check_recipe, load_recipe
 from hwnas.progress import Progress, silent
@@ -315,6 +315,7 @@ class Run:
         out["top1_stderr_percent"] = np.array([k.get("top1_stderr_percent", math.nan) for k in known])
         losses = np.stack([-out["top1_percent"], out["latency_ms"]], axis=1)
         out["on_accuracy_latency_front"] = non_dominated(losses).astype(float)
+        out |= measured_columns(archive, device.name, archs, self.weights, out["top1_percent"])
         return out
 
     def front(self, device: str) -> Front:
@@ -393,9 +394,14 @@ class Run:
                 continue
             path = self._device_folder(name) / "latency_check.json"
             front = self.front(name)
-            if checked_keys(path) != [m.key for m in front]:
-                table = self._device_folder(name) / "table"
-                write_json(path, check_models(self.layout, device, table, list(front), self._progress(name)))
+            if not was_checked(path, [m.key for m in front]):
+                with self.archive() as archive:
+                    archs = [self.find(m.key, archive) for m in front]
+                    folder = self._device_folder(name)
+                    checked = check_models(self.layout, device, folder, list(front), archs, self._progress(name))
+                    keep_measured(archive, name, checked, self.weights, self.recipe.search.seed)
+                    self._write_front(device, archive, tuple(name for group in self._groups() for name in group))
+                write_json(path, checked.values)
 
     @_writes
     def report(self) -> Path:

@@ -19,7 +19,9 @@ class LatencyCheck:
     within_10_percent: float
     spearman: float
     machine_slowdown: float
-    """How much longer a fixed block took at the check than when the table was made."""
+    """How much longer networks of the table took at the check than when it was made."""
+    mape_percent_refitted: float | None = None
+    """Of estimates whose correction was fitted again with these models, each left out in turn; None: not refitted."""
 
 
 @dataclass(frozen=True)

@@ -225,14 +225,17 @@ def test_a_measured_device_joins_an_existing_run(copied, finished_run, again):
     done = again(copied, lambda task, *_: told.append(task), devices=[*DEVICES, "local-cpu"])
     assert "train" not in told
     assert "search for hexagon-dsp" not in told
-    assert {"time blocks and networks for local-cpu", "time networks for local-cpu", "search for local-cpu"} <= set(told)
+    timings = {"time blocks and networks for local-cpu", "time networks for local-cpu"}
+    assert {*timings, "search for local-cpu"} <= set(told)
     for name in DEVICES:
         assert fronts(copied)[name] == fronts(finished_run)[name]
     assert (copied / "train" / "supernet.safetensors").read_bytes() == (
         finished_run / "train" / "supernet.safetensors"
     ).read_bytes()
     folder = copied / "devices" / "local-cpu"
-    assert {"table", "front.csv", "search.json", "latency_check.json", "models"} == {p.name for p in folder.iterdir()}
+    assert {"table", "refitted", "front.csv", "search.json", "latency_check.json", "models"} == {
+        p.name for p in folder.iterdir()
+    }
     check = json.loads((folder / "latency_check.json").read_text())
     front = done.front("local-cpu")
     assert check["keys"] == [m.key for m in front]
@@ -240,6 +243,18 @@ def test_a_measured_device_joins_an_existing_run(copied, finished_run, again):
     for scale, name in ((check["machine_slowdown"], "mape_percent"), (1.0, "mape_percent_as_timed")):
         error = [abs(p * scale / m - 1) for p, m in zip(check["predicted_ms"], check["measured_ms"], strict=True)]
         assert check[name] == pytest.approx(100 * sum(error) / len(error), abs=0.05)
+    # The loop is closed: the front is ranked by what was measured, the archive has both, the correction is refitted.
+    at_table_speed = [m / check["machine_slowdown"] for m in check["measured_ms"]]
+    assert [m.latency_ms for m in front] == pytest.approx(at_table_speed, rel=1e-3)
+    assert at_table_speed == sorted(at_table_speed)
+    assert {m.values["on_measured_front"] for m in front} <= {0.0, 1.0}
+    with done.archive() as archive:
+        kept = archive.values(done.find(front[0].key, archive), done.weights, "latency local-cpu")
+    assert kept["measured_latency_ms"] == pytest.approx(front[0].latency_ms, rel=1e-5)
+    assert kept["predicted_latency_ms"] == front[0].values["latency_ms"]
+    assert check["mape_percent_refitted"] >= 0
+    before_fit = load_device(folder / "table").profile.correction.n_networks
+    assert load_device(folder / "refitted").profile.correction.n_networks == before_fit + len(front)
     metrics = json.loads((front[0].folder / "metrics.json").read_text())
     assert metrics["latency_origin"] == "measured"
     assert metrics["measured_latency"]["conditions"]["provider"] == "CPUExecutionProvider"
