@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from hwnas.objectives import Objective
 from hwnas.pareto import hypervolume
+from hwnas.predictors import CellFeatures
 from hwnas.search import SEARCHERS, Problem, make_searcher, run_search
 from hwnas.space import Arch, SearchSpace
 
@@ -36,13 +37,15 @@ PEERS = ("optuna-tpe", "optuna-nsga2", "pymoo-nsga2")
 class Bench:
     """The tables, indexed by the six digits of a cell."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, graph: bool = True) -> None:
         accuracy = _rows(folder / "nb201_accuracy.csv.gz")
         latency = _rows(folder / "nb201_latency_ms.csv.gz")
         if [r["index"] for r in accuracy] != [r["index"] for r in latency]:
             raise SystemExit("the two tables do not list the same cells")
         self.devices = [c for c in latency[0] if c != "index"]
         self.space = SearchSpace.of_choices(dict.fromkeys(EDGES, OPERATORS), stages=[EDGES[:3], EDGES[3:]])
+        ends = {edge: (int(edge[0]), int(edge[-1])) for edge in EDGES}
+        self.features = CellFeatures(self.space, ends) if graph else None
         weights = 5 ** np.arange(5, -1, -1)
         self._weights = weights
         place = np.array([int(r["code"], 5) for r in accuracy])
@@ -79,6 +82,7 @@ class Bench:
                 objective("latency_ms", self.latency[device], True),
             ),
             capacity=(objective("params_m", self.params, True),),
+            features=self.features,
         )
 
     def regret(self, device: str, rows: NDArray[np.int64]) -> float:
@@ -175,8 +179,9 @@ def main() -> None:
     parser.add_argument("--evaluations", default="50,100,200,400")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write {algorithm: {device: {evaluations: mean regret in %%}}}")
+    parser.add_argument("--no-graph", action="store_true", help="hide the cell's graph from predictors")
     args = parser.parse_args()
-    bench = Bench(args.data)
+    bench = Bench(args.data, not args.no_graph)
     devices = bench.devices if args.devices == "all" else args.devices.split(",")
     if unknown := sorted(set(devices) - set(bench.devices)):
         parser.error(f"unknown devices {unknown}; the table has {bench.devices}")

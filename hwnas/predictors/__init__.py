@@ -1,5 +1,6 @@
 """Archs to predicted objectives: predictors behind one interface, and how well they rank."""
 
+from hwnas.predictors.cells import CellFeatures
 from hwnas.predictors.classic import CART, MLP, RBF, SVR, BayesianRidge, LightGBM, ReNAS
 from hwnas.predictors.encoder import Encoder, Inputs
 from hwnas.predictors.gp import GaussianProcess
@@ -15,6 +16,7 @@ __all__ = [
     "Auto",
     "BayesianRidge",
     "Blend",
+    "CellFeatures",
     "Encoder",
     "GaussianProcess",
     "Inputs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import itertools
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import scipy.interpolate
+import sklearn
 from numpy.typing import NDArray
-from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import BayesianRidge as SklearnBayesianRidge
 from sklearn.svm import SVR as SklearnSVR
+from sklearn.tree import ExtraTreeRegressor
+from sklearn.utils import check_random_state
 
 from hwnas.errors import RecipeError
 from hwnas.predictors.encoder import Inputs
@@ -96,9 +99,13 @@ class CART:
     def fit(self, inputs: Inputs, values: FloatArray) -> Model:
         """Fit ``(n,)`` finite values."""
         _need(values, 2)
-        forest = ExtraTreesRegressor(self.trees, max_features=0.3, min_samples_leaf=3, random_state=0)
-        forest.fit(_tree_features(inputs), values)
-        return _Trees(tuple(tree.tree_ for tree in forest.estimators_))
+        x, y = _tree_features(inputs).astype(np.float32), np.asarray(values, dtype=float)[:, None]
+        # Tree by tree: scikit-learn's forest spends most of its time on checking parameters when archs are few.
+        draws = check_random_state(0)
+        with sklearn.config_context(skip_parameter_validation=True):
+            tree = ExtraTreeRegressor(max_features=0.3, min_samples_leaf=3, random_state=draws)
+            trees = [copy.copy(tree.fit(x, y, check_input=False)) for _ in range(self.trees)]
+        return _Trees(tuple(tree.tree_ for tree in trees))
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,13 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
-_SHARES = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
-"""How far below the best loss the logarithm may start, as shares of the distance from best to median."""
-
-
 @dataclass(frozen=True)
 class Warp:
-    """A monotone map that makes losses of a search look Gaussian.
+    """A monotone map that spreads losses where the front is.
 
-    Losses pile up near the best and have a long tail of failures to learn. The logarithm of the distance to
-    below the best spreads the first (how far below is the likeliest of a few under a normal distribution: far
-    below is nearly a straight line), and beyond ``bend`` the slope is a fifth, so that a predictor
-    spends its effort where the front is. Ours.
+    Losses of a search pile up near the best and have a long tail of failures to learn. The logarithm of the distance to
+    a floor below the best (as far below as the median of archs drawn without a model is above it) spreads the first;
+    beyond ``bend`` the slope is a fifth, so that a predictor spends its effort where the front is. Ours.
     """
 
     floor: float
@@ -38,15 +33,9 @@ class Warp:
     def of(cls, losses: FloatArray, reference: FloatArray) -> Warp:
         """Choose the map for ``(n,)`` finite losses; ``reference``: those that were drawn without a model."""
         best = float(losses.min())
-        spread = float(np.median(reference)) - best
-        spread = spread if spread > 0 else float(np.ptp(losses))
-        spread = spread if spread > 0 else max(1e-6, 1e-3 * abs(best))
-        likelihoods = []
-        for share in _SHARES:
-            warped = np.log(reference - best + share * spread)
-            likelihoods.append(-len(reference) * np.log(warped.std() + 1e-9) - warped.sum())
-        floor = best - _SHARES[int(np.argmax(likelihoods))] * spread
-        return cls(floor, float(np.log(np.quantile(reference, 0.75) - floor)))
+        spreads = (float(np.median(reference)) - best, float(np.ptp(losses)), 1e-3 * abs(best))
+        floor = best - next((s for s in spreads if s > 0), 1e-6)
+        return cls(floor, float(np.log(max(np.quantile(reference, 0.75), best) - floor)))
 
     def __call__(self, losses: FloatArray) -> FloatArray:
         """Return warped ``(n,)`` losses."""
@@ -107,6 +96,67 @@ def pick_by_improvement(
         gain = expected_improvement(mean[short], std[short], beside[short], told, reference)
         gain[np.isin(short, chosen)] = -1.0
     return np.array(chosen, dtype=np.int64)
+
+
+def pick_by_front(candidates: FloatArray, k: int, rng: np.random.Generator) -> IntArray:
+    """Return ``k`` rows of the candidates' best fronts; of the last front that is not taken whole, rows at random.
+
+    What was evaluated does not count: at every cost the arch that looks best now is tried, even where an evaluated one
+    is predicted to be better. A predictor is too pessimistic about the best archs, so the next best are where it learns
+    most, and no region is given up because it once looked poor.
+
+    Args:
+        candidates: ``(n, m)`` predicted losses.
+        k: how many.
+        rng: source of randomness.
+    """
+    left = np.arange(len(candidates))
+    chosen: list[int] = []
+    while len(chosen) < k and len(left):
+        layer = np.flatnonzero(non_dominated(candidates[left]))
+        take = layer if len(chosen) + len(layer) <= k else rng.choice(layer, k - len(chosen), replace=False)
+        chosen.extend(left[take].tolist())
+        left = np.delete(left, layer)
+    return np.array(chosen, dtype=np.int64)
+
+
+_SAMPLES = 4096
+"""Points at which hypervolume is counted."""
+
+
+def pick_by_hypervolume(candidates: FloatArray, told: FloatArray, k: int, rng: np.random.Generator) -> IntArray:
+    """Return ``k`` rows that together add the most hypervolume, one after another.
+
+    Hypervolume is counted at points drawn evenly in the box up to the reference, which is as fast for six
+    objectives as for three.
+
+    Args:
+        candidates: ``(n, m)`` predicted losses, scaled; the reference is 1.1 in every column, the ideal 0.
+        told: ``(t, m)`` losses of evaluated archs, in the same scale.
+        k: how many.
+        rng: source of randomness.
+
+    Reference:
+        Bader and Zitzler, 2011, HypE (sampled hypervolume).
+    """
+    points = rng.uniform(min(0.0, float(candidates.min(initial=0.0))), 1.1, (_SAMPLES, candidates.shape[1]))
+    for row in told[non_dominated(told)] if len(told) else told:
+        points = points[(points < row).any(axis=1)]
+    rows = np.flatnonzero((candidates < 1.1).all(axis=1))
+    gains = np.ones((len(rows), len(points)), dtype=bool)
+    for column in range(candidates.shape[1]):
+        gains &= candidates[rows, column, None] <= points[None, :, column]
+    chosen: list[int] = []
+    while len(chosen) < k and len(rows):
+        total = gains.sum(axis=1)
+        best = int(np.argmax(total))
+        if total[best] == 0:
+            break
+        chosen.append(int(rows[best]))
+        gains = gains[:, ~gains[best]]
+    rest = np.setdiff1d(np.arange(len(candidates)), chosen)
+    more = rest[pick_by_front(candidates[rest], k - len(chosen), rng)]
+    return np.concatenate([np.array(chosen, dtype=np.int64), more])
 
 
 def pick_by_gaps(candidates: FloatArray, told: FloatArray, k: int) -> IntArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 
 from hwnas.search.evolve import survivors
 from hwnas.search.natv2 import _LIST, NATv2
-from hwnas.search.problem import Problem
 from hwnas.search.region import Region
 from hwnas.search.specialise import Specialisation, specialise
 
@@ -22,6 +22,7 @@ _WINNERS = 8
 """Best archs whose later stages are fixed while the earlier ones are searched."""
 
 
+@dataclass(eq=False)
 class Hurricane(NATv2):
     """NATv2's loop on a specialised space, in three phases.
 
@@ -41,36 +42,36 @@ class Hurricane(NATv2):
         Zhang et al., 2020, HURRICANE.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        evaluations: int,
-        seed: int,
-        population: int | None = None,
-        predictor: str = "blend",
-        keep: int | None = None,
-    ) -> None:
-        super().__init__(problem, evaluations, seed, population, predictor)
-        self._evaluations = evaluations
-        self._keep = keep
-        self._staged = problem.space.size > _LIST and len(problem.space.stages) >= 2
-        self._cut = problem.space.size > _LIST
+    keep: int | None = None
+    """Options that a choice keeps by score; None: half of them, at least 4."""
+    staged: bool = True
+    """Whether the later stages come first; else everything is free from the start."""
+    specialised: bool = True
+    """Whether options that are not worth their cost are dropped; else the whole space is searched."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        large = self.problem.space.size > _LIST
+        self._staged = self.staged and large and len(self.problem.space.stages) >= 2
+        self._cut = self.specialised and large
         self._phase = 0
-        self._anchors: IntArray = np.zeros((0, len(problem.space)), dtype=np.int64)
+        self._anchors: IntArray = np.zeros((0, len(self.problem.space)), dtype=np.int64)
+        if self._cut and self.specialisation.restricted.size < self.problem.space.size:
+            self.notes.append(self.specialisation.summary())
 
     @cached_property
     def specialisation(self) -> Specialisation:
         """What was kept of the space, with scores; print its ``table()``."""
-        return specialise(self.memory.problem, self._keep)
+        return specialise(self.problem, self.keep)
 
     def region(self) -> Region:
         """Return the part of the specialised space that the present phase searches."""
-        space = self.memory.problem.space
-        if not self._cut:
+        space = self.problem.space
+        if not self._cut and not self._staged:
             return Region.whole(space)
-        allowed = self.specialisation.kept
+        allowed = self.specialisation.kept if self._cut else Region.whole(space).allowed
         free = Region(space, allowed, np.zeros(len(space), dtype=bool), np.zeros((0, len(space)), dtype=np.int64))
-        done = self.memory.n_seen / self._evaluations
+        done = self.memory.n_seen / self.evaluations
         phase = 3 if not self._staged or done >= _EARLIER else (2 if done >= _LATER else 1)
         if phase == 3:
             return free
@@ -86,10 +87,10 @@ class Hurricane(NATv2):
     def _reference(self) -> IntArray:
         """``(1, n_choices)``: the best-scored kept option of every choice; of switching choices the largest."""
         scores = self.specialisation.score
-        parents = {c.parent for c in self.memory.problem.space.choices}
+        parents = {c.parent for c in self.problem.space.choices}
         genome = [
             int(kept[-1]) if c.name in parents else int(kept[np.argmin(score[kept])])
-            for c, kept, score in zip(self.memory.problem.space.choices, self.specialisation.kept, scores, strict=True)
+            for c, kept, score in zip(self.problem.space.choices, self.specialisation.kept, scores, strict=True)
         ]
         return np.array([genome], dtype=np.int64)
 
@@ -98,5 +99,5 @@ class Hurricane(NATv2):
         memory = self.memory
         if not memory.complete.any():
             return self._reference()
-        best = survivors(memory.losses, memory.problem.violation(memory.losses), _WINNERS)
+        best = survivors(memory.losses, self.problem.violation(memory.losses), _WINNERS)
         return memory.genomes[best[memory.complete[best]]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,11 @@ class Memory:
     def complete(self) -> BoolArray:
         """``(n,)``: which evaluations did not fail."""
         return np.asarray(np.isfinite(self.losses).all(axis=1), dtype=bool)
+
+    @property
+    def seen(self) -> Set[bytes]:
+        """Keys of what was asked for or told; see `genome_keys`."""
+        return self._seen
 
     @property
     def n_seen(self) -> int:

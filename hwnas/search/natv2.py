@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from hwnas.errors import RecipeError
 from hwnas.predictors import Encoder, Inputs, fit_or_fall_back, make_predictor
-from hwnas.search.acquire import Warp, pick_by_gaps, pick_by_improvement
+from hwnas.search.acquire import Warp, pick_by_front, pick_by_gaps, pick_by_hypervolume, pick_by_improvement
 from hwnas.search.evolve import evolve, survivors
-from hwnas.search.memory import Memory
+from hwnas.search.memory import Memory, genome_keys
 from hwnas.search.problem import Problem, evaluate_genomes
 from hwnas.search.region import Region
 from hwnas.space import Arch, SearchSpace
@@ -24,45 +26,60 @@ _LIST = 50_000
 _TRAIN_ON = 500
 """Evaluations that a predictor learns from: the survivors of all."""
 _OPTIMISM = 0.5
-"""Standard deviations by which a prediction is thought better when gaps are filled."""
+"""Standard deviations by which a prediction is thought better when gaps or hypervolume are filled."""
 _BEST = 150
 """Archs from which the distributions of genes are taken."""
+SELECTIONS = ("front", "gaps", "improvement")
+"""How a generation is chosen among the candidates."""
 
 
+@dataclass(eq=False)
 class NATv2:
     """The loop of Neural Architecture Transfer, version 2, for any space and objectives.
 
     Archs drawn without a model come first. Then, generation by generation: fit a predictor of every expensive
-    objective to what was evaluated; propose candidates by NSGA-II under predicted and exact cheap losses (a
-    small space is predicted whole); evaluate a few of them. Generations alternate between filling gaps of the
-    front and the largest expected hypervolume improvement.
+    objective to what was evaluated; propose candidates by NSGA-II (NSGA-III for three objectives and more) under
+    predicted and exact cheap losses (a small space is predicted whole); evaluate a few of them.
 
     Departures from the paper: 12 to 60 first archs instead of 3000 thinned to 300, since only evaluations are
     dear here; losses are warped before they are fitted (`Warp`); the predictor is the mean of a Gaussian
-    process and of randomised trees, which also read exact values; the archive that the predictor learns from
-    is cut to 500 by survival, not 300; nothing asked is asked again.
+    process and of randomised trees, which also read exact values; a generation is taken from the predicted
+    front of what is left (`pick_by_front`), by ``selection`` also as in the paper or by expected hypervolume
+    improvement; the archive that the predictor learns from is cut to 500 by survival, not 300; nothing asked is
+    asked again.
 
     Reference:
         Sarti, Lomurno and Matteucci, 2023, NATv2; Lu et al., 2021, NAT.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        evaluations: int,
-        seed: int,
-        population: int | None = None,
-        predictor: str = "blend",
-    ) -> None:
-        self.memory = Memory(problem)
-        self.population = population or int(np.clip(round(np.sqrt(evaluations) / 3.5), 1, 25))
-        self.n_initial = int(min(12 + max(0, evaluations - 50) // 12, 60, max(4, evaluations // 3)))
+    problem: Problem
+    evaluations: int
+    """How many will be spent."""
+    seed: int
+    _: KW_ONLY
+    population: int | None = None
+    """Archs in a generation; None: sized by ``evaluations``."""
+    predictor: str = "blend"
+    """One of `hwnas.predictors.PREDICTORS`."""
+    selection: str = "front"
+    """``front``: every other generation from the predicted front of what is left, those between by expected
+    improvement and by gaps in turn; with three objectives or more in turn by hypervolume of all and from the front of
+    two. ``gaps``: always fill the widest gaps (NATv2). ``improvement``: always the largest expected hypervolume
+    improvement, under one or two objectives (``gaps`` under more)."""
+
+    def __post_init__(self) -> None:
+        if self.selection not in SELECTIONS:
+            raise RecipeError(f"selection {self.selection!r} is unknown; choose one of {list(SELECTIONS)}")
+        n = self.evaluations
+        self.memory = Memory(self.problem)
+        self.per_generation = self.population or int(np.clip(round(np.sqrt(n) / 3.5), 1, 25))
+        self.n_initial = int(min(12 + max(0, n - 50) // 12, 60, max(4, n // 3)))
         self.notes: list[str] = []
-        self._predictor = make_predictor(predictor)
-        self._rng = np.random.default_rng([seed, 2])
+        self._predictor = make_predictor(self.predictor)
+        self._rng = np.random.default_rng([self.seed, 2])
         self._generation = 0
         self._encoder: Encoder | None = None
-        self._pool: tuple[IntArray, Inputs, FloatArray] | None = None
+        self._pool: tuple[IntArray, Inputs, FloatArray, dict[bytes, int]] | None = None
 
     def ask(self) -> list[Arch]:
         """Return the next generation; empty where the space has no new arch."""
@@ -71,17 +88,17 @@ class NATv2:
         if self.memory.n_seen < self.n_initial:
             genomes = self._first(self.n_initial - self.memory.n_seen, region)
         elif known < 4:
-            genomes = self.memory.draw_new(self._rng, self.population)
+            genomes = self.memory.draw_new(self._rng, self.per_generation)
         else:
             # One thread: the matrices are small, and sums must not depend on the number of cores.
             with threadpool_limits(limits=1):
                 genomes = self._propose(region)
-            if len(genomes) < self.population:
+            if len(genomes) < self.per_generation:
                 self.memory.mark_asked(genomes)
-                more = self.memory.draw_new(self._rng, self.population - len(genomes))
+                more = self.memory.draw_new(self._rng, self.per_generation - len(genomes))
                 genomes = np.concatenate([genomes, more])
         self.memory.mark_asked(genomes)
-        return self.memory.problem.space.decode_many(genomes)
+        return self.problem.space.decode_many(genomes)
 
     def tell(self, archs: Sequence[Arch], losses: FloatArray) -> None:
         """Learn ``(n, m)`` losses; they count at the next `ask`."""
@@ -89,7 +106,7 @@ class NATv2:
 
     def region(self) -> Region:
         """Return where the next generation may be; here the whole space."""
-        return Region.whole(self.memory.problem.space)
+        return Region.whole(self.problem.space)
 
     def distributions(self) -> list[FloatArray]:
         """Return, per choice, how often the best evaluated archs take each option; see `gene_distributions`."""
@@ -106,7 +123,7 @@ class NATv2:
         What is known are the cheap losses and, to be large, the capacity; with fewer than two of these all are
         drawn at random. NATv2 thins ten times as many *evaluated* archs by survival.
         """
-        memory, problem = self.memory, self.memory.problem
+        memory, problem = self.memory, self.problem
         draws = memory.draw_new(self._rng, 100 * n) if region.is_whole else region.draw(self._rng, 100 * n)
         draws = draws[memory.is_new(draws)]
         if not len(draws):
@@ -127,15 +144,16 @@ class NATv2:
         return np.asarray(draws[np.concatenate([at_random, left[spread]])], dtype=np.int64)
 
     def _exact(self, genomes: IntArray) -> FloatArray:
-        """``(n, k)``: cheap objectives and capacity."""
-        problem = self.memory.problem
+        """``(n, k)``: cheap objectives, capacity and further features."""
+        problem = self.problem
         cheap = [problem.objectives[i] for i in problem.cheap_columns]
-        exact = [evaluate_genomes(o, problem.space, genomes) for o in (*cheap, *problem.capacity)]
-        return np.array(exact, dtype=float).reshape(len(exact), len(genomes)).T
+        known = [evaluate_genomes(o, problem.space, genomes) for o in (*cheap, *problem.capacity)]
+        exact = np.array(known, dtype=float).reshape(len(known), len(genomes)).T
+        return exact if problem.features is None else np.concatenate([exact, problem.features(genomes)], axis=1)
 
     def _propose(self, region: Region) -> IntArray:
         """Fit the predictors, make candidates and choose among them."""
-        memory, problem = self.memory, self.memory.problem
+        memory, problem = self.memory, self.problem
         self._generation += 1
         if self._encoder is None:
             self._encoder = Encoder(problem.space, self._exact)
@@ -167,8 +185,9 @@ class NATv2:
             return out
 
         if region.is_whole and problem.space.size <= _LIST:
-            genomes, inputs, cheap = self._listed()
-            keep = memory.is_new(genomes)
+            genomes, inputs, cheap, place = self._listed()
+            keep = np.ones(len(genomes), dtype=bool)
+            keep[[place[key] for key in memory.seen]] = False
             genomes, inputs, cheap = genomes[keep], inputs[keep], cheap[keep]
         else:
             genomes = self._candidates(region, predict, own_units)
@@ -180,8 +199,8 @@ class NATv2:
         mean, std = predict(inputs, cheap)
         over = problem.violation(own_units(mean - std))
         within = np.flatnonzero(over <= 0)
-        if len(within) < self.population:
-            within = np.argsort(over, kind="stable")[: self.population]
+        if len(within) < self.per_generation:
+            within = np.argsort(over, kind="stable")[: self.per_generation]
             return genomes[within]
         warped = told.copy()
         for i, warp in warps.items():
@@ -191,8 +210,8 @@ class NATv2:
         return genomes[within[chosen]]
 
     def _choose(self, mean: FloatArray, std: FloatArray, told: FloatArray, bends: dict[int, float]) -> IntArray:
-        """Rows of candidates: by gaps of the front, or by expected improvement in every other generation."""
-        m = mean.shape[1]
+        """Rows of candidates that make the next generation, by ``selection``."""
+        m, k, turn = mean.shape[1], self.per_generation, self._generation % 4
         low, high = np.empty(m), np.empty(m)
         for i in range(m):
             column = np.concatenate([mean[:, i], told[:, i]])
@@ -201,21 +220,33 @@ class NATv2:
         span = np.where(high > low, high - low, 1.0)
         mean, std, told = (mean - low) / span, std / span, (told - low) / span
         uncertain = [i for i in range(m) if i in bends]
-        if self._generation % 2 == 0 and m <= 2 and uncertain:
+        if m <= 2 and uncertain and (self.selection == "improvement" or (turn == 2 and self.selection == "front")):
             i = uncertain[0]
             beside, other = (mean[:, 1 - i], told[:, 1 - i]) if m == 2 else (np.zeros(len(mean)), np.zeros(len(told)))
             both = np.stack([told[:, i], other], axis=1)
-            return pick_by_improvement(
-                mean[:, i], np.maximum(std[:, i], 1e-9), beside, both, (1.0, 1.0), self.population
-            )
-        return pick_by_gaps(mean - _OPTIMISM * std, told, self.population)
+            return pick_by_improvement(mean[:, i], np.maximum(std[:, i], 1e-9), beside, both, (1.0, 1.0), k)
+        if self.selection == "gaps" or (self.selection == "improvement" and m > 2) or (m == 2 and turn == 0):
+            return pick_by_gaps(mean - _OPTIMISM * std, told, k)
+        if m > 2 and turn % 2 == 0:
+            return pick_by_hypervolume(mean - _OPTIMISM * std, told, k, self._rng)
+        inside = np.flatnonzero((mean <= 1.0).all(axis=1))  # where a reader of the front looks
+        mean = mean - self._rng.random() * std
+        rows = inside if len(inside) >= k else np.arange(len(mean))
+        columns = np.arange(m) if m <= 2 else self._pair(uncertain, m)
+        return rows[pick_by_front(mean[np.ix_(rows, columns)], k, self._rng)]
 
-    def _listed(self) -> tuple[IntArray, Inputs, FloatArray]:
-        """Every genome of a small space with its inputs and exact losses, computed once."""
+    def _pair(self, uncertain: list[int], m: int) -> IntArray:
+        """Draw two objectives, an expensive one and any other: fronts are read two objectives at a time."""
+        first = self._rng.choice(uncertain or np.arange(m))
+        return np.array([first, self._rng.choice(np.setdiff1d(np.arange(m), [first]))], dtype=np.int64)
+
+    def _listed(self) -> tuple[IntArray, Inputs, FloatArray, dict[bytes, int]]:
+        """Every genome of a small space with its inputs, exact losses and rows by key, computed once."""
         assert self._encoder is not None
         if self._pool is None:
-            genomes = self.memory.problem.space.all_genomes(_LIST)
-            self._pool = genomes, self._encoder(genomes), self.memory.problem.cheap_losses(genomes)
+            genomes = self.problem.space.all_genomes(_LIST)
+            place = {key: i for i, key in enumerate(genome_keys(genomes))}
+            self._pool = genomes, self._encoder(genomes), self.problem.cheap_losses(genomes), place
         return self._pool
 
     def _candidates(
@@ -225,7 +256,7 @@ class NATv2:
         own_units: Callable[[FloatArray], FloatArray],
     ) -> IntArray:
         """New genomes of the region: NSGA-II on the predictor, and neighbours of the best evaluated."""
-        memory, problem = self.memory, self.memory.problem
+        memory, problem = self.memory, self.problem
         encoder = self._encoder
         assert encoder is not None
         rows = survivors(memory.losses, problem.violation(memory.losses), 50)
@@ -237,7 +268,8 @@ class NATv2:
             mean = mean - _OPTIMISM * std
             return mean, problem.violation(own_units(mean))
 
-        evolved, _, _ = evolve(region, losses_of, self._rng, 100, 20, best)
+        screen = (lambda g: problem.violation(problem.cheap_losses(g))) if problem.cheap_constraints else None
+        evolved, _, _ = evolve(region, losses_of, self._rng, 100, 20, best, screen)
         near = region.repair(self._rng, np.repeat(best, 4, axis=0))
         near = region.mutate(self._rng, near, 1.5 / max(1, int((~region.frozen).sum())))
         genomes = np.concatenate([evolved, near])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Protocol
@@ -57,6 +57,8 @@ class Problem:
     constraints: tuple[Constraint, ...] = ()
     capacity: tuple[Objective, ...] = ()
     """Cheap objectives that stand for what an operator can learn (MACs, params); used to score operators."""
+    features: Callable[[IntArray], FloatArray] | None = None
+    """Genomes to ``(n, k)`` further values that predictors read, such as `hwnas.predictors.CellFeatures`."""
 
     def __post_init__(self) -> None:
         names = [o.name for o in self.objectives]

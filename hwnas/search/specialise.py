@@ -39,6 +39,11 @@ class Specialisation:
         keep = {c.name: [c.options[i] for i in k] for c, k in zip(self.space.choices, self.kept, strict=True)}
         return self.space.restrict(keep)
 
+    def summary(self) -> str:
+        """Return one line: for what the space was specialised, and both sizes."""
+        before, after = self.space.size, self.restricted.size
+        return f"space specialised for {self.cost_name}: {after:,} of {before:,} archs ({after / before:.2g})"
+
     def table(self) -> str:
         """Return a printable table: every choice, what is kept, what is dropped, and both sizes."""
         lines = [f"{'choice':<20} kept / dropped (score; {self.cost_name or 'no cost'} +)"]

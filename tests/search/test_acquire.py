@@ -2,8 +2,15 @@
 
 import numpy as np
 
-from hwnas.search.acquire import Warp, expected_improvement, pick_by_gaps, pick_by_improvement
-from hwnas.search.evolve import evolve, survivors
+from hwnas.search.acquire import (
+    Warp,
+    expected_improvement,
+    pick_by_front,
+    pick_by_gaps,
+    pick_by_hypervolume,
+    pick_by_improvement,
+)
+from hwnas.search.evolve import evolve, niche_order, reference_directions, survivors
 from hwnas.search.natv2 import gene_distributions, sample_distributions
 from hwnas.search.region import Region
 from hwnas.space import SearchSpace
@@ -75,3 +82,54 @@ def test_distributions_follow_the_archs():
     np.testing.assert_allclose(shares[1], [(1 + 1 / 3) / 4, (1 / 3) / 4, (2 + 1 / 3) / 4])
     drawn = sample_distributions(space, shares, np.random.default_rng(0), 4000)
     np.testing.assert_allclose((drawn[:, 0] == 1).mean(), 3.5 / 4, atol=0.02)
+
+
+def test_front_by_front_and_never_a_dominated_one_first():
+    candidates = np.array([[0.0, 3.0], [1.0, 1.0], [3.0, 0.0], [2.0, 2.0], [4.0, 4.0]])
+    rng = np.random.default_rng(0)
+    assert sorted(pick_by_front(candidates, 3, rng).tolist()) == [0, 1, 2]
+    assert pick_by_front(candidates, 5, rng)[3:].tolist() == [3, 4]
+    assert set(pick_by_front(candidates, 2, rng).tolist()) < {0, 1, 2}
+
+
+def test_hypervolume_first_takes_what_adds_most():
+    candidates = np.array([[0.9, 0.9, 0.9], [0.2, 0.2, 0.2], [0.19, 0.9, 0.9], [1.0, 0.0, 0.0]])
+    chosen = pick_by_hypervolume(candidates, np.zeros((0, 3)), 4, np.random.default_rng(0))
+    assert chosen[:2].tolist() == [1, 3]
+    assert sorted(chosen.tolist()) == [0, 1, 2, 3]
+    told = np.array([[0.2, 0.2, 0.2]])
+    assert pick_by_hypervolume(candidates, told, 1, np.random.default_rng(0)).tolist() == [3]
+
+
+def test_reference_directions_lie_on_the_simplex():
+    for m in (3, 4, 5, 6):
+        directions = reference_directions(m, 100)
+        np.testing.assert_allclose(directions.sum(axis=1), 1.0)
+        assert m <= len(directions) <= 100
+
+
+def test_many_objectives_survive_by_niches():
+    # Three directions (the corners), two points near each and one crowd in the middle.
+    losses = np.array(
+        [[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0], [0.45, 0.5, 0.5], [0.5, 0.45, 0.5], [0.5, 0.5, 0.45]]
+    )
+    kept = niche_order(1.0 - losses, np.zeros(6), 3)  # best in two, worst in one: the corners' directions
+    assert sorted(kept.tolist()) == [0, 1, 2]
+    worse = np.concatenate([losses, losses + 1.0])
+    assert sorted(survivors(worse, np.zeros(12), 6).tolist()) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_screen_keeps_losses_from_being_computed():
+    space = SearchSpace.of_choices({f"c{i}": list(range(7)) for i in range(6)})
+    computed = []
+
+    def losses_of(genomes):
+        computed.append(genomes)
+        return -genomes.sum(axis=1)[:, None].astype(float), np.maximum(genomes.sum(axis=1) - 18.0, 0.0)
+
+    genomes, _, over = evolve(
+        Region.whole(space), losses_of, np.random.default_rng(0), 40, 15, None, lambda g: g.sum(axis=1) - 18.0 > 0
+    )
+    assert over[0] == 0
+    assert genomes[0].sum() == 18
+    assert (np.concatenate(computed).sum(axis=1) <= 18).mean() > 0.95

@@ -1,5 +1,7 @@
 """Every searcher keeps the promises of the `Searcher` protocol."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -98,7 +100,7 @@ def test_never_asks_twice_even_untold(algorithm):
     assert len(set(asked)) == len(asked)
 
 
-@pytest.mark.parametrize("algorithm", ["random", "nsga2"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_no_duplicates_in_ten_thousand_asks(algorithm):
     result = search(algorithm, problem_of(DEEP, 2), 10_000)
     assert len(set(result.archs)) == 10_000
@@ -186,6 +188,38 @@ def test_limits_on_cheap_objectives_are_kept_before_evaluation(algorithm):
     problem = Problem(DEEP, base.objectives, (Constraint("value1", "<=", limit),))
     result = search(algorithm, problem, 40)
     assert result.feasible.mean() > (0.5 if algorithm == "nsga2" else 0.99)
+
+
+@pytest.mark.parametrize("m", [1, 2, 3])
+@pytest.mark.parametrize("selection", ["front", "gaps", "improvement"])
+def test_every_way_to_select_works_with_any_number_of_objectives(selection, m):
+    problem = problem_of(DEEP, m)
+    searcher = make_searcher("natv2", problem, evaluations=24, seed=0, population=3, selection=selection)
+    result = run_search(problem, searcher, evaluate(problem), 24)
+    assert len(set(result.archs)) == 24
+
+
+def test_an_unknown_selection_lists_the_choices():
+    with pytest.raises(RecipeError, match=r"'best' is unknown; choose one of \['front', 'gaps', 'improvement'\]"):
+        make_searcher("natv2", problem_of(FLAT, 1), evaluations=5, seed=0, selection="best")
+
+
+def test_a_predictor_that_cannot_be_fitted_is_replaced_and_the_message_says_so(monkeypatch):
+    class Broken:
+        def fit(self, inputs, values):
+            raise ValueError("no pivot")
+
+    monkeypatch.setattr("hwnas.search.natv2.make_predictor", lambda name: Broken())
+    result = search("natv2", problem_of(DEEP, 2), 30)
+    assert result.evaluated == 30
+    assert "predictor Broken was replaced by the mean: no pivot" in result.message
+
+
+def test_features_reach_the_predictor():
+    problem = replace(problem_of(FLAT, 2), features=lambda genomes: (genomes[:, :1] == 1).astype(float))
+    searcher = make_searcher("natv2", problem, evaluations=20, seed=0)
+    run_search(problem, searcher, evaluate(problem), 20)
+    assert searcher._exact(FLAT.all_genomes())[:, -1].tolist() == (FLAT.all_genomes()[:, 0] == 1).tolist()
 
 
 def test_an_unknown_name_lists_the_choices():
