@@ -14,6 +14,7 @@ from hwnas.cli.bench import app as bench_app
 from hwnas.cli.fleet import fleet
 from hwnas.cli.profile import profile
 from hwnas.cli.tables import app as tables_app
+from hwnas.cli.tables import doubt_devices
 from hwnas.errors import HwnasError, OutputError
 from hwnas.files import first_rank
 
@@ -54,6 +55,7 @@ Devices = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings of the recipe, such as train.batch_size=32.", show_default=False)
 ]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse a latency table of another machine or runtime.")]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, such as runs/quickstart.")]
 
 
@@ -76,12 +78,13 @@ def run(
     budget: Budget = None,
     limit: Limits = None,
     out: Out = None,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Do the whole chain: train, search every device, export, check latency, report. Continues what is there."""
     size = [] if evaluations is None else [f"search.evaluations={evaluations}"]
     size += [f"constraints={json.dumps(limit)}"] if limit else []
-    _run(recipe, [*(overrides or ()), *size], devices, out, as_json, _seconds(budget, evaluations))
+    _run(recipe, [*(overrides or ()), *size], devices, out, as_json, _seconds(budget, evaluations), strict)
 
 
 def _seconds(budget: str | None, evaluations: int | None) -> float | None:
@@ -95,10 +98,12 @@ def _seconds(budget: str | None, evaluations: int | None) -> float | None:
 
 def _run(
     recipe: str, overrides: list[str] | None, devices: str | None, out: Path | None, as_json: bool,
-    budget_s: float | None = None,
+    budget_s: float | None = None, strict: bool = False,
 ) -> None:  # fmt: skip
+    from hwnas.pipeline.recipe import load_recipe
     from hwnas.pipeline.run import run as run_recipe
 
+    doubt_devices(_split(devices) or load_recipe(recipe, overrides or ()).devices, strict)
     with _progress(as_json) as progress:
         done = run_recipe(recipe, _split(devices), out, overrides or (), progress, budget_s)
     _print_run(done, as_json)
@@ -131,6 +136,7 @@ def search(
     budget: Budget = None,
     limit: Limits = None,
     algorithm: Annotated[str | None, typer.Option(help="hurricane, natv2, nsga2 or random.")] = None,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Search the trained supernet of a run for every device and write their fronts."""
@@ -147,6 +153,7 @@ def search(
         values["constraints"] = limit
     if algorithm is not None:
         values["search"]["algorithm"] = algorithm
+    doubt_devices(values["devices"], strict)
     with _progress(as_json) as progress:
         opened = start_run(check_recipe(values, "search"), folder, progress)
         opened.budget_s = budget_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -183,6 +184,25 @@ def fit(
         f"device: {out}\n{made.notes[0]}\nerror on left-out networks: {made.error.mape_percent:.2f} %, rank "
         f"correlation {made.error.spearman:g}\nnext: hwnas run {recipe} --devices {out}",
     )  # fmt: skip
+
+
+def doubt_devices(names: Sequence[str], strict: bool) -> None:
+    """Warn of tables that were measured on another machine than this one and are used as if they were of this one.
+
+    Raises:
+        TableMismatchError: there is such a table, and ``strict``.
+    """
+    from hwnas.latency.device import load_profile
+
+    measured = [name for name in names if load_profile(name).conditions is not None]
+    if not measured:
+        return
+    from hwnas.latency.checks import doubts
+    from hwnas.latency.table import load_device
+
+    for name in measured:
+        for doubt in doubts(load_device(name), strict=strict):
+            typer.echo(f"warning: {doubt}", err=True)
 
 
 def _recipe_of(folder: Path) -> str:

@@ -202,7 +202,10 @@ def build_table(
                     progress("time blocks and networks", len(done), len(schedule))
     took_s = time.monotonic() - started
     found = summarise(taken, conditions, ["fp32"] * n_models)
-    device = _device(plan, profile, config, found, {"planned_s": round(planned_s, 1), "took_s": round(took_s, 1)})
+    extra: dict[str, Any] = {"planned_s": round(planned_s, 1), "took_s": round(took_s, 1)}
+    if target.host is not None:
+        extra["host"] = target.host
+    device = _device(plan, profile, config, found, extra)
     _save_networks(folder, plan, [m.median_ms for m in found[len(plan.measured) :]])
     save_device(device, folder, plan.blocks)
     journal.remove()

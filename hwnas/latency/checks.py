@@ -29,8 +29,8 @@ def doubts(device: Device, target: Target | None = None, strict: bool = False) -
         TableMismatchError: with ``strict``, it was measured under other conditions.
     """
     known = device.profile.conditions
-    if not known:
-        return []
+    if not known or ("host" in known and target is None):
+        return []  # not measured, or meant to be of another machine
     config = MeasureConfig(threads=device.profile.threads or 1, batch_size=device.profile.batch_size)
     now = conditions_of(target or Here(), config, device.profile.provider or CPU)
     found = [
@@ -47,6 +47,11 @@ def doubts(device: Device, target: Target | None = None, strict: bool = False) -
     if strict:
         raise TableMismatchError(text)
     return [text]
+
+
+def is_here(device: Device) -> bool:
+    """Say whether the device was measured, and is this machine."""
+    return device.profile.conditions is not None and "host" not in device.profile.conditions and not doubts(device)
 
 
 def unit_doubt(blocks: Sequence[BlockSpec], values_ms: Sequence[float], model: CostModel, name: str) -> str | None:

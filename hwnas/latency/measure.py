@@ -154,6 +154,9 @@ class Measurement:
 class Target(Protocol):
     """A machine that times models: this one, or one behind SSH."""
 
+    host: str | None
+    """Its name as ssh takes it; None: this machine."""
+
     def facts(self, threads: int) -> dict[str, Any]:
         """See `hwnas.latency.agent.facts`."""
 
@@ -166,6 +169,8 @@ class Target(Protocol):
 
 class Here:
     """This machine."""
+
+    host: str | None = None
 
     def facts(self, threads: int) -> dict[str, Any]:
         """See `hwnas.latency.agent.facts`."""

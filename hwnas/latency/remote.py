@@ -42,7 +42,8 @@ class RemoteHost:
         """
         if not HOST.fullmatch(host):
             raise HostError(f"{host!r} is no host; give it as ssh takes it, such as user@board")
-        self.host, self.python = host, python
+        self.host: str | None = host
+        self.python = python
         self._ssh = [*SSH, *options, host]
 
     def facts(self, threads: int) -> dict[str, Any]:

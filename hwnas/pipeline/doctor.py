@@ -21,6 +21,13 @@ OPTIONAL = {
     "datasets": "datasets",
 }
 
+PROVIDERS = {
+    "CUDAExecutionProvider": "gpu",
+    "OpenVINOExecutionProvider": "openvino",
+    "QNNExecutionProvider": "qnn",
+}
+"""Execution providers by the extra that brings them."""
+
 
 def examine() -> dict[str, Any]:
     """Return facts by name: hardware, versions, execution providers, noise of timings, free disk, missing extras."""
@@ -34,10 +41,11 @@ def examine() -> dict[str, Any]:
         "governor": _governor(),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
         "onnxruntime providers": ", ".join(onnxruntime.get_available_providers()),
+        "providers not installed": _missing_providers(onnxruntime.get_available_providers()),
         "timing noise": noise_floor(),
         "free disk": f"{free:.1f} GB" + (" (little: a run needs about 0.1 GB)" if free < 1 else ""),
         **package_versions(),
-        "extras not installed": ", ".join(f"hwnas[{e}]" for e in missing) or "none",
+        "extras not installed": ", ".join(f"{e} (pip install 'hwnas[{e}]')" for e in missing) or "none",
     }
 
 
@@ -53,6 +61,13 @@ def noise_floor(sessions: int = 6) -> str:
     return f"two identical models differ by {apart:.1f} %, interval of a median {worst:.1f} % wide ({verdict}){said}"
 
 
+def _missing_providers(available: list[str]) -> str:
+    return ", ".join(f"{p} (pip install 'hwnas[{e}]')" for p, e in PROVIDERS.items() if p not in available) or "none"
+
+
 def _governor() -> str:
     path = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-    return path.read_text(encoding="utf-8").strip() if path.exists() else "not readable"
+    if not path.exists():
+        return "not readable (a virtual machine?); a fixed clock makes timings steadier"
+    said = path.read_text(encoding="utf-8").strip()
+    return said if said == "performance" else f"{said} (steadier timings: sudo cpupower frequency-set -g performance)"

@@ -27,6 +27,7 @@ from hwnas.export.onnx_file import quantize_onnx
 from hwnas.files import exclusive, make_folder, write_json, write_text
 from hwnas.finetune import FinetuneConfig, FinetuneResult, finetune
 from hwnas.latency.build import build_table, needs_table
+from hwnas.latency.checks import is_here
 from hwnas.latency.table import Device, load_device
 from hwnas.objectives import Objective, as_losses
 from hwnas.objectives.proxies import PROXIES
@@ -390,7 +391,7 @@ class Run:
     def check_latency(self) -> None:
         """Time the exported models of every device that this machine is, beside their estimates."""
         for name, device in self.devices.items():
-            if device.profile.conditions is None:
+            if not is_here(device):
                 continue
             path = self._device_folder(name) / "latency_check.json"
             front = self.front(name)

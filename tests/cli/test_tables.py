@@ -10,6 +10,7 @@ import yaml
 from torch import nn
 
 from hwnas.cli import main
+from hwnas.cli.tables import doubt_devices
 from hwnas.export.onnx_file import quantize_onnx, to_onnx
 from hwnas.latency.importers import once_for_all_keys
 from hwnas.latency.table import load_device
@@ -140,3 +141,19 @@ def test_a_quantised_model_is_timed_beside_the_float_one(cli, tmp_path):
     code, _, err = cli("profile", tmp_path / "alone.onnx", "--shape", "3xbig")
     assert code == 2
     assert "--shape '3xbig': give numbers with 'x' between them" in err
+
+
+def test_a_table_of_another_machine_is_refused_with_strict(cli, recipe_file, tmp_path):
+    profile = load_device("local-cpu").profile.model_dump(mode="json")
+    profile["conditions"] = {"device": "another processor, 64 cores", "runtime": "onnxruntime-0.1"}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "profile.yaml").write_text(yaml.safe_dump(profile))
+    words = ["run", recipe_file(), "--devices", tmp_path / "mine", "--out", tmp_path / "run", "--strict"]
+    code, _, err = cli(*words)
+    assert code == 2
+    assert "device is 'another processor, 64 cores' in the table" in err
+    assert not (tmp_path / "run").exists()
+    profile["conditions"]["host"] = "user@board"  # measured there on purpose
+    (tmp_path / "mine" / "profile.yaml").write_text(yaml.safe_dump(profile))
+    doubt_devices([str(tmp_path / "mine")], strict=True)
+    doubt_devices(["hexagon-dsp", "local-cpu"], strict=True)

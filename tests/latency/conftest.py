@@ -11,6 +11,8 @@ FACTS = {"device": "a processor, 2 cores", "runtime": "onnxruntime-1", "provider
 class MadeUp:
     """A `hwnas.latency.measure.Target` without a clock; the bytes of a model are its name."""
 
+    host = None
+
     def __init__(self, time_ms, speed=lambda moment: 1.0, noise=0.0, session_noise=0.0, seed=0, stop_after=None):
         self.time_ms, self.speed, self.noise, self.session_noise = time_ms, speed, noise, session_noise
         self.rng = np.random.default_rng(seed)

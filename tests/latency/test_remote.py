@@ -125,6 +125,8 @@ def test_names_that_are_no_hosts_are_refused(name):
 class Dropping:
     """A host that is lost after some timings."""
 
+    host = "board"
+
     def __init__(self, after):
         self.after = after
 
