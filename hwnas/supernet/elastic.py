@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hwnas.supernet import fused
 from hwnas.supernet.blocks import (
     BN_EPS,
     BN_MOMENTUM,
@@ -53,8 +54,12 @@ class ElasticConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor, out_channels: int) -> Tensor:  # type: ignore[override]
         """``(B, C, H, W)`` to ``(B, out_channels, H', W')``."""
+        kernel = self.kernel(x.shape[1], out_channels)
         bias = None if self.bias is None else self.bias[:out_channels]
-        return F.conv2d(x, self.kernel(x.shape[1], out_channels), bias, self.stride, self.padding)
+        if self.training and x.device.type == "cpu" and self.kernel_size == self.stride == x.shape[2:] == (1, 1):
+            # One pixel: oneDNN would spend ten times the product's time on bringing the weight into another layout.
+            return F.linear(x.permute(0, 2, 3, 1), kernel.flatten(1), bias).permute(0, 3, 1, 2)
+        return F.conv2d(x, kernel, bias, self.stride, self.padding)
 
     def fill(self, plain: nn.Conv2d) -> None:
         """Copy the slice of ``plain``'s shape into it."""
@@ -125,6 +130,16 @@ class ElasticBatchNorm2d(nn.BatchNorm2d):
             x, self.running_mean[:c], self.running_var[:c], self.weight[:c], self.bias[:c],
             self.training, self.momentum, self.eps,
         )  # fmt: skip
+
+    def part(self, channels: int) -> fused.Norm:
+        """The first channels, for a fused block."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
+        c = channels
+        return fused.Norm(
+            self.weight[:c], self.bias[:c], self.running_mean[:c], self.running_var[:c], self.momentum, self.eps
+        )
 
     def fill(self, plain: nn.BatchNorm2d) -> None:
         """Copy weight, bias and running statistics of the first channels."""
@@ -202,6 +217,16 @@ class ElasticSqueezeExcite(nn.Module):
         gate = self.expand(F.relu(self.reduce(gate, se_hidden(c))), c)
         return x * F.hardsigmoid(gate)
 
+    def part(self, channels: int) -> fused.Gate:
+        """The slices for the first channels, for a fused block."""
+        hidden = se_hidden(channels)
+        assert self.reduce.bias is not None
+        assert self.expand.bias is not None
+        return fused.Gate(
+            self.reduce.kernel(channels, hidden), self.reduce.bias[:hidden],
+            self.expand.kernel(hidden, channels), self.expand.bias[:channels],
+        )  # fmt: skip
+
     def fill(self, plain: SqueezeExcite) -> None:
         """Copy the slices of ``plain``'s shape into it."""
         self.reduce.fill(plain.reduce)
@@ -233,6 +258,9 @@ class ElasticMBConv(ElasticBlock):
     def forward(self, x: Tensor, spec: BlockSpec) -> Tensor:
         """See `ElasticBlock`."""
         assert isinstance(spec, MBConvSpec)
+        if self.training and spec.act in fused.ACTS and fused.suits(x, spec.mid_channels):
+            joined: Tensor = self.project_bn(self._fused(x, spec))
+            return x + joined if spec.residual else joined
         y: Tensor = x
         if self.expands:
             y = activate(self.expand_bn(self.expand_conv(y, spec.mid_channels)), self.act)
@@ -241,6 +269,15 @@ class ElasticMBConv(ElasticBlock):
             y = self.se(y)
         y = self.project_bn(self.project(y, spec.out_channels))
         return x + y if spec.residual else y
+
+    def _fused(self, x: Tensor, spec: MBConvSpec) -> Tensor:
+        """Everything before the last batch norm, in training."""
+        channels, mid = spec.in_channels, spec.mid_channels
+        expand = (self.expand_conv.kernel(channels, mid), self.expand_bn.part(mid)) if self.expands else None
+        return fused.inverted_bottleneck(
+            x, expand, self.depthwise.kernel(mid, spec.kernel_size), self.depthwise_bn.part(mid), spec.stride,
+            spec.act, None if self.se is None else self.se.part(mid), self.project.kernel(mid, spec.out_channels),
+        )  # fmt: skip
 
     def fill(self, plain: nn.Module, spec: BlockSpec) -> None:
         """See `ElasticBlock`."""
