@@ -36,6 +36,8 @@ from hwnas.supernet import Layout, make_layout
 
 BY_DIGIT = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 FLATNESS_IMAGES = 16
+HEADINGS = ("proxy", "cells", "Spearman", "Kendall", "learning only", "no value", "s a cell")
+WIDTHS = (16, 7, 10, 10, 15, 10, 10)
 
 
 def main() -> None:
@@ -43,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--values", type=Path, required=True, help="CSV of computed values, continued")
+    parser.add_argument("--proxies", default=",".join(PROXIES), help="which to compute; default: all")
     parser.add_argument("--cells", type=int, default=200)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
@@ -57,13 +60,15 @@ def main() -> None:
     known = read(args.values)
     images, labels = cifar10(args.data / "images" / "cifar10_jpeg.npz", 2 * args.images)
     deadline = time.monotonic() + 60 * args.minutes
+    wanted = args.proxies.split(",")
     for row in sample:
-        if row["code"] in known:
+        if not (missing := [name for name in wanted if (row["code"], name) not in known]):
             continue
         if time.monotonic() > deadline:
-            return
-        known[row["code"]] = scores(layout, cell(layout, row["code"]), images, labels, args.seed)
-        append(args.values, row["code"], known[row["code"]])
+            break
+        found = scores(layout, cell(layout, row["code"]), images, labels, args.seed, missing)
+        known |= {(row["code"], name): value for name, value in found.items()}
+        append(args.values, row["code"], found)
     print(table(layout, sample, known, args.images))
 
 
@@ -87,8 +92,10 @@ def cifar10(path: Path, n: int) -> tuple[Tensor, Tensor]:
     return ((x - mean) / std).contiguous(), labels
 
 
-def scores(layout: Layout, arch: Arch, images: Tensor, labels: Tensor, seed: int) -> dict[str, float]:
-    """Return every proxy of one cell, and the seconds that each took."""
+def scores(
+    layout: Layout, arch: Arch, images: Tensor, labels: Tensor, seed: int, names: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """Return value and seconds of the named proxies of one cell."""
     torch.manual_seed(seed)
     net = layout.build_subnet(arch)
     half = len(images) // 2
@@ -100,55 +107,61 @@ def scores(layout: Layout, arch: Arch, images: Tensor, labels: Tensor, seed: int
 
     case = ProxyCase(net, layout.chain(arch), x, y, untrained, seed)
     found = {}
-    for name, proxy in PROXIES.items():
+    for name in names:
         started = time.perf_counter()
-        found[name] = proxy.score(case)
-        found[f"{name}_s"] = time.perf_counter() - started
+        value = PROXIES[name].score(case)
+        found[name] = (value, time.perf_counter() - started)
     return found
 
 
-def read(path: Path) -> dict[str, dict[str, float]]:
-    """Return what was computed before, by cell."""
+def read(path: Path) -> dict[tuple[str, str], tuple[float, float]]:
+    """Return value and seconds of what was computed before, by cell and proxy."""
     if not path.exists():
         return {}
     with path.open(newline="") as file:
-        return {r.pop("code"): {k: float(v) for k, v in r.items()} for r in csv.DictReader(file)}
+        return {(r["code"], r["proxy"]): (float(r["value"]), float(r["seconds"])) for r in csv.DictReader(file)}
 
 
-def append(path: Path, code: str, values: dict[str, float]) -> None:
-    """Add one row."""
+def append(path: Path, code: str, found: dict[str, tuple[float, float]]) -> None:
+    """Add one row a proxy."""
     new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, ["code", *values])
+        writer = csv.writer(file)
         if new:
-            writer.writeheader()
-        writer.writerow({"code": code, **values})
+            writer.writerow(["code", "proxy", "value", "seconds"])
+        writer.writerows([code, name, value, round(seconds, 4)] for name, (value, seconds) in found.items())
 
 
-def table(layout: Layout, sample: list[dict[str, str]], known: dict[str, dict[str, float]], n_images: int) -> str:
-    """Return rank correlations of every proxy with test accuracy."""
+def table(
+    layout: Layout, sample: list[dict[str, str]], known: dict[tuple[str, str], tuple[float, float]], n_images: int
+) -> str:
+    """Return rank correlations of every proxy with test accuracy, over the cells for which it is known."""
     accuracy = np.array([float(r["c10_test_200"]) for r in sample])
     archs = [cell(layout, r["code"]) for r in sample]
-    columns = {"params": params_of_space(layout).of_archs(archs), "macs": macs_of_space(layout).of_archs(archs)}
-    seconds = {"params": 0.0, "macs": 0.0}
-    failed = {"params": 0, "macs": 0}
-    for name, proxy in PROXIES.items():
-        values = np.array([known[r["code"]][name] for r in sample]) * (1 if proxy.direction == "max" else -1)
-        failed[name] = int((~np.isfinite(values)).sum())
-        columns[name] = np.where(np.isfinite(values), values, -np.inf)
-        seconds[name] = float(np.mean([known[r["code"]][f"{name}_s"] for r in sample]))
-    learns = accuracy > 15.0
+    counted = {"params": params_of_space(layout).of_archs(archs), "macs": macs_of_space(layout).of_archs(archs)}
     lines = [
-        f"{len(sample)} cells of NAS-Bench-201, {n_images} CIFAR-10 images, against test accuracy after 200 epochs",
-        f"{'proxy':<16}{'Spearman':>10}{'Kendall':>10}{'learning only':>15}{'no value':>10}{'s a cell':>10}",
+        f"{len(sample)} cells of NAS-Bench-201, up to {n_images} CIFAR-10 images, against accuracy after 200 epochs",
+        "".join(f"{h:>{w}}" for h, w in zip(HEADINGS, WIDTHS, strict=True)),
     ]
-    for name, values in columns.items():
-        ranks = rank(values)
+    for name in [*counted, *PROXIES]:
+        if name in counted:
+            rows, values, seconds = np.arange(len(sample)), counted[name], 0.0
+        else:
+            rows = np.array([i for i, r in enumerate(sample) if (r["code"], name) in known], dtype=int)
+            if len(rows) < 3:
+                continue
+            pairs = np.array([known[sample[i]["code"], name] for i in rows])
+            values = pairs[:, 0] * (1 if PROXIES[name].direction == "max" else -1)
+            seconds = float(np.median(pairs[:, 1]))
+        failed = ~np.isfinite(values)
+        ranks, truth = rank(np.where(failed, -np.inf, values)), accuracy[rows]
+        learns = truth > 15.0
         lines.append(
-            f"{name:<16}{spearmanr(ranks, accuracy).statistic:>10.3f}{kendalltau(ranks, accuracy).statistic:>10.3f}"
-            f"{spearmanr(ranks[learns], accuracy[learns]).statistic:>15.3f}{failed[name]:>10}{seconds[name]:>10.2f}"
+            f"{name:>16}{len(rows):>7}{spearmanr(ranks, truth).statistic:>10.3f}"
+            f"{kendalltau(ranks, truth).statistic:>10.3f}{spearmanr(ranks[learns], truth[learns]).statistic:>15.3f}"
+            f"{int(failed.sum()):>10}{seconds:>10.2f}"
         )
-    lines.append(f"learning only: Spearman over the {int(learns.sum())} cells of more than 15 % test accuracy")
+    lines.append("learning only: Spearman over cells of more than 15 % test accuracy; seconds: median")
     return "\n".join(lines)
 
 

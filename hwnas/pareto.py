@@ -6,6 +6,8 @@ Arrays in, arrays out. Every column of ``losses`` is minimised; maximised values
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import moocore
 import numpy as np
 from numpy.typing import NDArray
@@ -127,3 +129,29 @@ def choose_subset(losses: FloatArray, k: int, start: IntArray | None = None) -> 
         volumes = [hypervolume(scaled[[*chosen, i]], reference) for i in rest]
         chosen.append(rest[int(np.argmax(volumes))])
     return np.array(sorted(chosen), dtype=np.int64)
+
+
+def attainment_bands(fronts: Sequence[FloatArray], shares: Sequence[float]) -> list[FloatArray]:
+    """Return, for each share, the points that this share of several fronts attains, such as fronts over seeds.
+
+    Args:
+        fronts: one ``(n, 2)`` array of losses a run, such as one a seed; rows with NaN are left out.
+        shares: above 0, at most 1: 0.5 is the median front, the smallest what any run attained.
+
+    Returns:
+        One ``(k, 2)`` array a share, by ascending first loss.
+
+    Reference:
+        Fonseca, Guerreiro, Lopez-Ibanez and Paquete, 2011, On the Computation of the Empirical Attainment Function.
+    """
+    made = [np.asarray(f, dtype=float) for f in fronts]
+    made = [f[~np.isnan(f).any(axis=1)] for f in made]
+    points = np.concatenate(made)
+    runs = np.repeat(np.arange(1, len(made) + 1), [len(f) for f in made])
+    percentiles = [100.0 * np.ceil(s * len(made) - 1e-9) / len(made) for s in shares]
+    found = np.asarray(moocore.eaf(points, runs, percentiles=sorted(set(percentiles))), dtype=float)
+    bands = []
+    for percentile in percentiles:
+        band = found[np.isclose(found[:, -1], percentile)][:, :2]
+        bands.append(band[np.lexsort((band[:, 1], band[:, 0]))])
+    return bands

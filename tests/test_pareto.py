@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hwnas.pareto import (
+    attainment_bands,
     choose_subset,
     crowding_distance,
     hypervolume,
@@ -68,3 +69,20 @@ def test_subset_has_k_rows_and_the_extremes_first(k):
     assert len(chosen) == k
     if k >= 2:
         assert {0, 6} <= set(chosen.tolist())
+
+
+def test_attainment_bands_are_what_so_many_runs_dominate(rng):
+    fronts = [rng.integers(0, 12, (6, 2)).astype(float) for _ in range(5)]
+    grid = np.stack(np.meshgrid(np.arange(12.0), np.arange(12.0)), axis=-1).reshape(-1, 2)
+    attained = np.array([[(f <= g).all(axis=1).any() for f in fronts] for g in grid]).sum(axis=1)
+    for share, runs in ((0.2, 1), (0.5, 3), (1.0, 5)):
+        (band,) = attainment_bands(fronts, [share])
+        np.testing.assert_array_equal([(band <= g).all(axis=1).any() for g in grid], attained >= runs)
+        assert non_dominated(band).all()
+
+
+def test_attainment_of_one_front_is_the_front():
+    front = np.array([[1.0, 3.0], [2.0, 2.0], [np.nan, 0.0]])
+    low, high = attainment_bands([front], [0.25, 1.0])
+    np.testing.assert_array_equal(low, front[:2])
+    np.testing.assert_array_equal(high, front[:2])

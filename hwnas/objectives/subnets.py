@@ -62,14 +62,19 @@ class SubnetEvaluator:
         calibrate_bn(subnet, images.split(self.config.calibration_batch_size))
         return subnet
 
-    def score(self, arch: Arch) -> SubnetScore:
-        """Return accuracy and introspectability of ``arch`` on the validation images, from one forward pass."""
-        return self.score_network(self.subnet(arch), arch)
+    def score(self, arch: Arch, images: int | None = None) -> SubnetScore:
+        """Return accuracy and introspectability of ``arch`` on the validation images, from one forward pass.
+
+        Args:
+            arch: which subnet.
+            images: use only the first so many; None: all of the settings.
+        """
+        return self.score_network(self.subnet(arch), arch, images)
 
     @torch.inference_mode()
-    def score_network(self, net: nn.Module, arch: Arch) -> SubnetScore:
+    def score_network(self, net: nn.Module, arch: Arch, images: int | None = None) -> SubnetScore:
         """Return the same for any network that takes the images of ``arch``."""
-        inputs, labels = self._prepared("validation", arch), self._part("validation").labels
+        inputs, labels = self._prepared("validation", arch)[:images], self._part("validation").labels[:images]
         right, n = 0, len(labels)
         with ClassProfiles(net, self.config.introspectability.reduce) as profiles:
             for i in range(0, n, 500):

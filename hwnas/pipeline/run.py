@@ -33,9 +33,11 @@ from hwnas.objectives import Objective, as_losses
 from hwnas.objectives.proxies import PROXIES
 from hwnas.objectives.subnets import SubnetEvaluator, fvcore_macs, macs_of_space, params_of_space
 from hwnas.pareto import non_dominated
+from hwnas.pipeline.budget import size_search
 from hwnas.pipeline.front import FRONT_FILE, Front, choose_front, read_front, write_front
 from hwnas.pipeline.latency_check import check_models, keep_measured, measured_columns, was_checked
 from hwnas.pipeline.manifest import make_manifest
+from hwnas.pipeline.noise import latency_variance, may_be_on_front, near_ties
 from hwnas.pipeline.recipe import Recipe, check_recipe, load_recipe
 from hwnas.progress import Progress, silent
 from hwnas.search.loop import run_search
@@ -73,6 +75,8 @@ class Run:
     folder: Path
     recipe: Recipe
     progress: Progress = silent
+    budget_s: float | None = None
+    """Seconds for the search of all devices, which then is sized by them; None: the recipe says its size."""
 
     # -- what the verbs share ------------------------------------------------------------------------
 
@@ -130,6 +134,17 @@ class Run:
         """Parameters of every arch."""
         return params_of_space(self.layout)
 
+    @cached_property
+    def n_validation(self) -> int:
+        """Validation images of a full evaluation."""
+        n = len(self.splits.validation)
+        return min(n, self.recipe.evaluation.validation_images or n)
+
+    @property
+    def n_searched(self) -> int:
+        """Validation images of an evaluation while searching."""
+        return min(self.n_validation, self.recipe.search.validation_images or self.n_validation)
+
     @property
     def proxies(self) -> list[str]:
         """Zero-cost proxies among the recipe's objectives."""
@@ -141,7 +156,9 @@ class Run:
             phase_space(phase, self.layout.space)
 
     def check_devices(self) -> None:
-        """Raise where a device has no time for a block, or limits contradict each other."""
+        """Raise where limits contradict each other, or a device has no time for a block."""
+        names = [Objective(name, "min", self._unevaluated) for name in self.recipe.objectives]
+        Problem(self.layout.space, tuple(names), tuple(map(Constraint.parse, self.recipe.constraints)))
         for device in self.devices.values():
             if not needs_table(device):
                 self.problem(device)
@@ -186,6 +203,12 @@ class Run:
         Modelled devices come first: their fronts must not depend on timings of this machine. An evaluation serves all
         devices that are searched after it, and the fronts of a group are chosen from all archs seen so far.
         """
+        if self.budget_s is not None:
+            plan = size_search(self, self.budget_s)
+            self.progress("budget", 1, 1, str(plan))
+            sized = {"evaluations": plan.evaluations, "validation_images": plan.validation_images}
+            self.recipe = self.recipe.model_copy(update={"search": self.recipe.search.model_copy(update=sized)})
+            write_text(self.folder / "recipe.yaml", self.recipe.as_yaml())
         with self.archive() as archive:
             searched: list[str] = []
             for group in self._groups():
@@ -237,65 +260,84 @@ class Run:
             return
         archive.forget_requests(device.name)
         problem = self.problem(device)
-        known = archive.requested(before)
+        known, n_images = archive.requested(before), self.n_searched
         config = self.recipe.search
         n_done = 0
 
         def evaluate(archs: Sequence[Arch]) -> NDArray[np.float64]:
             nonlocal n_done
             for arch in archs:
-                self._evaluated(arch, archive)
+                self._evaluated(arch, archive, n_images)
                 n_done += 1
                 self.progress(f"search for {device.name}", n_done, config.evaluations, config.algorithm)
             archive.request(device.name, archs)
-            return self.values(problem, archs, archive)
+            return self.values(problem, archs, archive, n_images)
 
         started = time.monotonic()
-        warm_start = (known, self.values(problem, known, archive)) if known else None
+        warm_start = (known, self.values(problem, known, archive, n_images)) if known else None
         result = run_search(problem, config.searcher(problem), evaluate, config.evaluations, warm_start=warm_start)
         write_json(marker, {
             "settings": settings, "evaluations": result.evaluated, "ended": result.ended, "message": result.message,
             "duration_s": round(time.monotonic() - started, 3),
         })  # fmt: skip
 
-    def _evaluated(self, arch: Arch, archive: Archive) -> dict[str, float]:
-        """Values that need the network, from the archive or, once, from an evaluation."""
-        known = archive.values(arch, self.weights, "validation")
-        n = min(len(self.splits.validation), self.recipe.evaluation.validation_images or len(self.splits.validation))
+    def _split(self, images: int) -> str:
+        """Name under which the archive keeps evaluations on so many validation images."""
+        return "validation" if images == self.n_validation else f"validation:{images}"
+
+    def _evaluated(self, arch: Arch, archive: Archive, images: int | None = None) -> dict[str, float]:
+        """Values that need the network, from the archive or, once, from an evaluation; default: on all images."""
+        n = images or self.n_validation
+        known = archive.values(arch, self.weights, self._split(n))
         if "top1_percent" not in known:
-            known |= self._kept(arch, archive, n, lambda: asdict(self.evaluator.score(arch)))
+            known |= self._kept(arch, archive, n, n, lambda: asdict(self.evaluator.score(arch, n)))
         if missing := [name for name in self.proxies if name not in known]:
-            n, seed = self.recipe.evaluation.proxy_images, self.recipe.train.seed
-            known |= self._kept(arch, archive, n, lambda: self.evaluator.proxies(arch, missing, seed))
+            used, seed = self.recipe.evaluation.proxy_images, self.recipe.train.seed
+            known |= self._kept(arch, archive, n, used, lambda: self.evaluator.proxies(arch, missing, seed))
         return known
 
     def _kept(
-        self, arch: Arch, archive: Archive, images: int, values: Callable[[], dict[str, float]]
+        self, arch: Arch, archive: Archive, n: int, images: int, values: Callable[[], dict[str, float]]
     ) -> dict[str, float]:
-        """Compute values and keep them in the archive."""
+        """Compute values on ``images`` images and keep them beside those of ``n`` validation images."""
         started = time.monotonic()
         made = values()
         seconds, conditions = time.monotonic() - started, {"images": images, "torch": torch.__version__}
         seed = self.recipe.search.seed
-        archive.add(Evaluation(arch, made, self.weights, "validation", seed, seconds, conditions))
+        archive.add(Evaluation(arch, made, self.weights, self._split(n), seed, seconds, conditions))
         return made
 
-    def values(self, problem: Problem, archs: Sequence[Arch], archive: Archive) -> NDArray[np.float64]:
-        """Return ``(n, m)`` values of the problem's objectives for evaluated archs."""
+    def known(self, arch: Arch, archive: Archive, images: int | None = None) -> dict[str, float]:
+        """Return what evaluations of ``arch`` gave, by name.
+
+        Args:
+            arch: evaluated or not.
+            archive: of this run.
+            images: on exactly so many validation images; None: on most images.
+        """
+        if images is not None:
+            return archive.values(arch, self.weights, self._split(images))
+        full = archive.values(arch, self.weights, "validation")
+        return full or archive.values(arch, self.weights, self._split(self.n_searched))
+
+    def values(
+        self, problem: Problem, archs: Sequence[Arch], archive: Archive, images: int | None = None
+    ) -> NDArray[np.float64]:
+        """Return ``(n, m)`` values of the problem's objectives for evaluated archs; ``images`` as in `known`."""
+        found = [self.known(a, archive, images) for a in archs]
         genomes = self.layout.space.encode_many(archs)
         columns = []
         for objective in problem.objectives:
             if objective.evaluate_genomes is not None:
                 columns.append(objective.evaluate_genomes(genomes))
             else:
-                values = [archive.values(a, self.weights, "validation").get(objective.name, math.nan) for a in archs]
-                columns.append(np.array(values))
+                columns.append(np.array([values.get(objective.name, math.nan) for values in found]))
         return np.stack(columns, axis=1)
 
     def _write_front(self, device: Device, archive: Archive, searched: tuple[str, ...]) -> None:
         problem = self.problem(device)
         archs = archive.requested(searched)
-        values = self.values(problem, archs, archive)
+        values = self._refined(device, problem, archs, archive)
         feasible = np.isfinite(values).all(axis=1) & (problem.violation(as_losses(values, problem.objectives)) <= 0)
         if not feasible.any():
             message = json.loads((self._device_folder(device.name) / "search.json").read_text(encoding="utf-8"))[
@@ -306,16 +348,47 @@ class Run:
         chosen = [archs[i] for i in rows]
         write_front(self._device_folder(device.name) / FRONT_FILE, chosen, self.columns(device, chosen, archive))
 
+    def _refined(
+        self, device: Device, problem: Problem, archs: Sequence[Arch], archive: Archive
+    ) -> NDArray[np.float64]:
+        """``(n, m)`` values, those of archs that may be on the front from all validation images.
+
+        What is evaluated again follows from the archs alone, so a second start evaluates and finds the same.
+        """
+        values = self.values(problem, archs, archive, self.n_searched)
+        names = [o.name for o in problem.objectives]
+        if self.n_searched == self.n_validation or "top1_percent" not in names:
+            return values
+        column = names.index("top1_percent")
+        stderr = np.zeros_like(values)
+        stderr[:, column] = [self.known(a, archive, self.n_searched).get("top1_stderr_percent", 0.0) for a in archs]
+        certain = np.zeros(len(archs), dtype=bool)
+        while True:
+            rows = np.flatnonzero(may_be_on_front(problem, as_losses(values, problem.objectives), stderr) & ~certain)
+            if not len(rows):
+                return values
+            again = [archs[int(i)] for i in rows]
+            for done, arch in enumerate(again, 1):
+                self._evaluated(arch, archive)
+                self.progress(f"more images for {device.name}", done, len(rows), f"{self.n_validation} images")
+            values[rows] = self.values(problem, again, archive, self.n_validation)
+            stderr[rows] = 0.0  # there are no further images
+            certain[rows] = True
+
     def columns(self, device: Device, archs: Sequence[Arch], archive: Archive) -> dict[str, NDArray[np.float64]]:
         """Return ``(n,)`` values by name: everything known of evaluated archs on a device."""
-        known = [archive.values(a, self.weights, "validation") for a in archs]
+        known = [self.known(a, archive) for a in archs]
         out = {n: np.array([k.get(n, math.nan) for k in known]) for n in ("top1_percent", "introspectability")}
         out["latency_ms"] = device.compile(self.layout).of_archs(archs)
         out["params"], out["macs"] = self.params.of_archs(archs), self.macs.of_archs(archs)
         out |= {name: np.array([k.get(name, math.nan) for k in known]) for name in self.proxies}
         out["top1_stderr_percent"] = np.array([k.get("top1_stderr_percent", math.nan) for k in known])
-        losses = np.stack([-out["top1_percent"], out["latency_ms"]], axis=1)
-        out["on_accuracy_latency_front"] = non_dominated(losses).astype(float)
+        out["latency_stderr_ms"] = np.sqrt(latency_variance(device, self.layout).of_archs(archs))
+        members = non_dominated(np.stack([-out["top1_percent"], out["latency_ms"]], axis=1))
+        out["on_accuracy_latency_front"] = members.astype(float)
+        out["near_tie"] = near_ties(
+            out["top1_percent"], out["top1_stderr_percent"], out["latency_ms"], out["latency_stderr_ms"], members
+        ).astype(float)
         out |= measured_columns(archive, device.name, archs, self.weights, out["top1_percent"])
         return out
 
@@ -530,6 +603,7 @@ def run(
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
     progress: Progress = silent,
+    budget_s: float | None = None,
 ) -> Run:
     """Do the whole chain: train, search every device, export, check and report; continue what is there.
 
@@ -539,6 +613,7 @@ def run(
         out: the run folder; default: ``runs/<name of the recipe>``.
         overrides: dotted settings such as ``search.evaluations=50``.
         progress: told of everything that takes time.
+        budget_s: seconds for the search of all devices, which is sized by them; None: as the recipe says.
 
     Returns:
         The run; ``run.front("hexagon-dsp").knee().export("out/")`` gives a model.
@@ -549,4 +624,6 @@ def run(
     loaded = load_recipe(recipe, overrides)
     if devices is not None:
         loaded = check_recipe({**loaded.model_dump(mode="json"), "devices": list(devices)}, str(recipe))
-    return start_run(loaded, Path(out) if out is not None else Path("runs") / loaded.name, progress).run()
+    started = start_run(loaded, Path(out) if out is not None else Path("runs") / loaded.name, progress)
+    started.budget_s = budget_s
+    return started.run()

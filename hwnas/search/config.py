@@ -23,6 +23,9 @@ class SearchConfig(BaseModel):
     """Equal seeds give equal archs."""
     population: int | None = Field(default=None, ge=1)
     """Archs in a generation; None: sized by ``evaluations``."""
+    validation_images: int | None = Field(default=None, ge=1)
+    """Validation images of an evaluation while searching; None: all of ``evaluation.validation_images``. What could be
+    on a front is evaluated on all of them afterwards."""
     predictor: str | None = None
     """One of `PREDICTORS`, for algorithms that have one; None: the algorithm's own choice."""
 

@@ -1,0 +1,42 @@
+"""Options that size and limit a search, and what is said where they cannot be."""
+
+import shutil
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from hwnas.cli.main import app
+from hwnas.errors import RecipeError
+
+
+def test_a_limit_of_the_command_line_holds(finished_run, tmp_path):
+    folder = shutil.copytree(finished_run, tmp_path / "run")
+    command = ["search", str(folder), "--evaluations", "9", "--devices", "hexagon-dsp", "--limit", "params<=6000"]
+    result = CliRunner().invoke(app, [*command, "--limit", "latency_ms<=1e6", "--algorithm", "random", "--json"])
+    assert result.exit_code == 0, result.output
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    assert recipe["constraints"] == ["params<=6000", "latency_ms<=1e6"]
+    assert recipe["search"]["evaluations"] == 9
+
+
+def test_time_and_number_at_once_are_refused(finished_run):
+    result = CliRunner().invoke(app, ["search", str(finished_run), "--evaluations", "9", "--budget", "1min"])
+    assert isinstance(result.exception, RecipeError)
+    assert "give one of them" in str(result.exception)
+
+
+def test_limits_that_contradict_are_found_before_training_on_a_device_without_a_table(recipe_file, tmp_path):
+    path = recipe_file(devices=["local-cpu"])
+    command = ["run", str(path), "--out", str(tmp_path / "out"), "--limit", "latency_ms<=1", "--limit", "latency_ms>=2"]
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, RecipeError)
+    assert "latency_ms>=2 and latency_ms<=1 contradict each other" in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("limit", ["latency_ms<5", "latency_ms", "speed<=3"])
+def test_a_limit_that_means_nothing_is_named(recipe_file, tmp_path, limit):
+    result = CliRunner().invoke(app, ["run", str(recipe_file()), "--out", str(tmp_path / "out"), "--limit", limit])
+    assert isinstance(result.exception, RecipeError)
+    assert limit.split("<")[0] in str(result.exception)
