@@ -29,6 +29,8 @@ _OPTIMISM = 0.5
 """Standard deviations by which a prediction is thought better when gaps or hypervolume are filled."""
 _BEST = 150
 """Archs from which the distributions of genes are taken."""
+_TURNS = 6
+"""Generations after which the ways of ``front`` come round again."""
 SELECTIONS = ("front", "gaps", "improvement")
 """How a generation is chosen among the candidates."""
 
@@ -62,8 +64,8 @@ class NATv2:
     predictor: str = "blend"
     """One of `hwnas.predictors.PREDICTORS`."""
     selection: str = "front"
-    """``front``: every other generation from the predicted front of what is left, those between by expected
-    improvement and by gaps in turn; with three objectives or more in turn by hypervolume of all and from the front of
+    """``front``: four generations of six from the predicted front of what is left, one each by expected
+    improvement and by gaps; with three objectives or more in turn by hypervolume of all and from the front of
     two. ``gaps``: always fill the widest gaps (NATv2). ``improvement``: always the largest expected hypervolume
     improvement, under one or two objectives (``gaps`` under more)."""
 
@@ -211,7 +213,7 @@ class NATv2:
 
     def _choose(self, mean: FloatArray, std: FloatArray, told: FloatArray, bends: dict[int, float]) -> IntArray:
         """Rows of candidates that make the next generation, by ``selection``."""
-        m, k, turn = mean.shape[1], self.per_generation, self._generation % 4
+        m, k, turn = mean.shape[1], self.per_generation, self._generation % _TURNS
         low, high = np.empty(m), np.empty(m)
         for i in range(m):
             column = np.concatenate([mean[:, i], told[:, i]])
@@ -220,7 +222,7 @@ class NATv2:
         span = np.where(high > low, high - low, 1.0)
         mean, std, told = (mean - low) / span, std / span, (told - low) / span
         uncertain = [i for i in range(m) if i in bends]
-        if m <= 2 and uncertain and (self.selection == "improvement" or (turn == 2 and self.selection == "front")):
+        if m <= 2 and uncertain and (self.selection == "improvement" or (turn == _TURNS // 2 and self.selection == "front")):
             i = uncertain[0]
             beside, other = (mean[:, 1 - i], told[:, 1 - i]) if m == 2 else (np.zeros(len(mean)), np.zeros(len(told)))
             both = np.stack([told[:, i], other], axis=1)
@@ -229,7 +231,8 @@ class NATv2:
             return pick_by_gaps(mean - _OPTIMISM * std, told, k)
         if m > 2 and turn % 2 == 0:
             return pick_by_hypervolume(mean - _OPTIMISM * std, told, k, self._rng)
-        inside = np.flatnonzero((mean <= 1.0).all(axis=1))  # where a reader of the front looks
+        # Where a reader of the front looks; in the last turn the poor end too.
+        inside = np.flatnonzero((mean <= 1.0).all(axis=1) | (turn == _TURNS - 1))
         mean = mean - self._rng.random() * std
         rows = inside if len(inside) >= k else np.arange(len(mean))
         columns = np.arange(m) if m <= 2 else self._pair(uncertain, m)
