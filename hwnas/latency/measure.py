@@ -214,7 +214,9 @@ def measure(
     rounds = 0
     while True:
         more = config.sessions if rounds == 0 else 1
-        schedule = [(m, r) for r in range(rounds, rounds + more) for m in range(len(models))]
+        schedule = [
+            (int(m), r) for r in range(rounds, rounds + more) for m in np.random.default_rng(r).permutation(len(models))
+        ]
         rounds += more
         lost = None
         try:
@@ -303,7 +305,9 @@ def summarise(
     if missing := set(range(n_models)) - set(known.tolist()):
         raise MeasurementError(f"{len(missing)} of {n_models} models were not timed; time them again")
     log_ms = np.log([np.median(b.values_ms) for b in taken])
-    times, slowness = separate_speed(log_ms, index)
+    own_core = conditions.provider == CPU
+    trust = np.array([min(1.0, b.cpu_share) ** 20 if own_core else 1.0 for b in taken])
+    times, slowness = separate_speed(log_ms, index, trust)
     reference_ms = float(np.exp(times[n_models])) if len(known) > n_models else 0.0
     low, high = np.percentile(slowness, [5, 95])
     change = 100 * float(np.expm1(high - low))

@@ -18,7 +18,7 @@ PASSES = 30
 
 
 def separate_speed(
-    log_ms: NDArray[np.float64], which: NDArray[np.int64]
+    log_ms: NDArray[np.float64], which: NDArray[np.int64], trust: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Separate the times of models from the speed of the machine, by alternating medians.
 
@@ -28,6 +28,7 @@ def separate_speed(
     Args:
         log_ms: ``(n,)`` logarithms of timings, in the order in which they were taken.
         which: ``(n,)`` which model each is of, 0 to m - 1.
+        trust: ``(n,)`` 0 to 1, how far each counts; default: all alike.
 
     Returns:
         ``(m,)`` logarithm of each model's time at the most common speed, and ``(n,)`` logarithm of how much longer
@@ -35,6 +36,7 @@ def separate_speed(
     """
     n_models = int(which.max()) + 1
     groups = [np.flatnonzero(which == i) for i in range(n_models)]
+    trusted = np.ones(len(log_ms)) if trust is None else trust
     times = np.array([np.median(log_ms[g]) for g in groups])
     around = _around(which)
     slowness = np.zeros(len(log_ms))
@@ -42,7 +44,7 @@ def separate_speed(
         residual = np.append(log_ms - times[which], np.nan)
         found = np.nanmedian(residual[around], axis=1) if around.shape[1] else np.zeros(len(log_ms))
         slowness = found - _most_common(found)
-        weights = np.exp(-((slowness / SAME_SPEED) ** 2)) + 1e-9
+        weights = trusted * np.exp(-((slowness / SAME_SPEED) ** 2)) + 1e-9
         corrected = log_ms - slowness
         new = np.array([_weighted_median(corrected[g], weights[g]) for g in groups])
         moved = np.abs(new - times).max()

@@ -13,6 +13,9 @@ from hwnas.space import Arch
 from hwnas.supernet.blocks import BlockSpec
 from hwnas.supernet.network import Layout
 
+CHUNK = 10_000
+"""Genomes that are looked up at once; 4 times faster than a million at once."""
+
 
 @dataclass(frozen=True)
 class SlotSum:
@@ -47,11 +50,25 @@ class SlotSum:
 
     def of_genomes(self, genomes: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return ``(n,)`` sums for ``(n, n_choices)`` genomes of the layout's space."""
+        total = np.empty(len(genomes))
+        for start in range(0, len(genomes), CHUNK):
+            total[start : start + CHUNK] = self._of_chunk(genomes[start : start + CHUNK])
+        return total
+
+    def _of_chunk(self, genomes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Few enough rows that everything stays in the cache; one gene after the other lies side by side."""
+        genes = np.ascontiguousarray(genomes.T)
+        active = np.ascontiguousarray(self.layout.space.active(genomes).T)
         total = np.full(len(genomes), self.constant)
-        active = self.layout.space.active(genomes)
         for positions, values in self.tables:
-            found = values[tuple(genomes[:, p] for p in positions)]
-            total += np.where(active[:, positions].all(axis=1), found, 0.0)
+            flat = np.zeros(len(genomes), dtype=np.int64)
+            for position, n in zip(positions, values.shape, strict=True):
+                flat = flat * n + genes[position]
+            found = values.ravel()[flat]
+            for position in positions:
+                if not active[position].all():
+                    found = np.where(active[position], found, 0.0)
+            total += found
         return total
 
     def of_archs(self, archs: Sequence[Arch]) -> NDArray[np.float64]:
