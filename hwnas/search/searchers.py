@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from hwnas.errors import RecipeError
 from hwnas.search.hurricane import Hurricane
+from hwnas.search.mdenas import MdeNAS
 from hwnas.search.natv2 import NATv2
 from hwnas.search.nsga2 import NSGA2
 from hwnas.search.problem import Problem, Searcher
@@ -14,6 +15,7 @@ from hwnas.search.random_search import RandomSearch
 
 SEARCHERS: dict[str, Callable[..., Searcher]] = {
     "random": RandomSearch,
+    "mdenas": MdeNAS,
     "nsga2": NSGA2,
     "natv2": NATv2,
     "hurricane": Hurricane,
