@@ -1,12 +1,12 @@
 """HURRICANE: does staged training of a single-path supernet save time against joint training, at which cost?
 
-A small supernet of 8 layers over the pool of 32 operators, on MNIST reduced to 14 pixels and 3,000 training images, for
+A small supernet of 8 layers over the pool of 32 operators, on MNIST reduced to 12 pixels and 2,000 training images, for
 one device. Every layer first keeps the operators that are worth their time there; that holds for all that is compared:
 
-- joint: all layers vary in every step; then 100 archs are searched (NSGA-II, validation accuracy against latency).
-- staged: the 4 later layers vary for half of joint's steps, the earlier ones hold their fastest operator; 50 archs of
+- joint: all layers vary in every step; then 60 archs are searched (NSGA-II, validation accuracy against latency).
+- staged: the 4 later layers vary for half of joint's steps, the earlier ones hold their fastest operator; 30 archs of
   the later layers are searched; then the earlier layers vary for a quarter of joint's steps, with inherited weights and
-  the later layers at the knee of that search; 50 archs are searched, of the earlier layers with later layers on the
+  the later layers at the knee of that search; 30 archs are searched, of the earlier layers with later layers on the
   first front.
 - joint, short: joint with three quarters of the steps, which is what staged takes.
 
@@ -45,7 +45,7 @@ from hwnas.supernet import Layout, SuperNet, calibrate_bn, extract_subnet, make_
 from hwnas.supernet.hurricane import HurricaneConfig
 from hwnas.train import PhaseConfig, TrainConfig, top1_percent, train_supernet
 
-RESOLUTION_PX, BATCH_SIZE, TRAIN_IMAGES, STEPS, EVALUATIONS, KEPT = 14, 64, 3000, 1600, 100, 4
+RESOLUTION_PX, BATCH_SIZE, TRAIN_IMAGES, STEPS, EVALUATIONS, KEPT = 12, 32, 2000, 1200, 60, 4
 LATER, FIELDS = (3, 4), ("operator", "expand_ratio", "kernel_size", "se")
 MODELS, ALONE = 5, FinetuneConfig(epochs=8, lr=0.1, warmup_epochs=0.5, distill_ratio=0, batch_size=BATCH_SIZE)
 METHODS = ("joint", "staged", "joint, short")
@@ -105,7 +105,7 @@ class Bench:
             out = []
             for arch in archs:
                 subnet = extract_subnet(net, arch)
-                calibrate_bn(subnet, self.x[:1000].split(100))
+                calibrate_bn(subnet, self.x[:500].split(100))
                 out.append(top1_percent(subnet, self.validation, self.splits.validation.labels))
             return out
 
@@ -172,7 +172,7 @@ def main() -> None:
     splits = replace(
         splits,
         train=splits.train.take(torch.arange(TRAIN_IMAGES)),
-        validation=splits.validation.take(torch.arange(2000)),
+        validation=splits.validation.take(torch.arange(1000)),
     )
     every: dict[str, list[dict[str, object]]] = {m: [] for m in METHODS}
     for method in METHODS:

@@ -258,7 +258,8 @@ class ElasticMBConv(ElasticBlock):
     def forward(self, x: Tensor, spec: BlockSpec) -> Tensor:
         """See `ElasticBlock`."""
         assert isinstance(spec, MBConvSpec)
-        if self.training and spec.act in fused.ACTS and fused.suits(x, spec.mid_channels):
+        alone = type(self.depthwise_bn) is ElasticBatchNorm2d  # its statistics are not shared with other ranks
+        if self.training and alone and spec.act in fused.ACTS and fused.suits(x, spec.mid_channels):
             joined: Tensor = self.project_bn(self._fused(x, spec))
             return x + joined if spec.residual else joined
         y: Tensor = x

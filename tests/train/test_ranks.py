@@ -112,3 +112,20 @@ def test_synchronised_batch_norms_keep_their_names_and_their_answers(tiny, image
     norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms
     assert all(isinstance(m, SynchronisedMixin) for m in norms)
+
+
+def test_synchronised_blocks_are_not_fused(tiny, images, monkeypatch):
+    """A fused block norms by the statistics of its own rank."""
+    from hwnas.supernet import elastic
+
+    net = build_supernet(tiny, 1).train()
+    arch = net.space.restrict({"resolution": [11]}).largest()
+    fused_blocks = []
+    monkeypatch.setattr(elastic.fused, "suits", lambda x, mid: fused_blocks.append(mid))
+    net(images(3, 11), arch)
+    assert fused_blocks
+    fused_blocks.clear()
+    synchronise_batch_norm(net)
+    monkeypatch.setattr(SynchronisedMixin, "forward", lambda self, x: x)
+    net(images(3, 11), arch)
+    assert not fused_blocks
