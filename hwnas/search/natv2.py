@@ -222,7 +222,8 @@ class NATv2:
         span = np.where(high > low, high - low, 1.0)
         mean, std, told = (mean - low) / span, std / span, (told - low) / span
         uncertain = [i for i in range(m) if i in bends]
-        if m <= 2 and uncertain and (self.selection == "improvement" or (turn == _TURNS // 2 and self.selection == "front")):
+        improve = self.selection == "improvement" or (self.selection == "front" and turn == _TURNS // 2)
+        if m <= 2 and uncertain and improve:
             i = uncertain[0]
             beside, other = (mean[:, 1 - i], told[:, 1 - i]) if m == 2 else (np.zeros(len(mean)), np.zeros(len(told)))
             both = np.stack([told[:, i], other], axis=1)
