@@ -135,7 +135,7 @@ def read_measurements(path: Path, layout: Layout) -> tuple[list[Arch], NDArray[n
 
 def fit_profile(
     layout: Layout, archs: Sequence[Arch], latency_ms: NDArray[np.float64], name: str, kind: str, runtime: str,
-    precision: str, source: str, licence: str, folder: Path,
+    precision: str, source: str, licence: str, folder: Path, title: str | None = None,
 ) -> DeviceProfile:  # fmt: skip
     """Fit cost models to whole networks, keep the one that predicts left-out networks best, and write its profile.
 
@@ -154,6 +154,7 @@ def fit_profile(
         source: who measured.
         licence: of the measurements.
         folder: receives ``profile.yaml``.
+        title: the device in a few words; default: its name.
     """
     ops = [[op for _, b in layout.chain(arch) for op in block_ops(b)] for arch in archs]
     candidates = [Candidate(" + ".join(t), np.stack([_terms(o)[list(_index(t))] for o in ops])) for t in TERMS]
@@ -180,7 +181,7 @@ def fit_profile(
     )  # fmt: skip
     best_3 = sorted(zip(errors, (c.name for c in candidates), strict=True))[:3]
     profile = check_profile({
-        "format": 1, "name": name, "title": name, "kind": kind, "runtime": runtime, "precision": precision,
+        "format": 1, "name": name, "title": title or name, "kind": kind, "runtime": runtime, "precision": precision,
         "provider": None, "threads": None, "batch_size": 1, "origin": "modelled", "source": source,
         "licence": licence, "error": error, "cost_model": cost_model,
         "notes": (

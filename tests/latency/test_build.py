@@ -220,7 +220,7 @@ def test_an_interrupted_build_continues(layout, tmp_path, machine, made_up):
     config = MEDIUM
     whole = made_up(machine.time_ms)
     expected = build_table(layout, load_profile("local-cpu"), tmp_path / "whole", config, target=whole)
-    n_planned = 12  # timings of the plan come first
+    n_planned = 24  # timings of the plan come first
     with pytest.raises(KeyboardInterrupt):
         build_table(
             layout, load_profile("local-cpu"), tmp_path / "cut", config,
