@@ -50,11 +50,9 @@ def write_fronts_png(report: RunReport, path: Path) -> None:
 
 
 def accuracy_latency_front(device: DeviceReport) -> list[dict[str, float]]:
-    """Models that no faster model reaches in accuracy, by ascending latency; near-ties are left out."""
+    """Models that no faster model reaches in accuracy, by ascending latency (near-ties too; the table marks them)."""
     best: list[dict[str, float]] = []
     for model in device.models:
-        if model.get("near_tie"):
-            continue
         if not best or model["top1_percent"] > best[-1]["top1_percent"]:
             best.append(dict(model))
     return best
