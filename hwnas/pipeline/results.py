@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,22 +50,12 @@ def _device(run: Run, name: str, archive: Archive) -> DeviceReport:
         })  # fmt: skip
     archs = run.considered(name, archive)
     columns = run.columns(device, archs, archive)
-    fields = (
-        "keys",
-        "predicted_ms",
-        "measured_ms",
-        "mape_percent",
-        "within_10_percent",
-        "spearman",
-        "machine_slowdown",
-        "mape_percent_refitted",
-    )
     return DeviceReport(
         name, profile.title, profile.kind, profile.origin, profile.source, profile.licence, profile.runtime,
         profile.precision, profile.notes, profile.error.model_dump() if profile.error else None, models,
         {n: columns[n].tolist() for n in ("top1_percent", "latency_ms")},
         _json(folder / "search.json").get("message", ""),
-        LatencyCheck(**{f: check.get(f) for f in fields}) if check else None,
+        LatencyCheck(**{f.name: check[f.name] for f in fields(LatencyCheck) if f.name in check}) if check else None,
     )  # fmt: skip
 
 
