@@ -121,7 +121,7 @@ def test_pruning_agrees_with_the_published_codes(fit):
 
 
 @needs_data
-@pytest.mark.parametrize("name", MODELLED)
+@pytest.mark.parametrize("name", [n for n in MODELLED if n != "x86-server-cpu"])  # that one's data are timings of ours
 def test_a_profile_holds_what_its_fit_gives(name, fit):
     (device,) = (d for d in fit.DEVICES if d.name == name)
     result = fit.fit_device(device)

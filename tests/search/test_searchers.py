@@ -223,7 +223,7 @@ def test_features_reach_the_predictor():
 
 
 def test_an_unknown_name_lists_the_choices():
-    with pytest.raises(RecipeError, match=r"'nsga9' is unknown; choose one of \['hurricane', 'natv2'"):
+    with pytest.raises(RecipeError, match=r"'nsga9' is unknown; choose one of \['hurricane', 'mdenas', 'natv2'"):
         make_searcher("nsga9", problem_of(FLAT, 1), evaluations=5, seed=0)
 
 
