@@ -93,6 +93,13 @@ def _shape(node: Node, inputs: list[tuple[int, int]]) -> tuple[int, int]:
     return channels, size
 
 
+class _Tracer(fx.Tracer):
+    """Goes into every module but layers, of torch or derived from its convolution."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+
+
 def trace(module: nn.Module) -> Graph:
     """Trace a plain network in eval mode, fold its batch norms and drop what does nothing.
 
@@ -102,7 +109,7 @@ def trace(module: nn.Module) -> Graph:
     was_training = module.training
     module.eval()
     try:
-        traced = fx.Tracer().trace(module)
+        traced = _Tracer().trace(module)
         return _fold(_read(traced, module))
     except (fx.proxy.TraceError, TypeError) as error:
         raise ExportError(f"{type(module).__name__} cannot be traced: {error}") from None

@@ -19,6 +19,7 @@ from hwnas.objectives.proxies import ProxyCase, proxy_scores
 from hwnas.space import Arch
 from hwnas.supernet import BlockSpec, Layout, SuperNet, calibrate_bn, count_params, extract_subnet
 from hwnas.supernet.slot_sum import SlotSum
+from hwnas.train.evaluate import inference_batch_size
 
 
 class EvaluationConfig(BaseModel):
@@ -77,12 +78,13 @@ class SubnetEvaluator:
         inputs, labels = self._prepared("validation", arch)[:images], self._part("validation").labels[:images]
         right, n = 0, len(labels)
         with ClassProfiles(net, self.config.introspectability.reduce) as profiles:
-            for i in range(0, n, 500):
-                logits = net(inputs[i : i + 500])
+            size = inference_batch_size(inputs)
+            for i in range(0, n, size):
+                logits = net(inputs[i : i + size])
                 if not bool(torch.isfinite(logits).all()):
                     return SubnetScore(math.nan, math.nan, math.nan)
                 profiles.add(logits)
-                right += int((logits.argmax(1) == labels[i : i + 500]).sum())
+                right += int((logits.argmax(1) == labels[i : i + size]).sum())
             share = right / n
             stderr = 100 * math.sqrt(max(share * (1 - share), 0.25 / n) / n)
             return SubnetScore(100 * share, stderr, profiles.introspectability())

@@ -2,7 +2,7 @@
 
 from hwnas.supernet.blocks import BlockSpec, count_params
 from hwnas.supernet.families import SupernetConfig, build_supernet, make_layout
-from hwnas.supernet.network import Layout, Slot, SuperNet, calibrate_bn, extract_subnet
+from hwnas.supernet.network import Layout, Slot, SuperNet, calibrate_bn, extract_subnet, fold_bn
 
 __all__ = [
     "BlockSpec",
@@ -14,5 +14,6 @@ __all__ = [
     "calibrate_bn",
     "count_params",
     "extract_subnet",
+    "fold_bn",
     "make_layout",
 ]

@@ -425,6 +425,25 @@ class ConvBnAct(nn.Sequential):
             self.act = activation(act)
 
 
+def conv_pixel(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve ``(B, C, 1, 1)`` by a ``(C_out, C, 1, 1)`` weight, as a product of matrices.
+
+    A convolution would spend ten times the product's time on bringing the weight into oneDNN's layout.
+    """
+    return F.linear(x.flatten(1), weight.flatten(1), bias)[:, :, None, None]
+
+
+class PixelConv2d(nn.Conv2d):
+    """A 1x1 convolution of maps that are one pixel; see `conv_pixel`."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, 1, 1)`` to ``(B, C_out, 1, 1)``."""
+        return conv_pixel(x, self.weight, self.bias)
+
+
 class SqueezeExcite(nn.Module):
     """Scale channels by a gate computed from their means.
 
@@ -436,9 +455,9 @@ class SqueezeExcite(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         hidden = se_hidden(channels)
-        self.reduce = nn.Conv2d(channels, hidden, 1)
+        self.reduce = PixelConv2d(channels, hidden)
         self.act = nn.ReLU()
-        self.expand = nn.Conv2d(hidden, channels, 1)
+        self.expand = PixelConv2d(hidden, channels)
         self.gate = nn.Hardsigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -477,7 +496,7 @@ class Head(nn.Module):
     def __init__(self, spec: HeadSpec) -> None:
         super().__init__()
         width = spec.feature_channels or spec.in_channels
-        self.mix = nn.Conv2d(spec.in_channels, width, 1, bias=False) if spec.feature_channels else nn.Identity()
+        self.mix = PixelConv2d(spec.in_channels, width, bias=False) if spec.feature_channels else nn.Identity()
         self.act = activation(spec.act if spec.feature_channels else "none")
         self.dropout = nn.Dropout(spec.dropout_percent / 100) if spec.dropout_percent else nn.Identity()
         self.classifier = nn.Linear(width, spec.out_channels)

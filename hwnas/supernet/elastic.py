@@ -36,6 +36,7 @@ from hwnas.supernet.blocks import (
     SkipAddSpec,
     SqueezeExcite,
     activate,
+    conv_pixel,
     se_hidden,
     transformation,
 )
@@ -56,9 +57,8 @@ class ElasticConv2d(nn.Conv2d):
         """``(B, C, H, W)`` to ``(B, out_channels, H', W')``."""
         kernel = self.kernel(x.shape[1], out_channels)
         bias = None if self.bias is None else self.bias[:out_channels]
-        if self.training and x.device.type == "cpu" and self.kernel_size == self.stride == x.shape[2:] == (1, 1):
-            # One pixel: oneDNN would spend ten times the product's time on bringing the weight into another layout.
-            return F.linear(x.permute(0, 2, 3, 1), kernel.flatten(1), bias).permute(0, 3, 1, 2)
+        if self.training and self.kernel_size == self.stride == x.shape[2:] == (1, 1):
+            return conv_pixel(x, kernel, bias)
         return F.conv2d(x, kernel, bias, self.stride, self.padding)
 
     def fill(self, plain: nn.Conv2d) -> None:
@@ -67,6 +67,19 @@ class ElasticConv2d(nn.Conv2d):
             plain.weight.copy_(self.kernel(plain.in_channels, plain.out_channels))
             if plain.bias is not None and self.bias is not None:
                 plain.bias.copy_(self.bias[: plain.out_channels])
+
+
+class ElasticPixelConv2d(ElasticConv2d):
+    """The elastic form of `PixelConv2d`."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=bias)
+
+    def forward(self, x: Tensor, out_channels: int) -> Tensor:  # type: ignore[override]
+        """``(B, C, 1, 1)`` to ``(B, out_channels, 1, 1)``."""
+        return conv_pixel(
+            x, self.kernel(x.shape[1], out_channels), None if self.bias is None else self.bias[:out_channels]
+        )
 
 
 class ElasticDepthwiseConv2d(nn.Module):
@@ -207,8 +220,8 @@ class ElasticSqueezeExcite(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         hidden = se_hidden(channels)
-        self.reduce = ElasticConv2d(channels, hidden, 1)
-        self.expand = ElasticConv2d(hidden, channels, 1)
+        self.reduce = ElasticPixelConv2d(channels, hidden)
+        self.expand = ElasticPixelConv2d(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to the same shape."""
@@ -340,7 +353,7 @@ class ElasticHead(ElasticBlock):
     def __init__(self, largest: HeadSpec) -> None:
         super().__init__()
         width = largest.feature_channels or largest.in_channels
-        self.mix = ElasticConv2d(largest.in_channels, width, 1, bias=False) if largest.feature_channels else None
+        self.mix = ElasticPixelConv2d(largest.in_channels, width, bias=False) if largest.feature_channels else None
         self.classifier = nn.Linear(width, largest.out_channels)
         self.act: ActName = largest.act
 

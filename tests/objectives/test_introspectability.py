@@ -136,7 +136,7 @@ def test_watched_layers_are_convolutions_and_activations_only(make_net):
     net = extract_subnet(make_net(), make_net().space.largest())
     watched = set(ClassProfiles(net)._layers)
     kinds = {type(m).__name__ for n, m in net.named_modules() if n in watched}
-    assert kinds == {"Conv2d", "ReLU", "Hardswish", "Hardsigmoid"}
+    assert kinds == {"Conv2d", "PixelConv2d", "ReLU", "Hardswish", "Hardsigmoid"}
     assert sum(isinstance(m, nn.Conv2d) for m in net.modules()) == sum(
         isinstance(net.get_submodule(n), nn.Conv2d) for n in watched
     )

@@ -9,7 +9,7 @@ from torch import nn
 
 from hwnas.errors import SpaceError
 from hwnas.space import SearchSpace
-from hwnas.supernet import build_supernet, calibrate_bn, extract_subnet
+from hwnas.supernet import build_supernet, calibrate_bn, extract_subnet, fold_bn
 from hwnas.supernet.blocks import ConvBnAct
 from hwnas.train.loop import make_optimiser, train_step
 from hwnas.train.phases import PhaseConfig, TrainConfig
@@ -184,3 +184,25 @@ def test_calibration_returns_to_the_mode_it_came_in(images):
     calibrate_bn(net, [images(4, 11)])
     assert net.training
     assert net.bn.training
+
+
+def test_folding_changes_rounding_only_and_nothing_of_the_network(make_net, images):
+    net = make_net()
+    subnet = extract_subnet(net, net.space.largest())
+    calibrate_bn(subnet, [images(6, 13, 1)])
+    before = {k: v.clone() for k, v in subnet.state_dict().items()}
+    folded = fold_bn(subnet)
+    x = images(5, 13, 2)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(x), subnet(x), rtol=1e-4, atol=1e-5)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+    assert all(torch.equal(v, before[k]) for k, v in subnet.state_dict().items())
+    assert not any(getattr(m, "inplace", False) for m in subnet.modules())
+
+
+def test_a_norm_after_anything_else_is_not_folded():
+    net = nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(5), nn.ReLU()).eval()
+    net[1].running_mean.fill_(2.0)
+    x = torch.randn(3, 5, 8, 8)
+    with torch.inference_mode():
+        assert torch.equal(fold_bn(net)(x), net(x))

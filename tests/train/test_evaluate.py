@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hwnas.train.evaluate import predict, top1_percent
+from hwnas.train.evaluate import inference_batch_size, predict, top1_percent
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [0.0, 1.0, 5.0], [1.0, 0.0, 0.5], [0.0, 2.0, 1.0]])
 LABELS = torch.tensor([0, 1, 0, 0, 2])
@@ -29,3 +29,8 @@ def test_a_logit_that_is_not_finite_is_no_accuracy(bad):
     logits = LOGITS.clone()
     logits[3, 1] = bad
     assert math.isnan(top1_percent(nn.Identity(), logits, LABELS))
+
+
+@pytest.mark.parametrize(("px", "n"), [(8, 500), (28, 500), (64, 97), (224, 16)])
+def test_large_images_come_in_smaller_batches(px, n):
+    assert inference_batch_size(torch.zeros(1, 3, px, px)) == n
