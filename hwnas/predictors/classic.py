@@ -70,16 +70,18 @@ class RBF:
 
 @dataclass(frozen=True)
 class SVR:
-    """Support vector regression with a Gaussian kernel; its spread over ten folds is the uncertainty."""
+    """Support vector regression with a Gaussian kernel; its spread over folds is the uncertainty."""
 
     cost: float = 10.0
+    folds: int = 10
+    """Fits, each without one part of the archs; 1: a single fit to all, which states no uncertainty (0)."""
 
     def fit(self, inputs: Inputs, values: FloatArray) -> Model:
         """Fit ``(n,)`` finite values."""
         _need(values, 3)
         mean, scale = float(values.mean()), float(values.std()) or 1.0
         y, x = (values - mean) / scale, inputs.features
-        fits = (SklearnSVR(C=self.cost, epsilon=0.02).fit(x[r], y[r]) for r in _folds(len(y)))
+        fits = (SklearnSVR(C=self.cost, epsilon=0.02).fit(x[r], y[r]) for r in _folds(len(y), self.folds))
         return _Members(tuple(m.predict for m in fits), mean, scale)
 
 
@@ -242,7 +244,9 @@ class _Members:
 
 
 def _folds(n: int, k: int = 10) -> list[NDArray[np.int64]]:
-    """Rows that each of at most ``k`` members is fitted on: all but one fold."""
+    """Rows that each of at most ``k`` members is fitted on: all but one fold; of a single member all."""
+    if k == 1:
+        return [np.arange(n)]
     k = min(k, n)
     order = np.random.default_rng(0).permutation(n)
     return [np.sort(np.delete(order, np.s_[i::k])) for i in range(k)]

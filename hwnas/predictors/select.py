@@ -21,10 +21,12 @@ FloatArray = NDArray[np.float64]
 class Blend:
     """The mean of several predictors; where they disagree it is less sure.
 
-    The variance is the mean of theirs plus the spread of their means.
+    The variance is the mean of theirs plus the spread of their means. The default joins three views of the same archs:
+    relevances of features (Gaussian process), thresholds (trees) and plain likeness over all features (support
+    vectors).
     """
 
-    parts: tuple[Predictor, ...] = (GaussianProcess(), CART())
+    parts: tuple[Predictor, ...] = (GaussianProcess(), CART(), SVR(folds=1))
 
     def fit(self, inputs: Inputs, values: FloatArray) -> Model:
         """Fit ``(n,)`` finite values with every part."""

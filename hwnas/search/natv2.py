@@ -44,11 +44,10 @@ class NATv2:
     predicted and exact cheap losses (a small space is predicted whole); evaluate a few of them.
 
     Departures from the paper: 12 to 60 first archs instead of 3000 thinned to 300, since only evaluations are
-    dear here; losses are warped before they are fitted (`Warp`); the predictor is the mean of a Gaussian
-    process and of randomised trees, which also read exact values; a generation is taken from the predicted
-    front of what is left (`pick_by_front`), by ``selection`` also as in the paper or by expected hypervolume
-    improvement; the archive that the predictor learns from is cut to 500 by survival, not 300; nothing asked is
-    asked again.
+    dear here; losses are warped before they are fitted (`Warp`); the predictor is the mean of three (`Blend`),
+    which also read exact values; a generation is taken from the predicted front of what is left
+    (`pick_by_front`), by ``selection`` also as in the paper or by expected hypervolume improvement; the archive
+    that the predictor learns from is cut to 500 by survival, not 300; nothing asked is asked again.
 
     Reference:
         Sarti, Lomurno and Matteucci, 2023, NATv2; Lu et al., 2021, NAT.

@@ -6,6 +6,7 @@ import pytest
 from hwnas.errors import RecipeError
 from hwnas.predictors import (
     PREDICTORS,
+    SVR,
     BayesianRidge,
     Encoder,
     GaussianProcess,
@@ -14,6 +15,7 @@ from hwnas.predictors import (
     make_predictor,
     rank_metrics,
 )
+from hwnas.predictors.select import Blend
 from hwnas.space import SearchSpace
 
 SPACE = SearchSpace.of_choices({f"op{i}": ["id", "a", "b", "c"] for i in range(5)})
@@ -61,6 +63,15 @@ def test_an_additive_function_is_exact_for_linear_predictors():
 def test_a_gaussian_process_is_sure_where_it_was_told_and_less_elsewhere():
     _, std = GaussianProcess().fit(TRAIN[:20], Y[:20]).predict(ENCODER(GENOMES))
     assert std[:20].max() < np.median(std[20:])
+
+
+def test_a_blend_is_the_mean_of_its_parts_and_unsure_where_they_disagree():
+    parts = (GaussianProcess(), SVR(folds=1))
+    (a, a_std), (b, b_std) = (part.fit(TRAIN, Y[:70]).predict(TEST) for part in parts)
+    mean, std = Blend(parts).fit(TRAIN, Y[:70]).predict(TEST)
+    assert b_std.max() < 1e-9  # a single fit states no uncertainty
+    np.testing.assert_allclose(mean, (a + b) / 2)
+    np.testing.assert_allclose(std**2, (a_std**2 + b_std**2) / 2 + ((a - b) / 2) ** 2)
 
 
 def test_metrics_by_hand():
