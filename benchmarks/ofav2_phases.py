@@ -36,7 +36,7 @@ RESOLUTION_PX, BATCH_SIZE, TRAIN_IMAGES, STEPS = 12, 32, 2000, 600
 PHASES = ("full", "kernel", "level", "height", "depth", "width")
 SHARES = {"full": 12, "kernel": 4, "level": 4, "height": 6, "depth": 5, "width": 6}
 """Of the steps, for a supernet that has all phases."""
-PEAK_LR = {"full": 0.08, "kernel": 0.04, "level": 0.03, "height": 0.03, "depth": 0.03, "width": 0.03}
+PEAK_LR = {"full": 0.08, "kernel": 0.03, "level": 0.03, "height": 0.03, "depth": 0.03, "width": 0.03}
 SUBNETS = {"full": 1, "kernel": 1, "level": 2, "height": 2, "depth": 2, "width": 4}
 FIELDS = {"kernel": "kernel_size", "level": "level", "height": "exit", "depth": "depth", "width": "expand_ratio"}
 DEFAULT = "SE_B-fixed,SE_B-pet,SE_D-fixed,SE_D-pet,EE_B-fixed,EE_B-pet,EE_D-fixed,EE_D-pet,EE_P-pet,EE_DP-pet"
