@@ -115,8 +115,12 @@ def size_search(run: Run, budget_s: float) -> BudgetPlan:
         budget_s: for the search of all devices.
 
     Raises:
-        RecipeError: too little time.
+        RecipeError: too little time, or a search that adapts its supernet, whose training is no part of the plan.
     """
+    if run.recipe.search.adaptation is not None:
+        raise RecipeError(
+            "a budget sizes searches without search.adaptation; give --evaluations, or set search.adaptation=null"
+        )
     path = run.folder / BUDGET_FILE
     about = {
         "budget_s": budget_s, "devices": list(run.devices), "algorithm": run.recipe.search.algorithm,

@@ -56,6 +56,7 @@ def _device(run: Run, name: str, archive: Archive) -> DeviceReport:
         {n: columns[n].tolist() for n in ("top1_percent", "latency_ms")},
         _json(folder / "search.json").get("message", ""),
         LatencyCheck(**{f.name: check[f.name] for f in fields(LatencyCheck) if f.name in check}) if check else None,
+        run.weights_of(name) if run.adapted(name) else "",
     )  # fmt: skip
 
 

@@ -46,6 +46,8 @@ class DeviceReport:
     message: str
     """How the search ended."""
     check: LatencyCheck | None = None
+    weights_version: str = ""
+    """Of the supernet, where the search adapted it to this device."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from hwnas.search.evolve import evolve, survivors
 from hwnas.search.memory import Memory, genome_keys
 from hwnas.search.problem import Problem, evaluate_genomes
 from hwnas.search.region import Region
-from hwnas.space import Arch, SearchSpace
+from hwnas.space import Arch
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -27,8 +27,6 @@ _TRAIN_ON = 500
 """Evaluations that a predictor learns from: the survivors of all."""
 _OPTIMISM = 0.5
 """Standard deviations by which a prediction is thought better when gaps or hypervolume are filled."""
-_BEST = 150
-"""Archs from which the distributions of genes are taken."""
 _TURNS = 6
 """Generations after which the ways of ``front`` come round again."""
 SELECTIONS = ("front", "gaps", "improvement")
@@ -109,15 +107,6 @@ class NATv2:
     def region(self) -> Region:
         """Return where the next generation may be; here the whole space."""
         return Region.whole(self.problem.space)
-
-    def distributions(self) -> list[FloatArray]:
-        """Return, per choice, how often the best evaluated archs take each option; see `gene_distributions`."""
-        memory = self.memory
-        if not memory.complete.any():
-            return [np.full(n, 1.0 / n) for n in memory.problem.space.n_options]
-        best = survivors(memory.losses, memory.problem.violation(memory.losses), _BEST)
-        best = best[memory.complete[best]]
-        return gene_distributions(memory.problem.space, memory.genomes[best])
 
     def _first(self, n: int, region: Region) -> IntArray:
         """Draw archs without a model: a third at random, the rest spread over the front of what is known.
@@ -278,32 +267,3 @@ class NATv2:
         near = region.mutate(self._rng, near, 1.5 / max(1, int((~region.frozen).sum())))
         genomes = np.concatenate([evolved, near])
         return genomes[memory.is_new(genomes)]
-
-
-def gene_distributions(space: SearchSpace, genomes: IntArray) -> list[FloatArray]:
-    """Return, per choice, the share of archs that take each option, one arch spread evenly added.
-
-    NATv2 fits the best of scipy's continuous distributions to every integer gene and rounds its draws; options
-    have no order in general, so shares are used here.
-
-    Args:
-        space: where the genomes come from.
-        genomes: ``(n, n_choices)``; inactive choices are not counted.
-
-    Returns:
-        One array of probabilities a choice, ``(n_options,)``.
-    """
-    active = space.active(genomes)
-    out = []
-    for i, n in enumerate(space.n_options.tolist()):
-        counts = np.bincount(genomes[active[:, i], i], minlength=n) + 1.0 / n
-        out.append(np.asarray(counts / counts.sum(), dtype=float))
-    return out
-
-
-def sample_distributions(
-    space: SearchSpace, distributions: Sequence[FloatArray], rng: np.random.Generator, n: int
-) -> IntArray:
-    """Draw ``(n, n_choices)`` canonical genomes, each choice from its own distribution."""
-    columns = [rng.choice(len(p), size=n, p=p) for p in distributions]
-    return space.canonical(np.stack(columns, axis=1).astype(np.int64))

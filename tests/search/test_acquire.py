@@ -11,7 +11,6 @@ from hwnas.search.acquire import (
     pick_by_improvement,
 )
 from hwnas.search.evolve import evolve, niche_order, reference_directions, survivors
-from hwnas.search.natv2 import gene_distributions, sample_distributions
 from hwnas.search.region import Region
 from hwnas.space import SearchSpace
 
@@ -73,15 +72,6 @@ def test_evolution_finds_the_optimum_of_a_separable_loss():
     genomes, losses, _ = evolve(Region.whole(space), losses_of, np.random.default_rng(0), 60, 80)
     assert losses[0, 0] == 0
     assert genomes[0].tolist() == target.tolist()
-
-
-def test_distributions_follow_the_archs():
-    space = SearchSpace.of_choices({"a": [0, 1], "b": ["x", "y", "z"]})
-    shares = gene_distributions(space, np.array([[1, 2], [1, 2], [1, 0]]))
-    np.testing.assert_allclose(shares[0], [0.5 / 4, 3.5 / 4])
-    np.testing.assert_allclose(shares[1], [(1 + 1 / 3) / 4, (1 / 3) / 4, (2 + 1 / 3) / 4])
-    drawn = sample_distributions(space, shares, np.random.default_rng(0), 4000)
-    np.testing.assert_allclose((drawn[:, 0] == 1).mean(), 3.5 / 4, atol=0.02)
 
 
 def test_front_by_front_and_never_a_dominated_one_first():
