@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from hwnas.errors import RecipeError
 from hwnas.predictors import PREDICTORS
 from hwnas.search.adapt import BEST
+from hwnas.search.natv2 import SELECTIONS
 from hwnas.search.problem import Problem, Searcher
 from hwnas.search.searchers import SEARCHERS, make_searcher
 
@@ -55,6 +56,8 @@ class SearchConfig(BaseModel):
     on a front is evaluated on all of them afterwards."""
     predictor: str | None = None
     """One of `PREDICTORS`, for algorithms that have one; None: the algorithm's own choice."""
+    selection: str | None = None
+    """One of `SELECTIONS`, how `NATv2` chooses a generation, for algorithms that are like it; None: ``front``."""
     adaptation: AdaptationConfig | None = None
     """How the supernet is adapted to what the search finds; None: it stays as it was trained."""
 
@@ -72,6 +75,13 @@ class SearchConfig(BaseModel):
             raise ValueError(f"{name!r} is unknown; choose one of {sorted(PREDICTORS)}")
         return name
 
+    @field_validator("selection")
+    @classmethod
+    def _known_selection(cls, name: str | None) -> str | None:
+        if name is not None and name not in SELECTIONS:
+            raise ValueError(f"{name!r} is unknown; choose one of {list(SELECTIONS)}")
+        return name
+
     @model_validator(mode="after")
     def _fits(self) -> SearchConfig:
         if self.adaptation is not None and self.adaptation.rounds >= self.evaluations:
@@ -86,7 +96,7 @@ class SearchConfig(BaseModel):
         Raises:
             RecipeError: a setting that the algorithm does not have.
         """
-        given = {"population": self.population, "predictor": self.predictor}
+        given = {"population": self.population, "predictor": self.predictor, "selection": self.selection}
         settings = {k: v for k, v in given.items() if v is not None}
         try:
             return make_searcher(self.algorithm, problem, evaluations=self.evaluations, seed=self.seed, **settings)
