@@ -57,6 +57,7 @@ def _device(run: Run, name: str, archive: Archive) -> DeviceReport:
         _json(folder / "search.json").get("message", ""),
         LatencyCheck(**{f.name: check[f.name] for f in fields(LatencyCheck) if f.name in check}) if check else None,
         run.weights_of(name) if run.adapted(name) else "",
+        {objective: str(quality) for objective, quality in run.predictor_quality(name).items()},
     )  # fmt: skip
 
 

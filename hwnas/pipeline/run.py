@@ -42,11 +42,13 @@ from hwnas.pipeline.latency_check import check_models, keep_measured, measured_c
 from hwnas.pipeline.manifest import make_manifest
 from hwnas.pipeline.noise import latency_variance, may_be_on_front, near_ties
 from hwnas.pipeline.recipe import Recipe, check_recipe, load_recipe
+from hwnas.predictors import RankMetrics
 from hwnas.progress import Progress, silent
 from hwnas.search.adapt import plan_rounds
 from hwnas.search.config import SearchConfig
 from hwnas.search.loop import run_search
-from hwnas.search.problem import Constraint, Problem
+from hwnas.search.natv2 import PredictorQuality
+from hwnas.search.problem import Constraint, Problem, Searcher
 from hwnas.space import Arch
 from hwnas.supernet import Layout, SuperNet, count_params, make_layout
 from hwnas.supernet.slot_sum import SlotSum
@@ -209,6 +211,17 @@ class Run:
 
         return told
 
+    def predictor_quality(self, device: str) -> dict[str, PredictorQuality]:
+        """Return how well the search of a device could predict each expensive objective, judged at its end.
+
+        Empty where the algorithm has no predictor, or too few archs were evaluated.
+        """
+        marker = self._device_folder(device) / SEARCH_FILE
+        if not marker.exists():
+            return {}
+        listed = json.loads(marker.read_text(encoding="utf-8")).get("predictor", {})
+        return {n: PredictorQuality(**{**q, "metrics": RankMetrics(**q["metrics"])}) for n, q in listed.items()}
+
     # -- verbs ---------------------------------------------------------------------------------------
 
     @_writes
@@ -322,13 +335,14 @@ class Run:
             problem, searcher, evaluate, config.evaluations, warm_start=warm_start, renew=lineage.renew,
             renew_at=[r.share for r in rounds],
         )  # fmt: skip
-        message, more = result.message, {}
+        duration_s = round(time.monotonic() - started, 3)
+        message, more = result.message, _judged(searcher)
         if lineage.adapted:
             message = f"{message}; {lineage.note}"
-            more = {"repeated": result.repeated, "adapted": adapt.as_json(lineage.adapted)}
+            more |= {"repeated": result.repeated, "adapted": adapt.as_json(lineage.adapted)}
         write_json(marker, {
             "settings": settings, "evaluations": result.evaluated, "ended": result.ended, "message": message,
-            "duration_s": round(time.monotonic() - started, 3), **more,
+            "duration_s": duration_s, **more,
         })  # fmt: skip
 
     def _split(self, images: int) -> str:
@@ -629,6 +643,12 @@ class Run:
         for step in steps:
             step()
         return self
+
+
+def _judged(searcher: Searcher) -> dict[str, Any]:
+    """What ``search.json`` says of the predictor, for searchers that have one."""
+    judge = getattr(searcher, "predictor_quality", None)
+    return {} if judge is None else {"predictor": {name: asdict(found) for name, found in judge().items()}}
 
 
 def _searched_with(marker: Path, settings: dict[str, Any]) -> bool:

@@ -48,6 +48,8 @@ class DeviceReport:
     check: LatencyCheck | None = None
     weights_version: str = ""
     """Of the supernet, where the search adapted it to this device."""
+    predictor: Mapping[str, str] = field(default_factory=dict)
+    """How well the search could predict, in words, by objective."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from hwnas.search.config import AdaptationConfig, SearchConfig
 from hwnas.search.evolve import evolve, survivors
 from hwnas.search.loop import Evaluate, Generation, Renew, Result, run_search
 from hwnas.search.minimize import minimize
+from hwnas.search.natv2 import PredictorQuality
 from hwnas.search.problem import Constraint, Problem, Searcher
 from hwnas.search.region import Region
 from hwnas.search.searchers import SEARCHERS, make_searcher
@@ -16,6 +17,7 @@ __all__ = [
     "Constraint",
     "Evaluate",
     "Generation",
+    "PredictorQuality",
     "Problem",
     "Region",
     "Renew",

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from hwnas.errors import RecipeError
-from hwnas.predictors import Encoder, Inputs, fit_or_fall_back, make_predictor
-from hwnas.search.acquire import Warp, pick_by_front, pick_by_gaps, pick_by_hypervolume, pick_by_improvement
+from hwnas.predictors import Encoder, Inputs, RankMetrics, cross_validate, fit_or_fall_back, make_predictor
+from hwnas.search.acquire import Warp, Warped, pick_by_front, pick_by_gaps, pick_by_hypervolume, pick_by_improvement
 from hwnas.search.evolve import evolve, survivors
 from hwnas.search.memory import Memory, genome_keys
 from hwnas.search.problem import Problem, evaluate_genomes
@@ -27,10 +27,33 @@ _TRAIN_ON = 500
 """Evaluations that a predictor learns from: the survivors of all."""
 _OPTIMISM = 0.5
 """Standard deviations by which a prediction is thought better when gaps or hypervolume are filled."""
+_JUDGED = 4
+"""Evaluations from which on a predictor can be judged: two folds of two."""
 _TURNS = 6
 """Generations after which the ways of ``front`` come round again."""
 SELECTIONS = ("front", "gaps", "improvement")
 """How a generation is chosen among the candidates."""
+
+
+@dataclass(frozen=True)
+class PredictorQuality:
+    """How well a search could predict one objective."""
+
+    predictor: str
+    """One of `hwnas.predictors.PREDICTORS`."""
+    archs: int
+    """On which it was judged, each left out of one fit."""
+    folds: int
+    metrics: RankMetrics
+    """Means and deviations over the folds; the error is in the objective's unit."""
+
+    def __str__(self) -> str:
+        m = self.metrics
+        return (
+            f"Kendall's tau {m.kendall_tau:.2f} ± {m.kendall_tau_deviation:.2f}, Spearman {m.spearman:.2f} ± "
+            f"{m.spearman_deviation:.2f}, RMSE {m.rmse:.3g} ± {m.rmse_deviation:.2g} "
+            f"({self.predictor}, {self.folds} folds of {self.archs} archs)"
+        )
 
 
 @dataclass(eq=False)
@@ -104,6 +127,35 @@ class NATv2:
         """Learn ``(n, m)`` losses; they count at the next `ask`."""
         self.memory.add(archs, losses)
 
+    def predictor_quality(self, folds: int = 5) -> dict[str, PredictorQuality]:
+        """Judge the predictor of each expensive objective on archs that it was not fitted to.
+
+        It is cross-validated on what it learns from, in the objectives' own units, as warped as in the search (the bend
+        of the warp is that of the archs drawn without a model, also where these are left out).
+
+        Args:
+            folds: how many.
+
+        Returns:
+            By the objective's name; empty where too few archs were evaluated, or the predictor cannot be fitted.
+        """
+        rows = self._learnt()
+        names = [o.name for o in self.problem.objectives]
+        reference, told = self._reference_rows(), self.memory.losses[rows]
+        found: dict[str, PredictorQuality] = {}
+        if len(rows) < _JUDGED:
+            return found
+        with threadpool_limits(limits=1):
+            inputs = self._encode(self.memory.genomes[rows])
+            for i in self.problem.expensive_columns.tolist():
+                predictor = Warped(self._predictor, self.memory.losses[reference, i])
+                try:
+                    metrics = cross_validate(predictor, inputs, told[:, i], folds)
+                except (ValueError, np.linalg.LinAlgError):
+                    continue
+                found[names[i]] = PredictorQuality(self.predictor, len(rows), min(folds, len(rows) // 2), metrics)
+        return found
+
     def region(self) -> Region:
         """Return where the next generation may be; here the whole space."""
         return Region.whole(self.problem.space)
@@ -142,19 +194,31 @@ class NATv2:
         exact = np.array(known, dtype=float).reshape(len(known), len(genomes)).T
         return exact if problem.features is None else np.concatenate([exact, problem.features(genomes)], axis=1)
 
+    def _encode(self, genomes: IntArray) -> Inputs:
+        """What predictors read of ``genomes``."""
+        if self._encoder is None:
+            self._encoder = Encoder(self.problem.space, self._exact)
+        return self._encoder(genomes)
+
+    def _learnt(self) -> IntArray:
+        """Rows of the memory that predictors learn from."""
+        rows = np.flatnonzero(self.memory.complete)
+        if len(rows) > _TRAIN_ON:
+            losses = self.memory.losses[rows]
+            rows = np.sort(rows[survivors(losses, self.problem.violation(losses), _TRAIN_ON)])
+        return rows
+
+    def _reference_rows(self) -> IntArray:
+        """Rows of the memory that were drawn without a model."""
+        return np.flatnonzero(self.memory.complete)[: max(self.n_initial, 4)]
+
     def _propose(self, region: Region) -> IntArray:
         """Fit the predictors, make candidates and choose among them."""
         memory, problem = self.memory, self.problem
         self._generation += 1
-        if self._encoder is None:
-            self._encoder = Encoder(problem.space, self._exact)
-        rows = np.flatnonzero(memory.complete)
-        reference = rows[: max(self.n_initial, 4)]
-        if len(rows) > _TRAIN_ON:
-            losses = memory.losses[rows]
-            rows = np.sort(rows[survivors(losses, problem.violation(losses), _TRAIN_ON)])
+        rows, reference = self._learnt(), self._reference_rows()
         told = memory.losses[rows]
-        train = self._encoder(memory.genomes[rows])
+        train = self._encode(memory.genomes[rows])
         warps, models = {}, {}
         for i in problem.expensive_columns.tolist():
             warps[i] = Warp.of(told[:, i], memory.losses[reference, i])
@@ -182,7 +246,7 @@ class NATv2:
             genomes, inputs, cheap = genomes[keep], inputs[keep], cheap[keep]
         else:
             genomes = self._candidates(region, predict, own_units)
-            inputs, cheap = self._encoder(genomes), problem.cheap_losses(genomes)
+            inputs, cheap = self._encode(genomes), problem.cheap_losses(genomes)
         usable = np.flatnonzero(np.isfinite(cheap[:, problem.cheap_columns]).all(axis=1))
         genomes, inputs, cheap = genomes[usable], inputs[usable], cheap[usable]
         if not len(genomes):
@@ -235,11 +299,10 @@ class NATv2:
 
     def _listed(self) -> tuple[IntArray, Inputs, FloatArray, dict[bytes, int]]:
         """Every genome of a small space with its inputs, exact losses and rows by key, computed once."""
-        assert self._encoder is not None
         if self._pool is None:
             genomes = self.problem.space.all_genomes(_LIST)
             place = {key: i for i, key in enumerate(genome_keys(genomes))}
-            self._pool = genomes, self._encoder(genomes), self.problem.cheap_losses(genomes), place
+            self._pool = genomes, self._encode(genomes), self.problem.cheap_losses(genomes), place
         return self._pool
 
     def _candidates(
@@ -250,14 +313,12 @@ class NATv2:
     ) -> IntArray:
         """New genomes of the region: NSGA-II on the predictor, and neighbours of the best evaluated."""
         memory, problem = self.memory, self.problem
-        encoder = self._encoder
-        assert encoder is not None
         rows = survivors(memory.losses, problem.violation(memory.losses), 50)
         rows = rows[memory.complete[rows]]
         best = memory.genomes[rows]
 
         def losses_of(genomes: IntArray) -> tuple[FloatArray, FloatArray]:
-            mean, std = predict(encoder(genomes), problem.cheap_losses(genomes))
+            mean, std = predict(self._encode(genomes), problem.cheap_losses(genomes))
             mean = mean - _OPTIMISM * std
             return mean, problem.violation(own_units(mean))
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from hwnas.search.acquire import (
     Warp,
+    Warped,
     expected_improvement,
     pick_by_front,
     pick_by_gaps,
@@ -123,3 +124,24 @@ def test_a_screen_keeps_losses_from_being_computed():
     assert over[0] == 0
     assert genomes[0].sum() == 18
     assert (np.concatenate(computed).sum(axis=1) <= 18).mean() > 0.95
+
+
+def test_warped_losses_are_predicted_in_their_own_unit():
+    losses = np.array([1.0, 1.5, 2.0, 4.0, 9.0])
+
+    class Known:
+        def __init__(self, shift=0.0):
+            self.shift = shift
+
+        def fit(self, inputs, values):
+            self.values = values
+            return self
+
+        def predict(self, inputs):
+            return self.values + self.shift, np.full(len(self.values), 0.1)
+
+    mean, std = Warped(Known(), losses[1:4]).fit(None, losses).predict(None)
+    np.testing.assert_allclose(mean, losses)
+    assert (std > 0).all()
+    mean, _ = Warped(Known(50.0), losses[1:4]).fit(None, losses).predict(None)
+    np.testing.assert_allclose(mean, 17.0)  # as far beyond the worst as that is from the best
