@@ -42,7 +42,7 @@ from hwnas.pipeline.latency_check import check_models, keep_measured, measured_c
 from hwnas.pipeline.manifest import make_manifest
 from hwnas.pipeline.noise import latency_variance, may_be_on_front, near_ties
 from hwnas.pipeline.recipe import Recipe, check_recipe, load_recipe
-from hwnas.predictors import RankMetrics
+from hwnas.predictors import CellFeatures, RankMetrics
 from hwnas.progress import Progress, silent
 from hwnas.search.adapt import plan_rounds
 from hwnas.search.config import SearchConfig
@@ -50,6 +50,7 @@ from hwnas.search.loop import run_search
 from hwnas.search.natv2 import PredictorQuality
 from hwnas.search.problem import Constraint, Problem, Searcher
 from hwnas.space import Arch
+from hwnas.space.cell_text import EDGES, edge_name
 from hwnas.supernet import Layout, SuperNet, count_params, make_layout
 from hwnas.supernet.slot_sum import SlotSum
 from hwnas.train.checkpoint import load_supernet, weights_version
@@ -281,7 +282,7 @@ class Run:
         return archive.requested([*modelled, *timed] if device in timed else modelled)
 
     def problem(self, device: Device) -> Problem:
-        """Return what is searched for a device: objectives by the recipe's names, limits and capacity."""
+        """Return what is searched for a device: objectives by the recipe's names, limits, capacity, a cell's graph."""
         latency = device.compile(self.layout)
         cheap: dict[str, SlotSum] = {"latency_ms": latency, "params": self.params, "macs": self.macs}
         made = [
@@ -292,7 +293,10 @@ class Run:
         ]
         constraints = tuple(Constraint.parse(text) for text in self.recipe.constraints)
         capacity = tuple(_cheap(n, cheap[n]) for n in ("macs", "params") if n not in self.recipe.objectives)
-        return Problem(self.layout.space, tuple(made), constraints, capacity)
+        graph = None
+        if self.recipe.supernet.family == "nasbench201":
+            graph = CellFeatures(self.layout.space, {edge_name(i, j): (i, j) for i, j in EDGES})
+        return Problem(self.layout.space, tuple(made), constraints, capacity, graph)
 
     @staticmethod
     def _unevaluated(archs: Sequence[Arch]) -> list[float]:
