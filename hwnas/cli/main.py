@@ -288,11 +288,18 @@ def import_ofa(
 
 
 @app.command()
-def report(folder: RunFolder, as_json: Json = False) -> None:
-    """Write report.html and fronts.png of a run again."""
+def report(
+    folder: RunFolder,
+    others: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Runs to compare it with, such as ones of other seeds.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write report.html and fronts.png of a run again, with what several runs reached where others are named."""
     from hwnas.pipeline.run import open_run
 
-    path = open_run(folder).report()
+    path = open_run(folder).report([open_run(other) for other in others or ()])
     _print(as_json, {"report": str(path)}, str(path))
 
 

@@ -574,13 +574,21 @@ class Run:
                 write_json(path, checked.values)
 
     @_writes
-    def report(self) -> Path:
-        """Write ``report.html`` and ``fronts.png``; return the HTML file."""
+    def report(self, others: Sequence[Run] = ()) -> Path:
+        """Write ``report.html`` and ``fronts.png``; return the HTML file.
+
+        Args:
+            others: runs on the same data, such as ones of other seeds: the page shows what all, half and one of them
+                reached on each device.
+
+        Raises:
+            RecipeError: a run on other data, or one that has no device in common.
+        """
         from hwnas.pipeline.results import collect
         from hwnas.report.html import write_report
 
         with self.archive() as archive:
-            results = collect(self, archive)
+            results = collect(self, archive, others)
         return write_report(results, self.folder)
 
     def finetune(
