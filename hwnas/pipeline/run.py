@@ -36,7 +36,7 @@ from hwnas.objectives.proxies import PROXIES
 from hwnas.objectives.subnets import SubnetEvaluator, fvcore_macs, macs_of_space, params_of_space
 from hwnas.pareto import non_dominated
 from hwnas.pipeline import adapt
-from hwnas.pipeline.budget import size_search
+from hwnas.pipeline.budget import check_sizable, size_search
 from hwnas.pipeline.front import FRONT_FILE, Front, choose_front, read_front, write_front
 from hwnas.pipeline.latency_check import check_models, keep_measured, measured_columns, was_checked
 from hwnas.pipeline.manifest import make_manifest
@@ -747,6 +747,8 @@ def run(
     loaded = load_recipe(recipe, overrides)
     if devices is not None:
         loaded = check_recipe({**loaded.model_dump(mode="json"), "devices": list(devices)}, str(recipe))
+    if budget_s is not None:
+        check_sizable(loaded.search)
     started = start_run(loaded, Path(out) if out is not None else Path("runs") / loaded.name, progress)
     started.budget_s = budget_s
     return started.run()

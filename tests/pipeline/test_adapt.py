@@ -274,9 +274,14 @@ def test_devices_without_common_weights_have_no_fleet(adapted_run):
         plan_fleet(open_run(adapted_run), 1)
 
 
-def test_a_budget_of_time_does_not_plan_trainings(copied, recipe_file):
+def test_a_budget_of_time_does_not_plan_trainings(copied, recipe_file, tmp_path):
+    with pytest.raises(RecipeError, match="a budget sizes searches without"):
+        run(recipe_file(search=SEARCH), out=tmp_path / "new", budget_s=60)
+    assert not (tmp_path / "new").exists()
+    opened = open_run(copied)
+    opened.budget_s = 60
     with pytest.raises(RecipeError, match=r"a budget sizes searches without search\.adaptation; give --evaluations"):
-        run(recipe_file(search=SEARCH), out=copied, budget_s=60)
+        opened.search()
 
 
 def test_weights_that_are_not_those_of_the_search_are_refused(copied):
