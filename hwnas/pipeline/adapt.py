@@ -128,7 +128,7 @@ class Lineage:
         run.use_weights(version, supernet)
         for done, arch in enumerate(archs, 1):
             run.evaluated(arch, self.archive, run.n_searched, version)
-            run.progress(f"evaluate again for {self.device}", done, len(archs), f"weights {version}")
+            run.progress(f"evaluate again {number} for {self.device}", done, len(archs), f"weights {version}")
         renewed = run.values(self.problem, archs, self.archive, run.n_searched, version)
         self.adapted.append(
             Adapted(str(folder.relative_to(base)), version, len(archs), frozen, self._mean(values), self._mean(renewed))

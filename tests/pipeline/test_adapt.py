@@ -169,8 +169,8 @@ def test_a_search_stopped_at_every_step_ends_with_the_same_files(adapted_run, fi
     first, second = DEVICES
     for task, at in (
         (f"search for {first}", 2), (f"adaptation 1 for {first}", 1), (f"adaptation 1 for {first}", 3),
-        (f"evaluate again for {first}", 1), (f"search for {first}", 4), (f"adaptation 2 for {first}", 2),
-        (f"evaluate again for {first}", 3), (f"search for {first}", 6), (f"adaptation 2 for {second}", 3),
+        (f"evaluate again 1 for {first}", 1), (f"search for {first}", 4), (f"adaptation 2 for {first}", 2),
+        (f"evaluate again 2 for {first}", 3), (f"search for {first}", 6), (f"adaptation 2 for {second}", 3),
         ("export", 2),
     ):  # fmt: skip
 
