@@ -14,6 +14,7 @@ import hwnas
 from hwnas.errors import RecipeError, ResumeError, TrainingError
 from hwnas.pipeline.adapt import adaptation_training, frozen_stages
 from hwnas.pipeline.fleet import plan_fleet
+from hwnas.pipeline.latency_check import was_checked
 from hwnas.pipeline.recipe import load_recipe
 from hwnas.pipeline.run import open_run, run
 from hwnas.search import AdaptationConfig
@@ -262,6 +263,19 @@ def test_fine_tuning_begins_with_the_weights_of_the_device(copied):
     _, bundle = opened.finetune(model.key, copied / "finetuned", device=DEVICES[1])
     assert bundle.metrics["finetuned_from"] == opened.weights_of(DEVICES[1])
     assert bundle.metrics["top1_before_percent"] == pytest.approx(model.values["top1_percent"], rel=1e-5)
+
+
+def test_a_latency_check_counts_only_where_it_stands_in_the_bundles(copied):
+    models = list(open_run(copied).front(DEVICES[0]))
+    path = copied / "devices" / DEVICES[0] / "latency_check.json"
+    assert not was_checked(path, models)
+    path.write_text(json.dumps({"keys": [m.key for m in models]}))
+    assert not was_checked(path, models)  # bundles of other weights were written in their place
+    for model in models:
+        metrics = model.folder / "metrics.json"
+        metrics.write_text(json.dumps({**json.loads(metrics.read_text()), "measured_latency": {}}))
+    assert was_checked(path, models)
+    assert not was_checked(path, models[:1])
 
 
 # -- mistakes -------------------------------------------------------------------------------------------
