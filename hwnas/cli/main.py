@@ -288,11 +288,18 @@ def import_ofa(
 
 
 @app.command()
-def report(folder: RunFolder, as_json: Json = False) -> None:
-    """Write report.html and fronts.png of a run again."""
+def report(
+    folder: RunFolder,
+    others: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Runs to compare it with, such as ones of other seeds.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write report.html and fronts.png of a run again, with what several runs reached where others are named."""
     from hwnas.pipeline.run import open_run
 
-    path = open_run(folder).report()
+    path = open_run(folder).report([open_run(other) for other in others or ()])
     _print(as_json, {"report": str(path)}, str(path))
 
 
@@ -342,11 +349,30 @@ def _print_run(done: Run, as_json: bool) -> None:
     rows = [
         [d["device"], d["origin"], str(d["models"]), f"{d['fastest_ms']:.4g} - {d['slowest_ms']:.4g}",
          f"{d['best_top1_percent']:.2f}", f"{d['best_test_top1_percent']:.2f}", d["knee"],
-         "-" if d["latency_mape_percent"] is None else f"{d['latency_mape_percent']:.1f} %"]
+         "-" if d["latency_mape_percent"] is None else f"{d['latency_mape_percent']:.1f} %", _predicted(d["predictor"])]
         for d in summary["devices"]
     ]  # fmt: skip
-    heading = ["device", "origin", "models", "latency ms", "best val %", "best test %", "knee", "latency error"]
+    heading = [
+        "device",
+        "origin",
+        "models",
+        "latency ms",
+        "best val %",
+        "best test %",
+        "knee",
+        "latency error",
+        "predictor",
+    ]
     _print(as_json, summary, f"{_table(heading, rows)}\n\nreport: {summary['report']}")
+
+
+def _predicted(judged: dict[str, Any]) -> str:
+    """Kendall's tau of a search's predictor: of accuracy where it was predicted, else of the first objective."""
+    if not judged:
+        return "-"
+    found = judged.get("top1_percent") or next(iter(judged.values()))
+    m = found["metrics"]
+    return f"tau {m['kendall_tau']:.2f} ± {m['kendall_tau_deviation']:.2f} on {found['archs']}"
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from hwnas.errors import RecipeError
 from hwnas.files import write_json
+from hwnas.search.config import SearchConfig
 
 if TYPE_CHECKING:
     from hwnas.pipeline.run import Run
@@ -107,6 +108,14 @@ def plan_budget(
     return min(evaluations, archs), n_images
 
 
+def check_sizable(search: SearchConfig) -> None:
+    """Raise where a budget cannot size a search: what adapting a supernet takes is no part of the plan."""
+    if search.adaptation is not None:
+        raise RecipeError(
+            "a budget sizes searches without search.adaptation; give --evaluations, or set search.adaptation=null"
+        )
+
+
 def size_search(run: Run, budget_s: float) -> BudgetPlan:
     """Time a few evaluations of a trained run and plan its search; a plan made before is read back.
 
@@ -115,8 +124,9 @@ def size_search(run: Run, budget_s: float) -> BudgetPlan:
         budget_s: for the search of all devices.
 
     Raises:
-        RecipeError: too little time.
+        RecipeError: too little time, or a search that adapts its supernet.
     """
+    check_sizable(run.recipe.search)
     path = run.folder / BUDGET_FILE
     about = {
         "budget_s": budget_s, "devices": list(run.devices), "algorithm": run.recipe.search.algorithm,

@@ -175,11 +175,16 @@ def plan_fleet(run: Run, models: int, limits_ms: Mapping[str, float] | None = No
         limits_ms: latency limit by device; default: that of the knee of the device's front.
 
     Raises:
-        RecipeError: fewer than 1 model, an unknown device, a limit that nothing meets, or limits that so few models
-            cannot meet together.
+        RecipeError: fewer than 1 model, an unknown device, a limit that nothing meets, limits that so few models cannot
+            meet together, or devices with weights of their own.
     """
     if models < 1:
         raise RecipeError(f"a fleet of {models} models serves nobody; give --models 1 or more")
+    if own := [name for name in run.devices if run.adapted(name)]:
+        raise RecipeError(
+            f"the supernet of {run.folder} was adapted to {', '.join(own)}, so devices have no weights in common; "
+            "search it with search.adaptation=null"
+        )
     given = dict(limits_ms or {})
     if unknown := sorted(set(given) - set(run.devices)):
         raise RecipeError(f"limits name {unknown}; devices of {run.folder} are {', '.join(run.devices)}")

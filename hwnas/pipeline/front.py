@@ -35,6 +35,8 @@ class FrontModel:
     """By name, in own units; accuracy is validation accuracy."""
     folder: Path
     """Of its bundle; exists once the run has exported it."""
+    weights_version: str = ""
+    """Of the supernet, where it was adapted to the device."""
 
     @property
     def latency_ms(self) -> float:
@@ -118,7 +120,7 @@ def choose_front(
     return rows[choose_subset(losses[rows], size, start)]
 
 
-def write_front(path: Path, archs: Sequence[Arch], columns: dict[str, NDArray[np.float64]]) -> None:
+def write_front(path: Path, archs: Sequence[Arch], columns: dict[str, NDArray[np.float64]], weights: str = "") -> None:
     """Write ``front.csv``: one row a model, ascending by latency (measured, where it is known).
 
     Accuracy and introspectability are those of the validation images.
@@ -127,14 +129,16 @@ def write_front(path: Path, archs: Sequence[Arch], columns: dict[str, NDArray[np
         path: the file.
         archs: the models.
         columns: ``(n,)`` values by name; `FRONT_COLUMNS` first, then others in their order.
+        weights: version of the supernet; a column ``weights_version`` says it, unless it is empty.
     """
     names = [c for c in FRONT_COLUMNS if c in columns] + [c for c in columns if c not in FRONT_COLUMNS]
     order = np.lexsort((-columns["top1_percent"], columns.get(MEASURED, columns["latency_ms"])))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["key", *names])
+    last = ("weights_version", weights) if weights else ()
+    writer.writerow(["key", *names, *last[:1]])
     for i in order:
-        writer.writerow([archs[i].key, *(_cell(name, columns[name][i]) for name in names)])
+        writer.writerow([archs[i].key, *(_cell(name, columns[name][i]) for name in names), *last[1:]])
     write_text(path, text.getvalue())
 
 
@@ -147,7 +151,10 @@ def read_front(path: Path, device: str) -> Front:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     models = [
-        FrontModel(r["key"], {k: float(v) for k, v in r.items() if k != "key"}, path.parent / "models" / r["key"])
+        FrontModel(
+            r["key"], {k: float(v) for k, v in r.items() if k not in ("key", "weights_version")},
+            path.parent / "models" / r["key"], r.get("weights_version", ""),
+        )
         for r in rows
-    ]
+    ]  # fmt: skip
     return Front(device, tuple(models))

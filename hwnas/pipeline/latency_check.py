@@ -143,6 +143,9 @@ def _split(device: str) -> str:
     return f"latency {device}"
 
 
-def was_checked(path: Path, keys: Sequence[str]) -> bool:
-    """Say whether the check in ``path`` is of just these models."""
-    return path.exists() and set(json.loads(path.read_text(encoding="utf-8"))["keys"]) == set(keys)
+def was_checked(path: Path, models: Sequence[FrontModel]) -> bool:
+    """Say whether the check in ``path`` is of just these models, and stands in their bundles."""
+    if not path.exists() or set(json.loads(path.read_text(encoding="utf-8"))["keys"]) != {m.key for m in models}:
+        return False
+    bundles = [Bundle(m.folder) for m in models if (m.folder / "metrics.json").exists()]
+    return all("measured_latency" in b.metrics for b in bundles)

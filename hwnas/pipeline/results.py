@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hwnas.archive import Archive
+from hwnas.errors import RecipeError
 from hwnas.export.bundle import Bundle
-from hwnas.report.data import DeviceReport, LatencyCheck, RunReport
+from hwnas.pareto import attainment_bands
+from hwnas.report.data import Bands, DeviceReport, LatencyCheck, RunReport
 from hwnas.space import Arch
 
 if TYPE_CHECKING:
     from hwnas.pipeline.run import Run
 
 
-def collect(run: Run, archive: Archive) -> RunReport:
-    """Gather everything that a report shows from the files of a run."""
-    devices = tuple(_device(run, name, archive) for name in run.devices)
+def collect(run: Run, archive: Archive, others: Sequence[Run] = ()) -> RunReport:
+    """Gather everything that a report shows from the files of a run.
+
+    Args:
+        run: searched.
+        archive: of the run.
+        others: runs on the same data, such as ones of other seeds; devices that they have, too, are compared.
+
+    Raises:
+        RecipeError: a run on other data, or one that has no device in common.
+    """
+    _comparable(run, others)
+    devices = tuple(_device(run, name, archive, others) for name in run.devices)
     keys = {d.name: {m["key"] for m in d.models} for d in devices}
     shared = {f"{a} & {b}": len(keys[a] & keys[b]) for a, b in itertools.combinations(keys, 2)}
     splits = run.splits
@@ -31,7 +46,31 @@ def collect(run: Run, archive: Archive) -> RunReport:
     )  # fmt: skip
 
 
-def _device(run: Run, name: str, archive: Archive) -> DeviceReport:
+def _comparable(run: Run, others: Sequence[Run]) -> None:
+    data = _json(run.folder / "manifest.json").get("data", {}).get("sha256")
+    for other in others:
+        if _json(other.folder / "manifest.json").get("data", {}).get("sha256") != data:
+            raise RecipeError(f"{other.folder} is of other data than {run.folder}; compare runs of the same data")
+        if not set(other.recipe.devices) & set(run.recipe.devices):
+            raise RecipeError(
+                f"{other.folder} has no device of {run.folder}; these are {', '.join(run.recipe.devices)}"
+            )
+
+
+def _bands(run: Run, name: str, others: Sequence[Run]) -> Bands | None:
+    """What the runs that have a device reached on it."""
+    runs = [run, *(other for other in others if name in other.devices)]
+    if len(runs) < 2:
+        return None
+    fronts = [[[m.values["latency_ms"], -m.values["top1_percent"]] for m in one.front(name)] for one in runs]
+    best, median, worst = (
+        tuple((float(ms), float(-loss)) for ms, loss in band)
+        for band in attainment_bands([np.array(f) for f in fronts], [1 / len(runs), 0.5, 1.0])
+    )
+    return Bands(tuple(one.folder.name for one in runs), best, median, worst)
+
+
+def _device(run: Run, name: str, archive: Archive, others: Sequence[Run]) -> DeviceReport:
     device = run.devices[name]
     profile = device.profile
     folder = run.folder / "devices" / name
@@ -56,6 +95,9 @@ def _device(run: Run, name: str, archive: Archive) -> DeviceReport:
         {n: columns[n].tolist() for n in ("top1_percent", "latency_ms")},
         _json(folder / "search.json").get("message", ""),
         LatencyCheck(**{f.name: check[f.name] for f in fields(LatencyCheck) if f.name in check}) if check else None,
+        run.weights_of(name) if run.adapted(name) else "",
+        {objective: str(quality) for objective, quality in run.predictor_quality(name).items()},
+        _bands(run, name, others),
     )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -18,6 +19,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from hwnas.archive import Archive, Evaluation
 from hwnas.data import Splits, load_data
@@ -33,16 +35,22 @@ from hwnas.objectives import Objective, as_losses
 from hwnas.objectives.proxies import PROXIES
 from hwnas.objectives.subnets import SubnetEvaluator, fvcore_macs, macs_of_space, params_of_space
 from hwnas.pareto import non_dominated
-from hwnas.pipeline.budget import size_search
+from hwnas.pipeline import adapt
+from hwnas.pipeline.budget import check_sizable, size_search
 from hwnas.pipeline.front import FRONT_FILE, Front, choose_front, read_front, write_front
 from hwnas.pipeline.latency_check import check_models, keep_measured, measured_columns, was_checked
 from hwnas.pipeline.manifest import make_manifest
 from hwnas.pipeline.noise import latency_variance, may_be_on_front, near_ties
 from hwnas.pipeline.recipe import Recipe, check_recipe, load_recipe
+from hwnas.predictors import CellFeatures, RankMetrics
 from hwnas.progress import Progress, silent
+from hwnas.search.adapt import plan_rounds
+from hwnas.search.config import SearchConfig
 from hwnas.search.loop import run_search
-from hwnas.search.problem import Constraint, Problem
+from hwnas.search.natv2 import PredictorQuality
+from hwnas.search.problem import Constraint, Problem, Searcher
 from hwnas.space import Arch
+from hwnas.space.cell_text import EDGES, edge_name
 from hwnas.supernet import Layout, SuperNet, count_params, make_layout
 from hwnas.supernet.slot_sum import SlotSum
 from hwnas.train.checkpoint import load_supernet, weights_version
@@ -51,6 +59,7 @@ from hwnas.train.loop import train_supernet
 from hwnas.train.phases import phase_space
 
 PARITY_IMAGES = 64
+SEARCH_FILE = "search.json"
 
 
 _P = ParamSpec("_P")
@@ -77,6 +86,7 @@ class Run:
     progress: Progress = silent
     budget_s: float | None = None
     """Seconds for the search of all devices, which then is sized by them; None: the recipe says its size."""
+    _adapted_evaluator: tuple[str, SubnetEvaluator] | None = field(default=None, init=False, repr=False)
 
     # -- what the verbs share ------------------------------------------------------------------------
 
@@ -121,8 +131,34 @@ class Run:
 
     @cached_property
     def evaluator(self) -> SubnetEvaluator:
-        """Extracts and evaluates subnets."""
+        """Extracts and evaluates subnets of the trained supernet."""
         return SubnetEvaluator(self.supernet, self.splits, self.recipe.evaluation)
+
+    def weights_of(self, device: str) -> str:
+        """Return the version of the weights that a device's models come from: the trained or the last adapted ones."""
+        adapted = self.adapted(device)
+        return adapted[-1].weights_version if adapted else self.weights
+
+    def adapted(self, device: str) -> list[adapt.Adapted]:
+        """Return how the supernet was adapted in the search of a device; empty where it was not."""
+        return adapt.read_adapted(self._device_folder(device) / SEARCH_FILE)
+
+    def use_weights(self, version: str, supernet: SuperNet) -> SubnetEvaluator:
+        """Keep what evaluates subnets of adapted weights, in place of the last such; return it."""
+        self._adapted_evaluator = version, replace(self.evaluator, supernet=supernet)
+        return self._adapted_evaluator[1]
+
+    def evaluator_of(self, weights: str) -> SubnetEvaluator:
+        """Return what extracts and evaluates subnets of the trained weights, or of ones that a search adapted."""
+        if weights == self.weights:
+            return self.evaluator
+        if self._adapted_evaluator is not None and self._adapted_evaluator[0] == weights:
+            return self._adapted_evaluator[1]
+        for marker in sorted(self.folder.glob(f"devices/*/{SEARCH_FILE}")):
+            for one in adapt.read_adapted(marker):
+                if one.weights_version == weights:
+                    return self.use_weights(weights, adapt.load_adapted(marker.parent / one.folder, weights))
+        raise ResumeError(f"{self.folder} has no weights {weights}; search it again with `hwnas search`")
 
     @cached_property
     def macs(self) -> SlotSum:
@@ -176,6 +212,17 @@ class Run:
 
         return told
 
+    def predictor_quality(self, device: str) -> dict[str, PredictorQuality]:
+        """Return how well the search of a device could predict each expensive objective, judged at its end.
+
+        Empty where the algorithm has no predictor, or too few archs were evaluated.
+        """
+        marker = self._device_folder(device) / SEARCH_FILE
+        if not marker.exists():
+            return {}
+        listed = json.loads(marker.read_text(encoding="utf-8")).get("predictor", {})
+        return {n: PredictorQuality(**{**q, "metrics": RankMetrics(**q["metrics"])}) for n, q in listed.items()}
+
     # -- verbs ---------------------------------------------------------------------------------------
 
     @_writes
@@ -202,6 +249,10 @@ class Run:
 
         Modelled devices come first: their fronts must not depend on timings of this machine. An evaluation serves all
         devices that are searched after it, and the fronts of a group are chosen from all archs seen so far.
+
+        Where the recipe adapts the supernet (``search.adaptation``), every device has weights of its own from the first
+        round on: its search begins with nothing but evaluations of the trained weights that the archive happens to
+        know, and its front is chosen from its own archs, with the values of its last weights.
         """
         if self.budget_s is not None:
             plan = size_search(self, self.budget_s)
@@ -216,7 +267,7 @@ class Run:
                     self._search_device(self.devices[name], archive, tuple(searched))
                     searched.append(name)
                 for name in group:
-                    self._write_front(self.devices[name], archive, tuple(searched))
+                    self._write_front(self.devices[name], archive)
 
     def _groups(self) -> tuple[list[str], list[str]]:
         """Names of the devices whose latencies do not depend on this machine, and of those timed on it."""
@@ -225,11 +276,13 @@ class Run:
 
     def considered(self, device: str, archive: Archive) -> list[Arch]:
         """Return the archs from which the front of ``device`` was chosen, in the order of evaluation."""
+        if self.adapted(device):
+            return archive.requested([device])
         modelled, timed = self._groups()
         return archive.requested([*modelled, *timed] if device in timed else modelled)
 
     def problem(self, device: Device) -> Problem:
-        """Return what is searched for a device: objectives by the recipe's names, limits and capacity."""
+        """Return what is searched for a device: objectives by the recipe's names, limits, capacity, a cell's graph."""
         latency = device.compile(self.layout)
         cheap: dict[str, SlotSum] = {"latency_ms": latency, "params": self.params, "macs": self.macs}
         made = [
@@ -240,91 +293,122 @@ class Run:
         ]
         constraints = tuple(Constraint.parse(text) for text in self.recipe.constraints)
         capacity = tuple(_cheap(n, cheap[n]) for n in ("macs", "params") if n not in self.recipe.objectives)
-        return Problem(self.layout.space, tuple(made), constraints, capacity)
+        graph = None
+        if self.recipe.supernet.family == "nasbench201":
+            graph = CellFeatures(self.layout.space, {edge_name(i, j): (i, j) for i, j in EDGES})
+        return Problem(self.layout.space, tuple(made), constraints, capacity, graph)
 
     @staticmethod
     def _unevaluated(archs: Sequence[Arch]) -> list[float]:
         raise RecipeError("expensive objectives are evaluated by the run, through its archive")
 
     def _search_device(self, device: Device, archive: Archive, before: tuple[str, ...]) -> None:
-        marker = self._device_folder(device.name) / "search.json"
+        marker = self._device_folder(device.name) / SEARCH_FILE
+        config = self.recipe.search
+        before = () if config.adaptation is not None else before  # values of other weights do not mix
         settings = {
-            "search": self.recipe.search.model_dump(mode="json"),
+            "search": config.model_dump(mode="json"),
             "objectives": list(self.recipe.objectives),
             "constraints": list(self.recipe.constraints),
             "device": json.loads(device.profile.model_dump_json()),
             "weights": self.weights,
             "after": list(before),
         }
-        if marker.exists() and json.loads(marker.read_text(encoding="utf-8"))["settings"] == settings:
+        if _searched_with(marker, settings):
             return
         archive.forget_requests(device.name)
         problem = self.problem(device)
         known, n_images = archive.requested(before), self.n_searched
-        config = self.recipe.search
+        searcher = config.searcher(problem)
+        rounds = plan_rounds(searcher, config.adaptation.rounds) if config.adaptation is not None else ()
+        lineage = adapt.Lineage(self, device.name, problem, archive, rounds)
         n_done = 0
 
         def evaluate(archs: Sequence[Arch]) -> NDArray[np.float64]:
             nonlocal n_done
             for arch in archs:
-                self._evaluated(arch, archive, n_images)
+                self.evaluated(arch, archive, n_images, lineage.weights)
                 n_done += 1
                 self.progress(f"search for {device.name}", n_done, config.evaluations, config.algorithm)
             archive.request(device.name, archs)
-            return self.values(problem, archs, archive, n_images)
+            return self.values(problem, archs, archive, n_images, lineage.weights)
 
         started = time.monotonic()
         warm_start = (known, self.values(problem, known, archive, n_images)) if known else None
-        result = run_search(problem, config.searcher(problem), evaluate, config.evaluations, warm_start=warm_start)
+        result = run_search(
+            problem, searcher, evaluate, config.evaluations, warm_start=warm_start, renew=lineage.renew,
+            renew_at=[r.share for r in rounds],
+        )  # fmt: skip
+        duration_s = round(time.monotonic() - started, 3)
+        message, more = result.message, _judged(searcher)
+        if lineage.adapted:
+            message = f"{message}; {lineage.note}"
+            more |= {"repeated": result.repeated, "adapted": adapt.as_json(lineage.adapted)}
         write_json(marker, {
-            "settings": settings, "evaluations": result.evaluated, "ended": result.ended, "message": result.message,
-            "duration_s": round(time.monotonic() - started, 3),
+            "settings": settings, "evaluations": result.evaluated, "ended": result.ended, "message": message,
+            "duration_s": duration_s, **more,
         })  # fmt: skip
 
     def _split(self, images: int) -> str:
         """Name under which the archive keeps evaluations on so many validation images."""
         return "validation" if images == self.n_validation else f"validation:{images}"
 
-    def _evaluated(self, arch: Arch, archive: Archive, images: int | None = None) -> dict[str, float]:
-        """Values that need the network, from the archive or, once, from an evaluation; default: on all images."""
-        n = images or self.n_validation
-        known = archive.values(arch, self.weights, self._split(n))
+    def evaluated(
+        self, arch: Arch, archive: Archive, images: int | None = None, weights: str | None = None
+    ) -> dict[str, float]:
+        """Return the values that need the network, from the archive or, once, from an evaluation.
+
+        Args:
+            arch: of the run's space.
+            archive: of this run.
+            images: validation images; None: all.
+            weights: version of the supernet; None: the trained one.
+        """
+        n, weights = images or self.n_validation, weights or self.weights
+        known = archive.values(arch, weights, self._split(n))
         if "top1_percent" not in known:
-            known |= self._kept(arch, archive, n, n, lambda: asdict(self.evaluator.score(arch, n)))
+            known |= self._kept(arch, archive, n, n, weights, lambda: asdict(self.evaluator_of(weights).score(arch, n)))
         if missing := [name for name in self.proxies if name not in known]:
             used, seed = self.recipe.evaluation.proxy_images, self.recipe.train.seed
-            known |= self._kept(arch, archive, n, used, lambda: self.evaluator.proxies(arch, missing, seed))
+            known |= self._kept(
+                arch, archive, n, used, weights, lambda: self.evaluator_of(weights).proxies(arch, missing, seed)
+            )
         return known
 
     def _kept(
-        self, arch: Arch, archive: Archive, n: int, images: int, values: Callable[[], dict[str, float]]
+        self, arch: Arch, archive: Archive, n: int, images: int, weights: str, values: Callable[[], dict[str, float]]
     ) -> dict[str, float]:
         """Compute values on ``images`` images and keep them beside those of ``n`` validation images."""
         started = time.monotonic()
         made = values()
         seconds, conditions = time.monotonic() - started, {"images": images, "torch": torch.__version__}
         seed = self.recipe.search.seed
-        archive.add(Evaluation(arch, made, self.weights, self._split(n), seed, seconds, conditions))
+        archive.add(Evaluation(arch, made, weights, self._split(n), seed, seconds, conditions))
         return made
 
-    def known(self, arch: Arch, archive: Archive, images: int | None = None) -> dict[str, float]:
+    def known(
+        self, arch: Arch, archive: Archive, images: int | None = None, weights: str | None = None
+    ) -> dict[str, float]:
         """Return what evaluations of ``arch`` gave, by name.
 
         Args:
             arch: evaluated or not.
             archive: of this run.
             images: on exactly so many validation images; None: on most images.
+            weights: version of the supernet; None: the trained one.
         """
+        weights = weights or self.weights
         if images is not None:
-            return archive.values(arch, self.weights, self._split(images))
-        full = archive.values(arch, self.weights, "validation")
-        return full or archive.values(arch, self.weights, self._split(self.n_searched))
+            return archive.values(arch, weights, self._split(images))
+        full = archive.values(arch, weights, "validation")
+        return full or archive.values(arch, weights, self._split(self.n_searched))
 
     def values(
-        self, problem: Problem, archs: Sequence[Arch], archive: Archive, images: int | None = None
-    ) -> NDArray[np.float64]:
-        """Return ``(n, m)`` values of the problem's objectives for evaluated archs; ``images`` as in `known`."""
-        found = [self.known(a, archive, images) for a in archs]
+        self, problem: Problem, archs: Sequence[Arch], archive: Archive, images: int | None = None,
+        weights: str | None = None,
+    ) -> NDArray[np.float64]:  # fmt: skip
+        """Return ``(n, m)`` values of the problem's objectives for evaluated archs; see `known`."""
+        found = [self.known(a, archive, images, weights) for a in archs]
         genomes = self.layout.space.encode_many(archs)
         columns = []
         for objective in problem.objectives:
@@ -334,19 +418,21 @@ class Run:
                 columns.append(np.array([values.get(objective.name, math.nan) for values in found]))
         return np.stack(columns, axis=1)
 
-    def _write_front(self, device: Device, archive: Archive, searched: tuple[str, ...]) -> None:
+    def _write_front(self, device: Device, archive: Archive) -> None:
         problem = self.problem(device)
-        archs = archive.requested(searched)
+        archs = self.considered(device.name, archive)
         values = self._refined(device, problem, archs, archive)
         feasible = np.isfinite(values).all(axis=1) & (problem.violation(as_losses(values, problem.objectives)) <= 0)
         if not feasible.any():
-            message = json.loads((self._device_folder(device.name) / "search.json").read_text(encoding="utf-8"))[
-                "message"
-            ]
+            marker = self._device_folder(device.name) / SEARCH_FILE
+            message = json.loads(marker.read_text(encoding="utf-8"))["message"]
             raise RecipeError(f"{device.name} has no model within the limits: {message}; loosen the constraints")
         rows = choose_front(values, problem.objectives, feasible, self.recipe.export.front_size)
         chosen = [archs[i] for i in rows]
-        write_front(self._device_folder(device.name) / FRONT_FILE, chosen, self.columns(device, chosen, archive))
+        write_front(
+            self._device_folder(device.name) / FRONT_FILE, chosen, self.columns(device, chosen, archive),
+            self.weights_of(device.name) if self.adapted(device.name) else "",
+        )  # fmt: skip
 
     def _refined(
         self, device: Device, problem: Problem, archs: Sequence[Arch], archive: Archive
@@ -355,13 +441,16 @@ class Run:
 
         What is evaluated again follows from the archs alone, so a second start evaluates and finds the same.
         """
-        values = self.values(problem, archs, archive, self.n_searched)
+        weights = self.weights_of(device.name)
+        values = self.values(problem, archs, archive, self.n_searched, weights)
         names = [o.name for o in problem.objectives]
         if self.n_searched == self.n_validation or "top1_percent" not in names:
             return values
         column = names.index("top1_percent")
         stderr = np.zeros_like(values)
-        stderr[:, column] = [self.known(a, archive, self.n_searched).get("top1_stderr_percent", 0.0) for a in archs]
+        stderr[:, column] = [
+            self.known(a, archive, self.n_searched, weights).get("top1_stderr_percent", 0.0) for a in archs
+        ]
         certain = np.zeros(len(archs), dtype=bool)
         while True:
             rows = np.flatnonzero(may_be_on_front(problem, as_losses(values, problem.objectives), stderr) & ~certain)
@@ -369,15 +458,16 @@ class Run:
                 return values
             again = [archs[int(i)] for i in rows]
             for done, arch in enumerate(again, 1):
-                self._evaluated(arch, archive)
+                self.evaluated(arch, archive, None, weights)
                 self.progress(f"more images for {device.name}", done, len(rows), f"{self.n_validation} images")
-            values[rows] = self.values(problem, again, archive, self.n_validation)
+            values[rows] = self.values(problem, again, archive, self.n_validation, weights)
             stderr[rows] = 0.0  # there are no further images
             certain[rows] = True
 
     def columns(self, device: Device, archs: Sequence[Arch], archive: Archive) -> dict[str, NDArray[np.float64]]:
         """Return ``(n,)`` values by name: everything known of evaluated archs on a device."""
-        known = [self.known(a, archive) for a in archs]
+        weights = self.weights_of(device.name)
+        known = [self.known(a, archive, None, weights) for a in archs]
         out = {n: np.array([k.get(n, math.nan) for k in known]) for n in ("top1_percent", "introspectability")}
         out["latency_ms"] = device.compile(self.layout).of_archs(archs)
         out["params"], out["macs"] = self.params.of_archs(archs), self.macs.of_archs(archs)
@@ -389,7 +479,7 @@ class Run:
         out["near_tie"] = near_ties(
             out["top1_percent"], out["top1_stderr_percent"], out["latency_ms"], out["latency_stderr_ms"], members
         ).astype(float)
-        out |= measured_columns(archive, device.name, archs, self.weights, out["top1_percent"])
+        out |= measured_columns(archive, device.name, archs, weights, out["top1_percent"])
         return out
 
     def front(self, device: str) -> Front:
@@ -416,22 +506,28 @@ class Run:
             for name, front in fronts.items():
                 for model in front:
                     done += 1
-                    if not (model.folder / "metrics.json").exists():
+                    if not self._is_exported(model.folder, self.weights_of(name)):
                         arch = archive.find(model.key)
                         assert arch is not None, "the front is made from the archive"
                         self.export_model(arch, self.devices[name], model.folder, archive)
                     self.progress("export", done, total, f"{name} {model.key}")
 
+    @staticmethod
+    def _is_exported(folder: Path, weights: str) -> bool:
+        """Whether a bundle is there and of these weights; another search may have left one of others."""
+        return (folder / "metrics.json").exists() and Bundle(folder).metrics.get("weights_version", weights) == weights
+
     def export_model(self, arch: Arch, device: Device, folder: Path, archive: Archive) -> Bundle:
         """Write the bundle of one arch, evaluated on validation and, once, on test."""
-        values = self._evaluated(arch, archive)
-        subnet = self.evaluator.subnet(arch)
-        test = archive.values(arch, self.weights, "test").get("top1_percent")
+        weights = self.weights_of(device.name)
+        evaluator, values = self.evaluator_of(weights), self.evaluated(arch, archive, None, weights)
+        subnet = evaluator.subnet(arch)
+        test = archive.values(arch, weights, "test").get("top1_percent")
         if test is None:
             started = time.monotonic()
-            test = top1_percent(subnet, self.evaluator.inputs(self.splits.test, arch), self.splits.test.labels)
+            test = top1_percent(subnet, evaluator.inputs(self.splits.test, arch), self.splits.test.labels)
             archive.add(
-                Evaluation(arch, {"top1_percent": test}, self.weights, "test", self.recipe.search.seed,
+                Evaluation(arch, {"top1_percent": test}, weights, "test", self.recipe.search.seed,
                            time.monotonic() - started, {"images": len(self.splits.test)})
             )  # fmt: skip
         metrics = {
@@ -445,7 +541,7 @@ class Run:
             "introspectability": values["introspectability"],
             "params": count_params(subnet),
             "macs": fvcore_macs(subnet, self.layout.input_shape(arch)),
-            "weights_version": self.weights,
+            "weights_version": weights,
         }
         bundle = self._write_bundle(subnet, arch, folder, metrics)
         return bundle
@@ -468,23 +564,31 @@ class Run:
                 continue
             path = self._device_folder(name) / "latency_check.json"
             front = self.front(name)
-            if not was_checked(path, [m.key for m in front]):
+            if not was_checked(path, list(front)):
                 with self.archive() as archive:
                     archs = [self.find(m.key, archive) for m in front]
                     folder = self._device_folder(name)
                     checked = check_models(self.layout, device, folder, list(front), archs, self._progress(name))
-                    keep_measured(archive, name, checked, self.weights, self.recipe.search.seed)
-                    self._write_front(device, archive, tuple(name for group in self._groups() for name in group))
+                    keep_measured(archive, name, checked, self.weights_of(name), self.recipe.search.seed)
+                    self._write_front(device, archive)
                 write_json(path, checked.values)
 
     @_writes
-    def report(self) -> Path:
-        """Write ``report.html`` and ``fronts.png``; return the HTML file."""
+    def report(self, others: Sequence[Run] = ()) -> Path:
+        """Write ``report.html`` and ``fronts.png``; return the HTML file.
+
+        Args:
+            others: runs on the same data, such as ones of other seeds: the page shows what all, half and one of them
+                reached on each device.
+
+        Raises:
+            RecipeError: a run on other data, or one that has no device in common.
+        """
         from hwnas.pipeline.results import collect
         from hwnas.report.html import write_report
 
         with self.archive() as archive:
-            results = collect(self, archive)
+            results = collect(self, archive, others)
         return write_report(results, self.folder)
 
     def finetune(
@@ -496,7 +600,8 @@ class Run:
             key: of the arch; the first few digits are enough where they are unique.
             out: the new bundle's folder.
             config: default: that of the recipe.
-            device: whose latency the bundle states; default: the first device.
+            device: whose latency the bundle states, and whose weights are meant where they were adapted; default: the
+                first device.
 
         Raises:
             RecipeError: no such arch in the archive.
@@ -504,18 +609,20 @@ class Run:
         config = config or self.recipe.finetune
         with self.archive() as archive:
             arch = self.find(key, archive)
+        target = self.devices[device] if device else next(iter(self.devices.values()))
+        weights = self.weights_of(target.name)
+        evaluator = self.evaluator_of(weights)
         resolution = arch.int("resolution")
         largest = self.layout.space.restrict({"resolution": [resolution]}).largest()
-        teacher = self.evaluator.subnet(largest) if config.distill_ratio else None
+        teacher = evaluator.subnet(largest) if config.distill_ratio else None
         result = finetune(
-            self.evaluator.subnet(arch), resolution, self.splits, config, self.recipe.data.augment, teacher,
+            evaluator.subnet(arch), resolution, self.splits, config, self.recipe.data.augment, teacher,
             self.progress,
         )  # fmt: skip
         network = result.network
         assert isinstance(network, torch.nn.Sequential)
-        score = self.evaluator.score_network(network, arch)
-        target = self.devices[device] if device else next(iter(self.devices.values()))
-        test = top1_percent(network, self.evaluator.inputs(self.splits.test, arch), self.splits.test.labels)
+        score = evaluator.score_network(network, arch)
+        test = top1_percent(network, evaluator.inputs(self.splits.test, arch), self.splits.test.labels)
         metrics = {
             "key": arch.key,
             "device": target.name,
@@ -526,7 +633,7 @@ class Run:
             "test_top1_percent": test,
             "params": count_params(network),
             "macs": fvcore_macs(network, self.layout.input_shape(arch)),
-            "finetuned_from": self.weights,
+            "finetuned_from": weights,
             "best_epoch": result.best_epoch,
         }
         return result, self._write_bundle(network, arch, out, metrics)
@@ -548,6 +655,22 @@ class Run:
         for step in steps:
             step()
         return self
+
+
+def _judged(searcher: Searcher) -> dict[str, Any]:
+    """What ``search.json`` says of the predictor, for searchers that have one."""
+    judge = getattr(searcher, "predictor_quality", None)
+    return {} if judge is None else {"predictor": {name: asdict(found) for name, found in judge().items()}}
+
+
+def _searched_with(marker: Path, settings: dict[str, Any]) -> bool:
+    """Whether a device was searched with these settings; ones younger than the file stand at their defaults in it."""
+    if not marker.exists():
+        return False
+    found = json.loads(marker.read_text(encoding="utf-8"))["settings"]
+    with suppress(ValidationError, KeyError):
+        found["search"] = SearchConfig.model_validate(found["search"]).model_dump(mode="json")
+    return bool(found == settings)
 
 
 def _cheap(name: str, sums: SlotSum) -> Objective:
@@ -624,6 +747,8 @@ def run(
     loaded = load_recipe(recipe, overrides)
     if devices is not None:
         loaded = check_recipe({**loaded.model_dump(mode="json"), "devices": list(devices)}, str(recipe))
+    if budget_s is not None:
+        check_sizable(loaded.search)
     started = start_run(loaded, Path(out) if out is not None else Path("runs") / loaded.name, progress)
     started.budget_s = budget_s
     return started.run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from hwnas.export.bundle import Bundle
@@ -25,6 +26,8 @@ def summarise(run: Run) -> dict[str, Any]:
             "best_top1_percent": max(m.values["top1_percent"] for m in front),
             "best_test_top1_percent": max(tests),
             "knee": front.knee().key,
+            "weights_version": run.weights_of(name),
+            "predictor": {objective: asdict(q) for objective, q in run.predictor_quality(name).items()},
             "latency_mape_percent": json.loads(check.read_text())["mape_percent"] if check.exists() else None,
         })  # fmt: skip
     return {"folder": str(run.folder), "report": str(run.folder / "report.html"), "devices": rows}

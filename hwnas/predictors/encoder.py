@@ -72,6 +72,10 @@ class Encoder:
         raw = self._raw_exact(reference)
         usable = np.isfinite(raw).all(axis=1)
         self._log = (raw[usable] > 0).all(axis=0) if usable.any() else np.zeros(raw.shape[1], dtype=bool)
+        # What is 0 only outside of the draws must not become an outlier.
+        self._least = np.ones(raw.shape[1])
+        if usable.any():
+            self._least[self._log] = 0.1 * raw[usable].min(axis=0)[self._log]
         columns = self._columns(reference)
         self._fill = np.zeros(columns.shape[1])
         finite = np.where(np.isfinite(columns), columns, np.nan)
@@ -100,8 +104,7 @@ class Encoder:
     def _columns(self, genomes: IntArray) -> FloatArray:
         """``(n, k)``: exact values (logarithms where they are positive) and option counts."""
         exact = self._raw_exact(genomes)
-        tiny = 1e-300
-        exact = np.where(self._log, np.log(np.maximum(exact, tiny)), exact)
+        exact = np.where(self._log, np.log(np.maximum(exact, self._least)), exact)
         active = self.space.active(genomes)
         counts = [
             ((genomes[:, group] == option) & active[:, group]).sum(axis=1)

@@ -46,6 +46,10 @@ class RankMetrics:
     """In the unit of the values."""
     kendall_tau_deviation: float = 0.0
     """Standard deviation of Kendall's tau over the folds."""
+    spearman_deviation: float = 0.0
+    """Of Spearman's rho over the folds."""
+    rmse_deviation: float = 0.0
+    """Of the error over the folds, in the unit of the values."""
 
     @property
     def cautious_tau(self) -> float:
@@ -85,10 +89,12 @@ def cross_validate(predictor: Predictor, inputs: Inputs, values: FloatArray, fol
         train = np.setdiff1d(order, test)
         mean, _ = predictor.fit(inputs[train], values[train]).predict(inputs[test])
         found.append(rank_metrics(mean, values[test]))
-    taus = np.array([m.kendall_tau for m in found])
+    taus, rhos, errors = np.array([(m.kendall_tau, m.spearman, m.rmse) for m in found]).T
     return RankMetrics(
         float(taus.mean()),
-        float(np.mean([m.spearman for m in found])),
-        float(np.sqrt(np.mean([m.rmse**2 for m in found]))),
+        float(rhos.mean()),
+        float(np.sqrt((errors**2).mean())),
         float(taus.std()),
+        float(rhos.std()),
+        float(errors.std()),
     )

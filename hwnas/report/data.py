@@ -25,6 +25,20 @@ class LatencyCheck:
 
 
 @dataclass(frozen=True)
+class Bands:
+    """What several runs reached on one device, such as runs that differ in their seeds."""
+
+    runs: Sequence[str]
+    """Names of their folders."""
+    best: Sequence[tuple[float, float]]
+    """Latency in ms and validation top-1 in percent that at least one run reached, by ascending latency."""
+    median: Sequence[tuple[float, float]]
+    """That half of the runs reached."""
+    worst: Sequence[tuple[float, float]]
+    """That every run reached."""
+
+
+@dataclass(frozen=True)
 class DeviceReport:
     """One device: what its numbers rest on, and what was found."""
 
@@ -46,6 +60,12 @@ class DeviceReport:
     message: str
     """How the search ended."""
     check: LatencyCheck | None = None
+    weights_version: str = ""
+    """Of the supernet, where the search adapted it to this device."""
+    predictor: Mapping[str, str] = field(default_factory=dict)
+    """How well the search could predict, in words, by objective."""
+    bands: Bands | None = None
+    """Over this run and others; None: the report is of one run."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ def render(report: RunReport) -> str:
         figures[f"front-{device.name}"] = _json(front_figure(device, COLOURS[i % len(COLOURS)]))
         if device.check is not None:
             figures[f"check-{device.name}"] = _json(check_figure(device, COLOURS[i % len(COLOURS)]))
+        if device.bands is not None:
+            figures[f"bands-{device.name}"] = _json(bands_figure(device, COLOURS[i % len(COLOURS)]))
     if report.training:
         figures["training"] = _json(training_figure(report))
     return environment.from_string(template).render(
@@ -129,6 +131,23 @@ def check_figure(device: DeviceReport, colour: str) -> go.Figure:
         hovertemplate="%{text}<br>%{x:.4g} ms estimated<br>%{y:.4g} ms measured<extra></extra>",
     )  # fmt: skip
     return _layout(figure, "estimated latency, ms", "measured latency, ms", 340)
+
+
+def bands_figure(device: DeviceReport, colour: str) -> go.Figure:
+    """Return what every run reached, what half of them did, and what one did, as stairs of accuracy over latency."""
+    bands = device.bands
+    assert bands is not None
+    figure = go.Figure()
+    for name, points, style in (
+        ("all runs", bands.worst, {"line": {"color": GREY, "shape": "hv", "width": 1}}),
+        ("one run", bands.best, {"line": {"color": GREY, "shape": "hv", "width": 1}, "fill": "tonexty"}),
+        ("half of the runs", bands.median, {"line": {"color": colour, "shape": "hv", "width": 2}}),
+    ):
+        figure.add_scatter(
+            x=[x for x, _ in points], y=[y for _, y in points], mode="lines", name=name, **style,
+            hovertemplate="%{y:.2f} % in %{x:.4g} ms<extra>" + name + "</extra>",
+        )  # fmt: skip
+    return _layout(figure, "latency, ms (batch 1)", "validation top-1, %", 340)
 
 
 def training_figure(report: RunReport) -> go.Figure:

@@ -1,10 +1,11 @@
 """Who to try next: searchers, the loop that runs them, and the generic `minimize`."""
 
-from hwnas.search.config import SearchConfig
+from hwnas.search.adapt import Round, best_shares, gene_distributions, plan_rounds
+from hwnas.search.config import AdaptationConfig, SearchConfig
 from hwnas.search.evolve import evolve, survivors
-from hwnas.search.loop import Evaluate, Generation, Result, run_search
+from hwnas.search.loop import Evaluate, Generation, Renew, Result, run_search
 from hwnas.search.minimize import minimize
-from hwnas.search.natv2 import gene_distributions, sample_distributions
+from hwnas.search.natv2 import PredictorQuality
 from hwnas.search.problem import Constraint, Problem, Searcher
 from hwnas.search.region import Region
 from hwnas.search.searchers import SEARCHERS, make_searcher
@@ -12,21 +13,26 @@ from hwnas.search.specialise import Specialisation, specialise
 
 __all__ = [
     "SEARCHERS",
+    "AdaptationConfig",
     "Constraint",
     "Evaluate",
     "Generation",
+    "PredictorQuality",
     "Problem",
     "Region",
+    "Renew",
     "Result",
+    "Round",
     "SearchConfig",
     "Searcher",
     "Specialisation",
+    "best_shares",
     "evolve",
     "gene_distributions",
     "make_searcher",
     "minimize",
+    "plan_rounds",
     "run_search",
-    "sample_distributions",
     "specialise",
     "survivors",
 ]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from hwnas.pareto import non_dominated, non_dominated_rank
+from hwnas.predictors import Inputs, Model, Predictor
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -46,6 +47,36 @@ class Warp:
         """Return ``(n,)`` losses in their own unit."""
         out = np.where(warped > self.bend, self.bend + (warped - self.bend) / self.flatten, warped)
         return self.floor + np.exp(np.minimum(out, 700.0))
+
+
+@dataclass(frozen=True)
+class Warped:
+    """A predictor that learns warped losses and predicts in their own unit.
+
+    Unwarping stretches the poor end without bound, so predictions end as far beyond the worst fitted loss as that is
+    from the best.
+    """
+
+    predictor: Predictor
+    reference: FloatArray
+    """``(k,)`` losses of archs that were drawn without a model; see `Warp.of`."""
+
+    def fit(self, inputs: Inputs, values: FloatArray) -> Model:
+        """Fit ``(n,)`` finite losses."""
+        warp = Warp.of(values, self.reference)
+        return _Unwarped(self.predictor.fit(inputs, warp(values)), warp, 2 * values.max() - values.min())
+
+
+@dataclass(frozen=True)
+class _Unwarped:
+    model: Model
+    warp: Warp
+    most: float
+
+    def predict(self, inputs: Inputs) -> tuple[FloatArray, FloatArray]:
+        mean, std = self.model.predict(inputs)
+        low, high = (np.minimum(self.warp.undo(w), self.most) for w in (mean, mean + std))
+        return low, high - low
 
 
 def expected_improvement(

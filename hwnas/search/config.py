@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hwnas.errors import RecipeError
 from hwnas.predictors import PREDICTORS
+from hwnas.search.adapt import BEST
+from hwnas.search.natv2 import SELECTIONS
 from hwnas.search.problem import Problem, Searcher
 from hwnas.search.searchers import SEARCHERS, make_searcher
+
+
+class AdaptationConfig(BaseModel):
+    """How a supernet is trained on during a search, with subnets like the best found so far.
+
+    What is not named here (batch size, decay, smoothing, augmentation) is as in the recipe's training.
+
+    Reference:
+        Lu et al., 2021, NAT; Sarti, Lomurno and Matteucci, 2023, NATv2 (SGD with rate 0.0025 and 4 subnets a step,
+        distillation from the largest net with weight 1; 5 epochs in each of 30 rounds).
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    rounds: int = Field(default=3, ge=1)
+    """Adaptations of a search; ``evaluations`` are split among the ``rounds + 1`` states of the weights."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the training images in each round."""
+    lr: float = Field(default=0.0025, gt=0)
+    """Rate at the beginning of each round; it falls by half a cosine to 0."""
+    subnets_per_step: int = Field(default=4, ge=1)
+    """Subnets whose gradients are added before one step of the optimiser."""
+    distill_ratio: float = Field(default=1.0, ge=0)
+    """Weight of the soft labels of the trained supernet's largest net beside the label loss; 0: no teacher."""
+    best: int = Field(default=BEST, ge=1)
+    """Options are drawn as often as the better half of the evaluated archs, and at most so many, take them."""
 
 
 class SearchConfig(BaseModel):
@@ -28,6 +56,10 @@ class SearchConfig(BaseModel):
     on a front is evaluated on all of them afterwards."""
     predictor: str | None = None
     """One of `PREDICTORS`, for algorithms that have one; None: the algorithm's own choice."""
+    selection: str | None = None
+    """One of `SELECTIONS`, how `NATv2` chooses a generation, for algorithms that are like it; None: ``front``."""
+    adaptation: AdaptationConfig | None = None
+    """How the supernet is adapted to what the search finds; None: it stays as it was trained."""
 
     @field_validator("algorithm")
     @classmethod
@@ -43,13 +75,28 @@ class SearchConfig(BaseModel):
             raise ValueError(f"{name!r} is unknown; choose one of {sorted(PREDICTORS)}")
         return name
 
+    @field_validator("selection")
+    @classmethod
+    def _known_selection(cls, name: str | None) -> str | None:
+        if name is not None and name not in SELECTIONS:
+            raise ValueError(f"{name!r} is unknown; choose one of {list(SELECTIONS)}")
+        return name
+
+    @model_validator(mode="after")
+    def _fits(self) -> SearchConfig:
+        if self.adaptation is not None and self.adaptation.rounds >= self.evaluations:
+            raise ValueError(
+                f"adaptation.rounds {self.adaptation.rounds} needs more evaluations than rounds, got {self.evaluations}"
+            )
+        return self
+
     def searcher(self, problem: Problem) -> Searcher:
         """Return a fresh searcher with these settings.
 
         Raises:
             RecipeError: a setting that the algorithm does not have.
         """
-        given = {"population": self.population, "predictor": self.predictor}
+        given = {"population": self.population, "predictor": self.predictor, "selection": self.selection}
         settings = {k: v for k, v in given.items() if v is not None}
         try:
             return make_searcher(self.algorithm, problem, evaluations=self.evaluations, seed=self.seed, **settings)

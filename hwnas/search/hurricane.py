@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.search.adapt import Round
 from hwnas.search.evolve import survivors
 from hwnas.search.natv2 import _LIST, NATv2
 from hwnas.search.region import Region
@@ -37,6 +38,7 @@ class Hurricane(NATv2):
     predictor ranks every arch, and both would only lose some.
 
     The paper trains supernet weights anew in each phase and stops after the second; the joint phase is ours.
+    `phase_changes` says when the supernet may be adapted in between.
 
     Reference:
         Zhang et al., 2020, HURRICANE.
@@ -64,6 +66,19 @@ class Hurricane(NATv2):
         """What was kept of the space, with scores; print its ``table()``."""
         return specialise(self.problem, self.keep)
 
+    @property
+    def phase_changes(self) -> tuple[Round, ...]:
+        """Where one phase ends and the next begins; empty where everything is free from the start."""
+        if not self._staged:
+            return ()
+        return Round(_LATER, self._held(later=False)), Round(_EARLIER)
+
+    def _held(self, later: bool) -> tuple[str, ...]:
+        """Choices of the later half of the stages, or of the earlier half."""
+        stages = self.problem.space.stages
+        half = len(stages) // 2
+        return tuple(name for stage in (stages[half:] if later else stages[:half]) for name in stage)
+
     def region(self) -> Region:
         """Return the part of the specialised space that the present phase searches."""
         space = self.problem.space
@@ -71,14 +86,12 @@ class Hurricane(NATv2):
             return Region.whole(space)
         allowed = self.specialisation.kept if self._cut else Region.whole(space).allowed
         free = Region(space, allowed, np.zeros(len(space), dtype=bool), np.zeros((0, len(space)), dtype=np.int64))
-        done = self.memory.n_seen / self.evaluations
+        done = self.n_asked / self.evaluations
         phase = 3 if not self._staged or done >= _EARLIER else (2 if done >= _LATER else 1)
         if phase == 3:
             return free
-        half = len(space.stages) // 2
-        held = space.stages[:half] if phase == 1 else space.stages[half:]
         frozen = np.zeros(len(space), dtype=bool)
-        frozen[[space.position(name) for stage in held for name in stage]] = True
+        frozen[[space.position(name) for name in self._held(later=phase == 2)]] = True
         if phase != self._phase:
             self._phase = phase
             self._anchors = self._reference() if phase == 1 else self._winners()

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from hwnas.errors import RecipeError
-from hwnas.predictors import Encoder, Inputs, fit_or_fall_back, make_predictor
-from hwnas.search.acquire import Warp, pick_by_front, pick_by_gaps, pick_by_hypervolume, pick_by_improvement
+from hwnas.predictors import Encoder, Inputs, RankMetrics, cross_validate, fit_or_fall_back, make_predictor
+from hwnas.search.acquire import Warp, Warped, pick_by_front, pick_by_gaps, pick_by_hypervolume, pick_by_improvement
 from hwnas.search.evolve import evolve, survivors
 from hwnas.search.memory import Memory, genome_keys
 from hwnas.search.problem import Problem, evaluate_genomes
 from hwnas.search.region import Region
-from hwnas.space import Arch, SearchSpace
+from hwnas.space import Arch
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -27,12 +27,33 @@ _TRAIN_ON = 500
 """Evaluations that a predictor learns from: the survivors of all."""
 _OPTIMISM = 0.5
 """Standard deviations by which a prediction is thought better when gaps or hypervolume are filled."""
-_BEST = 150
-"""Archs from which the distributions of genes are taken."""
+_JUDGED = 4
+"""Evaluations from which on a predictor can be judged: two folds of two."""
 _TURNS = 6
 """Generations after which the ways of ``front`` come round again."""
 SELECTIONS = ("front", "gaps", "improvement")
 """How a generation is chosen among the candidates."""
+
+
+@dataclass(frozen=True)
+class PredictorQuality:
+    """How well a search could predict one objective."""
+
+    predictor: str
+    """One of `hwnas.predictors.PREDICTORS`."""
+    archs: int
+    """On which it was judged, each left out of one fit."""
+    folds: int
+    metrics: RankMetrics
+    """Means and deviations over the folds; the error is in the objective's unit."""
+
+    def __str__(self) -> str:
+        m = self.metrics
+        return (
+            f"Kendall's tau {m.kendall_tau:.2f} ± {m.kendall_tau_deviation:.2f}, Spearman {m.spearman:.2f} ± "
+            f"{m.spearman_deviation:.2f}, RMSE {m.rmse:.3g} ± {m.rmse_deviation:.2g} "
+            f"({self.predictor}, {self.folds} folds of {self.archs} archs)"
+        )
 
 
 @dataclass(eq=False)
@@ -73,6 +94,7 @@ class NATv2:
             raise RecipeError(f"selection {self.selection!r} is unknown; choose one of {list(SELECTIONS)}")
         n = self.evaluations
         self.memory = Memory(self.problem)
+        self.n_asked = 0  # what was told beforehand (a warm start) is not part of the budget
         self.per_generation = self.population or int(np.clip(round(np.sqrt(n) / 3.5), 1, 25))
         self.n_initial = int(min(12 + max(0, n - 50) // 12, 60, max(4, n // 3)))
         self.notes: list[str] = []
@@ -99,24 +121,45 @@ class NATv2:
                 more = self.memory.draw_new(self._rng, self.per_generation - len(genomes))
                 genomes = np.concatenate([genomes, more])
         self.memory.mark_asked(genomes)
+        self.n_asked += len(genomes)
         return self.problem.space.decode_many(genomes)
 
     def tell(self, archs: Sequence[Arch], losses: FloatArray) -> None:
         """Learn ``(n, m)`` losses; they count at the next `ask`."""
         self.memory.add(archs, losses)
 
+    def predictor_quality(self, folds: int = 5) -> dict[str, PredictorQuality]:
+        """Judge the predictor of each expensive objective on archs that it was not fitted to.
+
+        It is cross-validated on what it learns from, in the objectives' own units, as warped as in the search (the bend
+        of the warp is that of the archs drawn without a model, also where these are left out).
+
+        Args:
+            folds: how many.
+
+        Returns:
+            By the objective's name; empty where too few archs were evaluated, or the predictor cannot be fitted.
+        """
+        rows = self._learnt()
+        names = [o.name for o in self.problem.objectives]
+        reference, told = self._reference_rows(), self.memory.losses[rows]
+        found: dict[str, PredictorQuality] = {}
+        if len(rows) < _JUDGED:
+            return found
+        with threadpool_limits(limits=1):
+            inputs = self._encode(self.memory.genomes[rows])
+            for i in self.problem.expensive_columns.tolist():
+                predictor = Warped(self._predictor, self.memory.losses[reference, i])
+                try:
+                    metrics = cross_validate(predictor, inputs, told[:, i], folds)
+                except (ValueError, np.linalg.LinAlgError):
+                    continue
+                found[names[i]] = PredictorQuality(self.predictor, len(rows), min(folds, len(rows) // 2), metrics)
+        return found
+
     def region(self) -> Region:
         """Return where the next generation may be; here the whole space."""
         return Region.whole(self.problem.space)
-
-    def distributions(self) -> list[FloatArray]:
-        """Return, per choice, how often the best evaluated archs take each option; see `gene_distributions`."""
-        memory = self.memory
-        if not memory.complete.any():
-            return [np.full(n, 1.0 / n) for n in memory.problem.space.n_options]
-        best = survivors(memory.losses, memory.problem.violation(memory.losses), _BEST)
-        best = best[memory.complete[best]]
-        return gene_distributions(memory.problem.space, memory.genomes[best])
 
     def _first(self, n: int, region: Region) -> IntArray:
         """Draw archs without a model: a third at random, the rest spread over the front of what is known.
@@ -152,19 +195,31 @@ class NATv2:
         exact = np.array(known, dtype=float).reshape(len(known), len(genomes)).T
         return exact if problem.features is None else np.concatenate([exact, problem.features(genomes)], axis=1)
 
+    def _encode(self, genomes: IntArray) -> Inputs:
+        """What predictors read of ``genomes``."""
+        if self._encoder is None:
+            self._encoder = Encoder(self.problem.space, self._exact)
+        return self._encoder(genomes)
+
+    def _learnt(self) -> IntArray:
+        """Rows of the memory that predictors learn from."""
+        rows = np.flatnonzero(self.memory.complete)
+        if len(rows) > _TRAIN_ON:
+            losses = self.memory.losses[rows]
+            rows = np.sort(rows[survivors(losses, self.problem.violation(losses), _TRAIN_ON)])
+        return rows
+
+    def _reference_rows(self) -> IntArray:
+        """Rows of the memory that were drawn without a model."""
+        return np.flatnonzero(self.memory.complete)[: max(self.n_initial, 4)]
+
     def _propose(self, region: Region) -> IntArray:
         """Fit the predictors, make candidates and choose among them."""
         memory, problem = self.memory, self.problem
         self._generation += 1
-        if self._encoder is None:
-            self._encoder = Encoder(problem.space, self._exact)
-        rows = np.flatnonzero(memory.complete)
-        reference = rows[: max(self.n_initial, 4)]
-        if len(rows) > _TRAIN_ON:
-            losses = memory.losses[rows]
-            rows = np.sort(rows[survivors(losses, problem.violation(losses), _TRAIN_ON)])
+        rows, reference = self._learnt(), self._reference_rows()
         told = memory.losses[rows]
-        train = self._encoder(memory.genomes[rows])
+        train = self._encode(memory.genomes[rows])
         warps, models = {}, {}
         for i in problem.expensive_columns.tolist():
             warps[i] = Warp.of(told[:, i], memory.losses[reference, i])
@@ -192,7 +247,7 @@ class NATv2:
             genomes, inputs, cheap = genomes[keep], inputs[keep], cheap[keep]
         else:
             genomes = self._candidates(region, predict, own_units)
-            inputs, cheap = self._encoder(genomes), problem.cheap_losses(genomes)
+            inputs, cheap = self._encode(genomes), problem.cheap_losses(genomes)
         usable = np.flatnonzero(np.isfinite(cheap[:, problem.cheap_columns]).all(axis=1))
         genomes, inputs, cheap = genomes[usable], inputs[usable], cheap[usable]
         if not len(genomes):
@@ -245,11 +300,10 @@ class NATv2:
 
     def _listed(self) -> tuple[IntArray, Inputs, FloatArray, dict[bytes, int]]:
         """Every genome of a small space with its inputs, exact losses and rows by key, computed once."""
-        assert self._encoder is not None
         if self._pool is None:
             genomes = self.problem.space.all_genomes(_LIST)
             place = {key: i for i, key in enumerate(genome_keys(genomes))}
-            self._pool = genomes, self._encoder(genomes), self.problem.cheap_losses(genomes), place
+            self._pool = genomes, self._encode(genomes), self.problem.cheap_losses(genomes), place
         return self._pool
 
     def _candidates(
@@ -260,14 +314,12 @@ class NATv2:
     ) -> IntArray:
         """New genomes of the region: NSGA-II on the predictor, and neighbours of the best evaluated."""
         memory, problem = self.memory, self.problem
-        encoder = self._encoder
-        assert encoder is not None
         rows = survivors(memory.losses, problem.violation(memory.losses), 50)
         rows = rows[memory.complete[rows]]
         best = memory.genomes[rows]
 
         def losses_of(genomes: IntArray) -> tuple[FloatArray, FloatArray]:
-            mean, std = predict(encoder(genomes), problem.cheap_losses(genomes))
+            mean, std = predict(self._encode(genomes), problem.cheap_losses(genomes))
             mean = mean - _OPTIMISM * std
             return mean, problem.violation(own_units(mean))
 
@@ -277,32 +329,3 @@ class NATv2:
         near = region.mutate(self._rng, near, 1.5 / max(1, int((~region.frozen).sum())))
         genomes = np.concatenate([evolved, near])
         return genomes[memory.is_new(genomes)]
-
-
-def gene_distributions(space: SearchSpace, genomes: IntArray) -> list[FloatArray]:
-    """Return, per choice, the share of archs that take each option, one arch spread evenly added.
-
-    NATv2 fits the best of scipy's continuous distributions to every integer gene and rounds its draws; options
-    have no order in general, so shares are used here.
-
-    Args:
-        space: where the genomes come from.
-        genomes: ``(n, n_choices)``; inactive choices are not counted.
-
-    Returns:
-        One array of probabilities a choice, ``(n_options,)``.
-    """
-    active = space.active(genomes)
-    out = []
-    for i, n in enumerate(space.n_options.tolist()):
-        counts = np.bincount(genomes[active[:, i], i], minlength=n) + 1.0 / n
-        out.append(np.asarray(counts / counts.sum(), dtype=float))
-    return out
-
-
-def sample_distributions(
-    space: SearchSpace, distributions: Sequence[FloatArray], rng: np.random.Generator, n: int
-) -> IntArray:
-    """Draw ``(n, n_choices)`` canonical genomes, each choice from its own distribution."""
-    columns = [rng.choice(len(p), size=n, p=p) for p in distributions]
-    return space.canonical(np.stack(columns, axis=1).astype(np.int64))

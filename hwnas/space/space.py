@@ -143,7 +143,11 @@ class SearchSpace:
         return np.where(self.active(genomes), genomes, 0)
 
     def sample_genomes(
-        self, rng: np.random.Generator, n: int, uniform: Literal["genes", "archs"] = "genes"
+        self,
+        rng: np.random.Generator,
+        n: int,
+        uniform: Literal["genes", "archs"] = "genes",
+        shares: Mapping[str, Sequence[float] | FloatArray] | None = None,
     ) -> IntArray:
         """Draw ``(n, n_choices)`` canonical genomes.
 
@@ -152,10 +156,18 @@ class SearchSpace:
             n: how many; duplicates can occur.
             uniform: ``genes``: every option of a choice is as likely as the next; ``archs``: every arch is
                 (so deep stages, of which there are more, are drawn more often).
+            shares: by choice name, how often each of its options is drawn, in any unit; such choices are drawn by
+                themselves, the others as ``uniform`` says.
+
+        Raises:
+            SpaceError: shares of an unknown choice, of another number of options, negative or all 0.
         """
+        given = {self[name].name: self._probabilities(name, values) for name, values in (shares or {}).items()}
         out = np.zeros((n, len(self.choices)), dtype=np.int64)
         for i, counts in enumerate(self._counts):
-            if uniform == "genes":
+            if self.choices[i].name in given:
+                out[:, i] = rng.choice(len(counts), size=n, p=given[self.choices[i].name])
+            elif uniform == "genes":
                 out[:, i] = rng.integers(0, len(counts), size=n)
             else:
                 total = sum(counts)
@@ -163,9 +175,24 @@ class SearchSpace:
                 out[:, i] = rng.choice(len(counts), size=n, p=p / p.sum())
         return self.canonical(out)
 
-    def sample(self, rng: np.random.Generator, n: int, uniform: Literal["genes", "archs"] = "genes") -> list[Arch]:
+    def _probabilities(self, name: str, shares: Sequence[float] | FloatArray) -> FloatArray:
+        """``(n_options,)`` probabilities of a choice's options."""
+        given, n = np.asarray(shares, dtype=float), len(self[name].options)
+        if given.shape != (n,) or not (given >= 0).all() or not 0 < given.sum() < math.inf:
+            raise SpaceError(
+                f"shares of choice {name!r} are {given.tolist()}; give {n} numbers, none below 0 and one above"
+            )
+        return np.asarray(given / given.sum(), dtype=float)
+
+    def sample(
+        self,
+        rng: np.random.Generator,
+        n: int,
+        uniform: Literal["genes", "archs"] = "genes",
+        shares: Mapping[str, Sequence[float] | FloatArray] | None = None,
+    ) -> list[Arch]:
         """Draw ``n`` archs; see `sample_genomes`."""
-        return self.decode_many(self.sample_genomes(rng, n, uniform))
+        return self.decode_many(self.sample_genomes(rng, n, uniform, shares))
 
     def all_genomes(self, limit: int = 1_000_000) -> IntArray:
         """Return every canonical genome, ``(size, n_choices)``, in lexicographic order.

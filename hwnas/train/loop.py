@@ -71,6 +71,7 @@ def train_supernet(
     folder: Path,
     progress: Progress = silent,
     after_phase: Callable[[PhaseConfig, SuperNet], None] | None = None,
+    teacher_from: Path | None = None,
 ) -> SuperNet:
     """Train a supernet, or continue where ``folder`` stopped, or read the finished one from it.
 
@@ -84,6 +85,8 @@ def train_supernet(
         folder: receives ``checkpoint.safetensors`` while training, ``supernet.safetensors`` and ``metrics.jsonl``.
         progress: told after every step.
         after_phase: called with each phase that this start finishes, and the supernet, to look at it.
+        teacher_from: folder of a supernet of the same settings whose largest net, batch norms recalibrated, is the
+            teacher ``fixed``; default: as `PhaseConfig.teacher` says.
 
     Returns:
         The trained supernet in eval mode, on the CPU.
@@ -110,13 +113,15 @@ def train_supernet(
     }
     if start is not None:
         settings["start"] = weights_version(start / "supernet.safetensors")
+    if teacher_from is not None:
+        settings["teacher"] = weights_version(teacher_from / "supernet.safetensors")
     finished = folder / "supernet.safetensors"
     if finished.exists():
         return _load_finished(finished, settings)
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks())
         trainer = _Trainer(supernet_config, config, data_config, splits, folder, progress, settings, ranks)
-        trainer.start(start)
+        trainer.start(start, teacher_from)
         stack.enter_context(trainer.monitor)
         while trainer.state.phase < len(config.phases):
             phase = config.phases[trainer.state.phase]
@@ -166,23 +171,32 @@ class _Trainer:
         self.state = TrainState(supernet, make_optimiser(supernet, config), scaler)
         self.monitor = Monitor(self.folder, splits, config, self.ranks.rank == 0)
 
-    def start(self, start: Path | None) -> None:
+    def start(self, start: Path | None, teacher_from: Path | None) -> None:
         """Continue from the checkpoint; where there is none, begin with the weights of ``start`` or random ones."""
         state, path = self.state, self.folder / "checkpoint.safetensors"
         if path.exists():
             self._read_checkpoint(path)
+            self.monitor.forget_after(sum(self.steps[: state.phase]) + state.step)
+            return
+        if start is not None:
+            state.supernet.load_state_dict(self._given(start))
+        if teacher_from is not None:
+            state.teacher = self._calibrated(self._given(teacher_from)) if self._needs_teacher() else {}
         elif start is not None:
-            given = load_supernet(start)
-            if given.config != self.supernet_config:
-                raise CheckpointError(f"train.start_from {start} is a supernet of other settings; give one of the same")
-            state.supernet.load_state_dict(given.state_dict())
             state.teacher = _copy(state.supernet.state_dict()) if self._needs_teacher() else {}
         elif self.config.phases[0].teacher == "fixed":
             raise RecipeError(
                 f"train.phases {self.config.phases[0].name!r}: teacher fixed is trained in the first phase; "
                 "use none or inplace there, or set train.start_from"
             )
-        self.monitor.forget_after(sum(self.steps[: state.phase]) + state.step)
+        self.monitor.forget_after(0)
+
+    def _given(self, folder: Path) -> dict[str, Tensor]:
+        """State of a supernet that others have trained."""
+        given = load_supernet(folder)
+        if given.config != self.supernet_config:
+            raise CheckpointError(f"train.start_from {folder} is a supernet of other settings; give one of the same")
+        return given.state_dict()
 
     def _needs_teacher(self) -> bool:
         return any(p.teacher == "fixed" for p in self.config.phases[self.state.phase :])
@@ -243,17 +257,21 @@ class _Trainer:
             state.supernet.sort_channels()
             state.optimiser.state.clear()  # momenta belong to the old order
         if phase.teacher == "pet":
-            pet = self._net(state.supernet.state_dict())
-            images = self.splits.train.images[:CALIBRATION_IMAGES].split(CALIBRATION_BATCH)
-            sizes = pet.space["resolution"].options
-            # Resolutions take turns, so that the statistics fit all of them alike, as those of training do.
-            calibrate_largest(pet, [
-                as_input(b.to(self.device), int(str(sizes[i % len(sizes)])), *self.splits.mean_std)
-                for i, b in enumerate(images)
-            ])  # fmt: skip
-            state.pet = _copy(pet.state_dict())
+            state.pet = self._calibrated(state.supernet.state_dict())
         if self.config.ema_decay:
             state.average = _copy(state.supernet.state_dict())
+
+    def _calibrated(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """State of a supernet with the batch norms of its largest net recalibrated."""
+        net = self._net(tensors)
+        images = self.splits.train.images[:CALIBRATION_IMAGES].split(CALIBRATION_BATCH)
+        sizes = net.space["resolution"].options
+        # Resolutions take turns, so that the statistics fit all of them alike, as those of training do.
+        calibrate_largest(net, [
+            as_input(b.to(self.device), int(str(sizes[i % len(sizes)])), *self.splits.mean_std)
+            for i, b in enumerate(images)
+        ])  # fmt: skip
+        return _copy(net.state_dict())
 
     def _teacher(self, phase: PhaseConfig) -> SuperNet | None:
         tensors = {"fixed": self.state.teacher, "pet": self.state.pet}.get(phase.teacher)

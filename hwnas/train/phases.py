@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from hwnas.errors import RecipeError, SpaceError
 from hwnas.space import Arch, SearchSpace
@@ -57,6 +57,10 @@ class PhaseConfig(BaseModel):
     their time on a device, or the winners of a search."""
     frozen_stages: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Stages whose weights do not learn in this phase; 0 is what stands before the first stage."""
+    shares: dict[str, tuple[NonNegative, ...]] = Field(default_factory=dict)
+    """How often each option of a choice is drawn, by the choice's name, in the order of the options that the phase
+    leaves it, such as the shares that the best archs of a search have (NAT). Choices that are not named are drawn
+    evenly."""
 
     @model_validator(mode="after")
     def _fits(self) -> PhaseConfig:
@@ -65,6 +69,14 @@ class PhaseConfig(BaseModel):
         if self.teacher == "inplace" and self.teacher_exits == "all":
             raise ValueError("teacher_exits all needs the teacher fixed or pet")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty_shares(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Files and hashes of trainings that draw evenly stay what they were before there were shares.
+        values: dict[str, Any] = handler(self)
+        if not self.shares:
+            values.pop("shares", None)
+        return values
 
 
 class TrainConfig(BaseModel):
@@ -142,9 +154,11 @@ def phase_space(phase: PhaseConfig, space: SearchSpace) -> SearchSpace:
             f"train.phases {phase.name!r}: unknown fields {unknown} in elastic; known are {sorted(fields)}"
         )
     try:
-        return space.where(**largest, **given)
+        space = space.where(**largest, **given)
+        space.sample_genomes(np.random.default_rng(0), 1, shares=phase.shares)
     except SpaceError as error:
         raise RecipeError(f"train.phases {phase.name!r}: {error}") from None
+    return space
 
 
 def _largest(space: SearchSpace, field: str) -> Scalar:
@@ -160,12 +174,17 @@ def sample_step(phase: PhaseConfig, space: SearchSpace, rng: np.random.Generator
         space: of the phase, from `phase_space`.
         rng: source of randomness; its state is all that decides.
     """
+    shares = dict(phase.shares)
     if "resolution" in space:
         options = space["resolution"].options
-        space = space.restrict({"resolution": [options[int(rng.integers(len(options)))]]})
+        if (given := shares.pop("resolution", None)) is None:
+            size = int(rng.integers(len(options)))
+        else:
+            size = int(rng.choice(len(options), p=np.array(given) / sum(given)))
+        space = space.restrict({"resolution": [options[size]]})
     n = phase.subnets_per_step
     if phase.sampling == "uniform":
-        return space.sample(rng, n)
+        return space.sample(rng, n, shares=shares)
     ends = [space.largest(), space.smallest()][:n]
-    middle = space.sample(rng, n - len(ends))
+    middle = space.sample(rng, n - len(ends), shares=shares)
     return [ends[0], *middle, *ends[1:]]

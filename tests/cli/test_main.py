@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -257,6 +258,7 @@ def test_a_run_as_text(cli, recipe_file, copied):
     code, out, lines = cli("run", recipe_file(), "--out", copied)
     assert code == 0
     assert "hexagon-dsp" in out
+    assert re.search(r"tau -?[01]\.\d\d ± [01]\.\d\d on 8$", out, re.MULTILINE)
     assert out.splitlines()[-1] == f"report: {copied / 'report.html'}"
     assert not any("\x1b" in line for line in lines), "no colours where there is no terminal"
 

@@ -65,7 +65,7 @@ def test_overrides_set_what_they_name(override, read):
     [
         ("train.batch_sise=33", r"unknown key 'train\.batch_sise'; known keys .*; did you mean 'batch_size'"),
         ("trian.batch_size=33", r"unknown key 'trian'; known keys here are .*train.*; did you mean 'train'"),
-        ("search.evals=3", r"unknown key 'search\.evals'; known keys here are algorithm, evaluations"),
+        ("search.evals=3", r"unknown key 'search\.evals'; known keys here are adaptation, algorithm, evaluations"),
         ("data.augment.mirror=true", r"unknown key 'data\.augment\.mirror'; known keys here are .*flip"),
         ("train.phases.0.rate=1", r"unknown key 'train\.phases\.0\.rate'; known keys here are .*epochs"),
         ("train.batch_size=many", r"train\.batch_size: .*integer.*, got 'many'"),

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import html
 import json
 import math
 import shutil
@@ -21,6 +22,7 @@ from hwnas.export.onnx_file import run_onnx
 from hwnas.latency.table import load_device
 from hwnas.pareto import non_dominated
 from hwnas.pipeline.run import open_run, run
+from hwnas.pipeline.summary import summarise
 from hwnas.supernet import count_params
 
 DEVICES = ("hexagon-dsp", "myriad-vpu")
@@ -131,6 +133,23 @@ def test_the_test_split_is_used_for_exported_models_only(finished_run):
     with opened.archive() as archive:
         tested = {a.key for a in archive.archs() if archive.values(a, opened.weights, "test")}
     assert tested == exported
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_predictor_is_judged_at_the_end_of_a_search(finished_run, device):
+    opened = open_run(finished_run)
+    found = opened.predictor_quality(device)
+    assert set(found) == {"top1_percent", "introspectability"}
+    (listed,) = [d for d in summarise(opened)["devices"] if d["device"] == device]
+    page = html.unescape((finished_run / "report.html").read_text())
+    with opened.archive() as archive:
+        known = len(opened.considered(device, archive)) if device == DEVICES[1] else 8
+    for name, quality in found.items():
+        assert (quality.archs, quality.folds) == (known, min(5, known // 2))
+        assert -1 <= quality.metrics.kendall_tau <= 1
+        assert math.isfinite(quality.metrics.rmse)
+        assert listed["predictor"][name]["archs"] == known
+        assert f"{name}: {quality}" in page
 
 
 def test_the_manifest_says_where_numbers_come_from(finished_run):

@@ -82,6 +82,27 @@ def test_metrics_by_hand():
     assert rank_metrics(np.ones(3), np.arange(3.0)).kendall_tau == 0.0
 
 
+def test_folds_are_judged_one_by_one():
+    class First:
+        """Predicts the first gene, whatever it is fitted to."""
+
+        def fit(self, inputs, values):
+            return self
+
+        def predict(self, inputs):
+            return inputs.genomes[:, 0].astype(float), np.ones(len(inputs))
+
+    found = cross_validate(First(), TRAIN, Y[:70], folds=7)
+    order = np.random.default_rng(0).permutation(70)
+    each = [rank_metrics(GENOMES[order[i::7], 0].astype(float), Y[order[i::7]]) for i in range(7)]
+    taus, rhos, errors = np.array([(m.kendall_tau, m.spearman, m.rmse) for m in each]).T
+    assert (found.kendall_tau, found.spearman) == pytest.approx((taus.mean(), rhos.mean()))
+    assert found.rmse == pytest.approx(np.sqrt(np.mean((GENOMES[:70, 0] - Y[:70]) ** 2)))
+    assert (found.kendall_tau_deviation, found.spearman_deviation, found.rmse_deviation) == pytest.approx(
+        (taus.std(), rhos.std(), errors.std())
+    )
+
+
 def test_cross_validation_judges_archs_that_were_not_fitted():
     noise = np.random.default_rng(1).standard_normal(70)
     assert cross_validate(BayesianRidge(), TRAIN, Y[:70]).kendall_tau > 0.8
@@ -111,3 +132,10 @@ def test_smooth_features_count_options():
 def test_an_unknown_predictor_lists_the_choices():
     with pytest.raises(RecipeError, match="choose one of"):
         make_predictor("kriging")
+
+
+def test_a_zero_that_no_draw_showed_is_no_outlier():
+    space = SearchSpace.of_choices({f"op{i}": ["id", "a", "b", "c"] for i in range(12)})
+    encoder = Encoder(space, lambda genomes: genomes.sum(axis=1, keepdims=True).astype(float))
+    nothing = encoder(np.zeros((1, 12), dtype=np.int64))
+    assert np.abs(nothing.smooth).max() < 50

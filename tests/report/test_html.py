@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import pytest
 
 from hwnas.errors import OutputError
-from hwnas.report.data import DeviceReport, LatencyCheck, RunReport
-from hwnas.report.html import check_figure, front_figure, render, training_figure, write_report
+from hwnas.report.data import Bands, DeviceReport, LatencyCheck, RunReport
+from hwnas.report.html import bands_figure, check_figure, front_figure, render, training_figure, write_report
 from hwnas.report.plots import accuracy_latency_front
 
 
@@ -113,6 +113,22 @@ def test_traces_hold_the_numbers(report):
     assert (list(points.x), list(points.y)) == ([1.0, 1.5, 2.25], [1.1, 1.4, 2.5])
     (trace,) = training_figure(report).data
     assert (list(trace.x), list(trace.y)) == ([1, 2, 3], [2.0, 1.0, 2.0 / 3])
+
+
+def test_bands_of_several_runs_are_shown(report):
+    device = replace(
+        report.devices[0],
+        bands=Bands(("one", "two"), ((1.0, 90.0), (2.0, 97.5)), ((1.0, 90.0),), ((2.0, 90.0), (3.0, 91.0))),
+    )
+    worst, best, median = bands_figure(device, "#000000").data
+    assert (list(worst.x), list(worst.y)) == ([2.0, 3.0], [90.0, 91.0])
+    assert (list(best.x), list(best.y), best.fill) == ([1.0, 2.0], [90.0, 97.5], "tonexty")
+    assert (list(median.x), list(median.y)) == ([1.0], [90.0])
+    page = render(replace(report, devices=(device,)))
+    assert "Over 2 runs" in page
+    assert "one, two" in page
+    assert '"bands-my-dsp": {' in page
+    assert "bands-my-dsp" not in render(report)
 
 
 def test_files_are_written(report, tmp_path):

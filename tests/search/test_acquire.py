@@ -4,6 +4,7 @@ import numpy as np
 
 from hwnas.search.acquire import (
     Warp,
+    Warped,
     expected_improvement,
     pick_by_front,
     pick_by_gaps,
@@ -11,7 +12,6 @@ from hwnas.search.acquire import (
     pick_by_improvement,
 )
 from hwnas.search.evolve import evolve, niche_order, reference_directions, survivors
-from hwnas.search.natv2 import gene_distributions, sample_distributions
 from hwnas.search.region import Region
 from hwnas.space import SearchSpace
 
@@ -75,15 +75,6 @@ def test_evolution_finds_the_optimum_of_a_separable_loss():
     assert genomes[0].tolist() == target.tolist()
 
 
-def test_distributions_follow_the_archs():
-    space = SearchSpace.of_choices({"a": [0, 1], "b": ["x", "y", "z"]})
-    shares = gene_distributions(space, np.array([[1, 2], [1, 2], [1, 0]]))
-    np.testing.assert_allclose(shares[0], [0.5 / 4, 3.5 / 4])
-    np.testing.assert_allclose(shares[1], [(1 + 1 / 3) / 4, (1 / 3) / 4, (2 + 1 / 3) / 4])
-    drawn = sample_distributions(space, shares, np.random.default_rng(0), 4000)
-    np.testing.assert_allclose((drawn[:, 0] == 1).mean(), 3.5 / 4, atol=0.02)
-
-
 def test_front_by_front_and_never_a_dominated_one_first():
     candidates = np.array([[0.0, 3.0], [1.0, 1.0], [3.0, 0.0], [2.0, 2.0], [4.0, 4.0]])
     rng = np.random.default_rng(0)
@@ -133,3 +124,24 @@ def test_a_screen_keeps_losses_from_being_computed():
     assert over[0] == 0
     assert genomes[0].sum() == 18
     assert (np.concatenate(computed).sum(axis=1) <= 18).mean() > 0.95
+
+
+def test_warped_losses_are_predicted_in_their_own_unit():
+    losses = np.array([1.0, 1.5, 2.0, 4.0, 9.0])
+
+    class Known:
+        def __init__(self, shift=0.0):
+            self.shift = shift
+
+        def fit(self, inputs, values):
+            self.values = values
+            return self
+
+        def predict(self, inputs):
+            return self.values + self.shift, np.full(len(self.values), 0.1)
+
+    mean, std = Warped(Known(), losses[1:4]).fit(None, losses).predict(None)
+    np.testing.assert_allclose(mean, losses)
+    assert (std > 0).all()
+    mean, _ = Warped(Known(50.0), losses[1:4]).fit(None, losses).predict(None)
+    np.testing.assert_allclose(mean, 17.0)  # as far beyond the worst as that is from the best

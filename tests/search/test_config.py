@@ -18,13 +18,23 @@ def test_the_default_is_hurricane():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"algorithm": "x"}, {"evaluations": 0}, {"seed": "1"}, {"predictor": "x"}, {"popsize": 3}]
+    "bad",
+    [{"algorithm": "x"}, {"evaluations": 0}, {"seed": "1"}, {"predictor": "x"}, {"popsize": 3}, {"selection": "x"}],
 )
 def test_bad_values_and_unknown_keys_are_refused(bad):
     with pytest.raises(ValidationError):
         SearchConfig(**bad)
 
 
+@pytest.mark.parametrize("algorithm", ["natv2", "hurricane"])
+@pytest.mark.parametrize("selection", ["front", "gaps", "improvement"])
+def test_the_way_to_select_reaches_the_searcher(algorithm, selection):
+    assert SearchConfig(algorithm=algorithm).searcher(PROBLEM).selection == "front"
+    assert SearchConfig(algorithm=algorithm, selection=selection).searcher(PROBLEM).selection == selection
+
+
 def test_a_setting_of_another_algorithm_is_refused():
+    with pytest.raises(RecipeError, match=r"search: search algorithm 'nsga2' has no settings \['selection'\]"):
+        SearchConfig(algorithm="nsga2", selection="gaps").searcher(PROBLEM)
     with pytest.raises(RecipeError, match="search: search algorithm 'random' has no settings"):
         SearchConfig(algorithm="random", predictor="gp").searcher(PROBLEM)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hwnas.errors import RecipeError
-from hwnas.objectives import Objective
+from hwnas.objectives import Objective, as_losses
 from hwnas.search import SEARCHERS, Constraint, Problem, make_searcher, run_search
 from hwnas.space import Choice, SearchSpace
 
@@ -215,6 +215,23 @@ def test_a_predictor_that_cannot_be_fitted_is_replaced_and_the_message_says_so(m
     assert "predictor Broken was replaced by the mean: no pivot" in result.message
 
 
+def test_a_predictor_is_judged_on_archs_that_it_was_not_fitted_to():
+    problem = problem_of(DEEP, 3)
+    searcher = make_searcher("natv2", problem, evaluations=40, seed=0, population=13)
+    assert searcher.predictor_quality() == {}  # nothing is known yet
+    result = run_search(problem, searcher, evaluate(problem), 40)
+    found = searcher.predictor_quality()
+    assert set(found) == {"value0", "value1"}  # the last is cheap
+    for i, quality in enumerate(found.values()):
+        assert (quality.predictor, quality.archs, quality.folds) == ("blend", 40, 5)
+        assert quality.metrics.kendall_tau > 0.6
+        assert 0 < quality.metrics.rmse < result.values[:, i].std()
+    assert "5 folds of 40 archs" in str(found["value0"])
+    few = make_searcher("natv2", problem, evaluations=40, seed=0)
+    few.tell(result.archs[:3], result.losses[:3])
+    assert few.predictor_quality() == {}  # two folds need four archs
+
+
 def test_features_reach_the_predictor():
     problem = replace(problem_of(FLAT, 2), features=lambda genomes: (genomes[:, :1] == 1).astype(float))
     searcher = make_searcher("natv2", problem, evaluations=20, seed=0)
@@ -230,3 +247,13 @@ def test_an_unknown_name_lists_the_choices():
 def test_an_unknown_setting_lists_the_known_ones():
     with pytest.raises(RecipeError, match=r"no settings \['predictor'\]; it has \['population'\]"):
         make_searcher("nsga2", problem_of(FLAT, 1), evaluations=5, seed=0, predictor="gp")
+
+
+def test_hurricane_begins_with_the_later_stages_after_a_warm_start_too():
+    problem = problem_of(DEEP, 2)
+    searcher = make_searcher("hurricane", problem, evaluations=40, seed=0)
+    known = DEEP.sample(np.random.default_rng(3), 60)
+    searcher.tell(known, as_losses(evaluate(problem)(known), problem.objectives))
+    asked = searcher.ask()
+    earlier = [c.name for c in DEEP.choices if c.name.startswith("stage0")]
+    assert len({tuple(arch.get(name) for name in earlier) for arch in asked}) == 1

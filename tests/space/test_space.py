@@ -64,6 +64,26 @@ def test_the_dialect_of_once_for_all_round_trips():
     assert "stage0.block2" not in arch
 
 
+def test_named_choices_are_drawn_by_their_shares_and_the_others_evenly(rng):
+    space = SearchSpace.of_choices({"a": [0, 1], "b": ["x", "y", "z"], "c": [1, 2]})
+    drawn = space.sample_genomes(rng, 6000, shares={"a": [1, 7], "b": np.array([0.0, 0.25, 0.25])})
+    np.testing.assert_allclose(np.bincount(drawn[:, 0]) / 6000, [1 / 8, 7 / 8], atol=0.02)
+    np.testing.assert_allclose(np.bincount(drawn[:, 1], minlength=3) / 6000, [0, 1 / 2, 1 / 2], atol=0.02)
+    np.testing.assert_allclose(np.bincount(drawn[:, 2]) / 6000, [1 / 2, 1 / 2], atol=0.02)
+    assert {a["b"] for a in space.sample(rng, 50, shares={"b": [0, 0, 1]})} == {"z"}
+    seeds = [np.random.default_rng(3) for _ in range(2)]
+    np.testing.assert_array_equal(
+        *(space.sample_genomes(r, 9, shares=s) for r, s in zip(seeds, (None, {}), strict=True))
+    )
+
+
+@pytest.mark.parametrize("bad", [{"a": [1.0]}, {"a": [-1, 2]}, {"a": [0, 0]}, {"a": [np.nan, 1]}, {"z": [1, 1]}])
+def test_shares_that_do_not_fit_are_named(rng, bad):
+    space = SearchSpace.of_choices({"a": [0, 1]})
+    with pytest.raises(SpaceError, match=r"shares of choice 'a' are .*; give 2 numbers|no choice 'z'"):
+        space.sample(rng, 1, shares=bad)
+
+
 def test_uniform_over_archs_draws_deep_stages_more_often():
     space = ofa_space(stages=1)
     rng = np.random.default_rng(0)

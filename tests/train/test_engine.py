@@ -13,7 +13,7 @@ from hwnas.errors import CheckpointError, RecipeError, ResumeError
 from hwnas.supernet import build_supernet, calibrate_bn, extract_subnet, make_layout
 from hwnas.supernet.ofav2 import OFAv2Config
 from hwnas.train import PhaseConfig, TrainConfig, top1_percent, train_supernet
-from hwnas.train.checkpoint import load_tensors
+from hwnas.train.checkpoint import load_supernet, load_tensors, save_supernet, weights_version
 from hwnas.train.loop import _follow, make_optimiser, train_step
 from hwnas.train.mixing import Mix, draw_mix, exchanged_moments
 from hwnas.train.monitor import landmarks
@@ -321,6 +321,34 @@ def test_a_training_begins_with_given_weights(exits_config, splits, tmp_path, ti
         train_supernet(tiny, config, DataConfig(), splits, tmp_path / "d")
 
 
+def test_a_teacher_of_another_folder_is_its_largest_net_recalibrated(exits_config, splits, tmp_path, tiny):
+    for name, seed in (("teacher", 1), ("start", 2)):
+        save_supernet(build_supernet(exits_config, seed).eval(), tmp_path / name)
+    phases = (phase(elastic={"depth": "all"}, teacher="fixed"),)
+    config = train(phases=phases, checkpoint_every_s=1e-9, start_from=str(tmp_path / "start"))
+
+    def go(out, *args):
+        return train_supernet(exits_config, config, DataConfig(), splits, out, *args, teacher_from=tmp_path / "teacher")
+
+    with pytest.raises(Stop):
+        go(tmp_path / "parts", stopping_at(2))
+    tensors, metadata = load_tensors(tmp_path / "parts" / "checkpoint.safetensors")
+    assert metadata["settings"]["teacher"] == weights_version(tmp_path / "teacher" / "supernet.safetensors")
+    expected = load_supernet(tmp_path / "teacher")
+    sizes = expected.space["resolution"].options
+    calibrate_largest(expected, [as_input(splits.train.images, int(sizes[0]), *splits.mean_std)])
+    for name, tensor in expected.state_dict().items():
+        if name.endswith(("weight", "running_mean", "running_var")):
+            torch.testing.assert_close(tensors[f"teacher.{name}"], tensor)
+    go(tmp_path / "parts")
+    go(tmp_path / "whole")
+    made = [(tmp_path / name / "supernet.safetensors").read_bytes() for name in ("parts", "whole")]
+    assert made[0] == made[1]
+    save_supernet(build_supernet(exits_config, 3).eval(), tmp_path / "teacher")
+    with pytest.raises(ResumeError, match="other settings of teacher"):
+        go(tmp_path / "whole")
+
+
 def test_a_first_phase_has_no_trained_teacher(tiny, splits, tmp_path):
     config = train(phases=({"name": "p", "epochs": 1, "lr": 0.1, "teacher": "fixed"},))
     with pytest.raises(RecipeError, match=r"teacher fixed is trained in the first phase; use none"):
@@ -329,8 +357,6 @@ def test_a_first_phase_has_no_trained_teacher(tiny, splits, tmp_path):
 
 def test_younger_settings_stand_at_their_defaults_in_older_files(tiny, splits, tmp_path):
     """What a version without a setting wrote is continued by one with it."""
-    from hwnas.train.checkpoint import save_supernet
-
     net = train_supernet(tiny, train(), DataConfig(), splits, tmp_path)
     _, metadata = load_tensors(tmp_path / "supernet.safetensors")
     del metadata["info"]["train"]["ema_decay"], metadata["info"]["train"]["phases"][0]["exits"]

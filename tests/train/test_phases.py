@@ -87,6 +87,36 @@ def test_the_generator_alone_decides(layout):
     assert a == b != c
 
 
+def test_options_are_drawn_by_their_shares(layout, rng):
+    everything = {"kernel_size": "all", "depth": "all", "expand_ratio": "all"}
+    shares = {"resolution": [1, 3], "stage1.depth": [0, 1], "stage2.depth": [1, 0, 1]}
+    config = phase(subnets_per_step=3, elastic=everything, shares=shares)
+    space = phase_space(config, layout.space)
+    archs = [a for _ in range(300) for a in sample_step(config, space, rng)]
+    assert np.mean([a["resolution"] == 13 for a in archs]) == pytest.approx(3 / 4, abs=0.06)
+    assert {a["stage1.depth"] for a in archs} == {2}
+    assert {a["stage2.depth"] for a in archs} == {1, 3}
+    assert {a["stage1.block1"] for a in archs} == set(layout.space["stage1.block1"].options)
+
+
+def test_shares_are_of_the_options_that_a_phase_leaves(layout):
+    config = phase(elastic={"depth": [1, 2]}, shares={"stage2.depth": [1, 1]})
+    assert phase_space(config, layout.space)["stage2.depth"].options == (1, 2)
+    with pytest.raises(
+        RecipeError, match=r"train\.phases 'p': shares of choice 'stage2\.depth' are .*; give 3 numbers"
+    ):
+        phase_space(phase(elastic={"depth": "all"}, shares={"stage2.depth": [1, 1]}), layout.space)
+    with pytest.raises(RecipeError, match=r"train\.phases 'p': the space has no choice 'stage9\.depth'"):
+        phase_space(phase(shares={"stage9.depth": [1]}), layout.space)
+
+
+def test_even_draws_leave_files_and_hashes_as_they_were():
+    assert "shares" not in phase().model_dump(mode="json")
+    assert "shares" not in TrainConfig(phases=(phase(),)).model_dump_json()
+    drawn = phase(shares={"a": (0.25, 0.75)})
+    assert PhaseConfig.model_validate(drawn.model_dump(mode="json")) == drawn
+
+
 @pytest.mark.parametrize(
     "change",
     [{"epochs": 0}, {"lr": 0}, {"subnets_per_step": 0}, {"sampling": "best"}, {"teacher": "me"}, {"elastc": {}}],
