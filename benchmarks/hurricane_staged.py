@@ -25,14 +25,14 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from reduced_mnist import reduced_mnist
 
 import hwnas
-from hwnas.data import DataConfig, Splits, as_input, load_data
+from hwnas.data import DataConfig, Splits, as_input
 from hwnas.files import write_json
 from hwnas.finetune import FinetuneConfig, finetune
 from hwnas.objectives import Objective
@@ -168,12 +168,7 @@ def main() -> None:
     parser.add_argument("--only", help="one method and seed, such as staged-0; no table then")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    splits = load_data(DataConfig(source="npz", path=args.data), 1, 10, RESOLUTION_PX)
-    splits = replace(
-        splits,
-        train=splits.train.take(torch.arange(TRAIN_IMAGES)),
-        validation=splits.validation.take(torch.arange(1000)),
-    )
+    splits = reduced_mnist(args.data, RESOLUTION_PX, TRAIN_IMAGES)
     every: dict[str, list[dict[str, object]]] = {m: [] for m in METHODS}
     for method in METHODS:
         for seed in range(args.seeds):

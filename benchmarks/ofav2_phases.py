@@ -18,13 +18,13 @@ import argparse
 import json
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from reduced_mnist import reduced_mnist
 
-from hwnas.data import DataConfig, Splits, as_input, load_data
+from hwnas.data import DataConfig, Splits, as_input
 from hwnas.files import write_json
 from hwnas.space import SearchSpace
 from hwnas.supernet import SuperNet, calibrate_bn, extract_subnet
@@ -126,12 +126,7 @@ def main() -> None:
     parser.add_argument("--only", default=DEFAULT)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    splits = load_data(DataConfig(source="npz", path=args.data), 1, 10, RESOLUTION_PX)
-    splits = replace(
-        splits,
-        train=splits.train.take(torch.arange(TRAIN_IMAGES)),
-        validation=splits.validation.take(torch.arange(1000)),
-    )
+    splits = reduced_mnist(args.data, RESOLUTION_PX, TRAIN_IMAGES)
     names = args.only.split(",")
     for entry in names:
         path = args.out / f"{entry}.json"
