@@ -22,6 +22,11 @@ def first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def n_ranks() -> int:
+    """Return how many processes ``torchrun`` started together; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def make_folder(path: Path) -> Path:
     """Create ``path`` with its parents and return it.
 

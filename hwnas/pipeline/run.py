@@ -26,7 +26,7 @@ from hwnas.data import Splits, load_data
 from hwnas.errors import CheckpointError, RecipeError, ResumeError
 from hwnas.export.bundle import Bundle, write_bundle
 from hwnas.export.onnx_file import quantize_onnx
-from hwnas.files import exclusive, make_folder, write_json, write_text
+from hwnas.files import exclusive, make_folder, n_ranks, write_json, write_text
 from hwnas.finetune import FinetuneConfig, FinetuneResult, finetune
 from hwnas.latency.build import build_table, needs_table
 from hwnas.latency.checks import is_here
@@ -67,10 +67,15 @@ _R = TypeVar("_R")
 
 
 def _writes(verb: Callable[Concatenate[Run, _P], _R]) -> Callable[Concatenate[Run, _P], _R]:
-    """Let one process at a time do ``verb`` in a run folder."""
+    """Let one process at a time do ``verb`` in a run folder; of several that belong together only to train."""
 
     @wraps(verb)
     def alone(run: Run, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if n_ranks() > 1 and verb.__name__ != "train":
+            raise RecipeError(
+                f"{n_ranks()} processes were started by torchrun, but only `hwnas train` shares its work among them; "
+                "train so, then go on with one process and the same --out"
+            )
         with exclusive(run.folder):
             return verb(run, *args, **kwargs)
 

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hwnas.errors import DataError, RecipeError
+from hwnas.files import n_ranks
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,7 @@ class Ranks:
 @contextmanager
 def joined_ranks() -> Iterator[Ranks]:
     """Join the processes that ``torchrun`` started, with NCCL where there is a GPU a rank and gloo elsewhere."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1 or not dist.is_available():
+    if n_ranks() == 1 or not dist.is_available():
         yield Ranks()
         return
     if dist.is_initialized():

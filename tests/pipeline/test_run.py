@@ -378,6 +378,16 @@ def test_an_archive_of_another_recipe_is_refused(copied, again):
         again(copied)
 
 
+def test_only_training_is_shared_by_several_processes(copied, monkeypatch):
+    before = digests(copied)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    opened = open_run(copied)
+    for verb in (opened.run, opened.search, opened.export, opened.check_latency):
+        with pytest.raises(RecipeError, match="2 processes were started by torchrun, but only `hwnas train` shares"):
+            verb()
+    assert digests(copied) == before
+
+
 # -- fine-tuning ----------------------------------------------------------------------------------------
 
 
