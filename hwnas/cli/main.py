@@ -353,16 +353,8 @@ def _print_run(done: Run, as_json: bool) -> None:
         for d in summary["devices"]
     ]  # fmt: skip
     heading = [
-        "device",
-        "origin",
-        "models",
-        "latency ms",
-        "best val %",
-        "best test %",
-        "knee",
-        "latency error",
-        "predictor",
-    ]
+        "device", "origin", "models", "latency ms", "best val %", "best test %", "knee", "latency error", "predictor",
+    ]  # fmt: skip
     _print(as_json, summary, f"{_table(heading, rows)}\n\nreport: {summary['report']}")
 
 

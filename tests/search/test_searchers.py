@@ -251,9 +251,11 @@ def test_an_unknown_setting_lists_the_known_ones():
 
 def test_hurricane_begins_with_the_later_stages_after_a_warm_start_too():
     problem = problem_of(DEEP, 2)
-    searcher = make_searcher("hurricane", problem, evaluations=40, seed=0)
+    searcher = make_searcher("hurricane", problem, evaluations=40, seed=0, population=8)
     known = DEEP.sample(np.random.default_rng(3), 60)
     searcher.tell(known, as_losses(evaluate(problem)(known), problem.objectives))
     asked = searcher.ask()
-    earlier = [c.name for c in DEEP.choices if c.name.startswith("stage0")]
-    assert len({tuple(arch.get(name) for name in earlier) for arch in asked}) == 1
+    assert len(asked) == 8
+    for stage, held in (("stage0", True), ("stage1", False), ("stage2", False)):
+        names = [c.name for c in DEEP.choices if c.name.startswith(stage)]
+        assert (len({tuple(arch.get(name) for name in names) for arch in asked}) == 1) == held
