@@ -2,17 +2,24 @@
 
 Every algorithm searches every device of a run from scratch with several seeds; subnets are really extracted, calibrated
 and validated, each once for all algorithms. Losses are scaled by the minimum and maximum of everything that any
-algorithm evaluated for the device; the reference is 1.1 in every column.
+algorithm evaluated for the device; the reference is 1.1 in every column. ``--first`` adds an older checkout's
+``hurricane``: its rooms ``search`` and ``predictors``, on the same problems and the same evaluations.
 
     python benchmarks/quickstart_hypervolume.py runs/quickstart --evaluations 60 --seeds 5
+    git worktree add ../first b7f3978
+    python benchmarks/quickstart_hypervolume.py runs/quickstart --first ../first
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +29,7 @@ from hwnas.objectives import as_losses
 from hwnas.pareto import hypervolume, normalise
 from hwnas.pipeline.run import Run
 from hwnas.search.loop import run_search
-from hwnas.search.problem import Problem
+from hwnas.search.problem import Problem, Searcher
 from hwnas.search.searchers import make_searcher
 from hwnas.space import Arch
 
@@ -41,6 +48,21 @@ def evaluate_all(run: Run, problem: Problem, archs: Sequence[Arch], known: dict[
     return np.stack(columns, axis=1)
 
 
+def searchers_of(checkout: Path, folder: Path) -> Callable[..., Searcher]:
+    """Return `make_searcher` of an older checkout, as a package of its own in ``folder`` beside the present one."""
+    package = folder / "first_hwnas"
+    for room in ("search", "predictors"):
+        for source in (checkout / "hwnas" / room).glob("*.py"):
+            text = source.read_text()
+            for moved in ("search", "predictors"):
+                text = text.replace(f"hwnas.{moved}", f"{package.name}.{moved}")
+            (package / room).mkdir(parents=True, exist_ok=True)
+            (package / room / source.name).write_text(text)
+    sys.path.insert(0, str(folder))
+    make: Callable[..., Searcher] = importlib.import_module(f"{package.name}.search.searchers").make_searcher
+    return make
+
+
 def main() -> None:
     """Run the comparison and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -48,10 +70,28 @@ def main() -> None:
     parser.add_argument("--algorithms", default="hurricane,natv2,nsga2,random")
     parser.add_argument("--evaluations", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=Path, help="an older checkout, whose hurricane is compared too")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     run = hwnas.open_run(args.run)
     algorithms = args.algorithms.split(",")
+    make: dict[str, Callable[..., Searcher]] = {a: partial(make_searcher, a) for a in algorithms}
+    with tempfile.TemporaryDirectory() as folder:
+        if args.first:
+            algorithms.append("first")
+            make["first"] = partial(searchers_of(args.first, Path(folder)), "hurricane")
+        compare(run, algorithms, make, args.evaluations, args.seeds, args.json)
+
+
+def compare(
+    run: Run,
+    algorithms: Sequence[str],
+    make: dict[str, Callable[..., Searcher]],
+    evaluations: int,
+    seeds: int,
+    json_path: Path | None,
+) -> None:
+    """Search every device with every algorithm and print a table."""
     known: dict[Arch, dict[str, float]] = {}
     found: dict[str, dict[str, list[np.ndarray]]] = {}
     seconds = dict.fromkeys(algorithms, 0.0)
@@ -59,8 +99,8 @@ def main() -> None:
         problem = run.problem(device)
         found[name] = {a: [] for a in algorithms}
         for algorithm in algorithms:
-            for seed in range(args.seeds):
-                searcher = make_searcher(algorithm, problem, evaluations=args.evaluations, seed=seed)
+            for seed in range(seeds):
+                searcher = make[algorithm](problem, evaluations=evaluations, seed=seed)
                 spent = time.perf_counter()
                 inside = 0.0
 
@@ -71,13 +111,13 @@ def main() -> None:
                     inside += time.perf_counter() - start
                     return values
 
-                result = run_search(problem, searcher, evaluate, args.evaluations)
+                result = run_search(problem, searcher, evaluate, evaluations)
                 seconds[algorithm] += time.perf_counter() - spent - inside
                 found[name][algorithm].append(as_losses(result.values, problem.objectives))
         print(f"{name}: {len(known)} distinct subnets evaluated so far", flush=True)
     out: dict[str, dict[str, dict[str, float]]] = {}
     width = len(run.recipe.objectives)
-    print(f"\nmean hypervolume over {args.seeds} seeds, {args.evaluations} evaluations (standard deviation)")
+    print(f"\nmean hypervolume over {seeds} seeds, {evaluations} evaluations (standard deviation)")
     print(f"{'device':14} {'algorithm':10} {width} objectives     accuracy-latency")
     for name, by_algorithm in found.items():
         everything = np.concatenate([x for runs in by_algorithm.values() for x in runs])
@@ -92,9 +132,9 @@ def main() -> None:
                 f"{name:14} {algorithm:10} {np.mean(full):.4f} ({np.std(full):.4f})  "
                 f"{np.mean(two):.4f} ({np.std(two):.4f})"
             )
-    print("search overhead, seconds a search:", {a: round(s / args.seeds / len(found), 2) for a, s in seconds.items()})
-    if args.json:
-        args.json.write_text(json.dumps(out, indent=2) + "\n")
+    print("search overhead, seconds a search:", {a: round(s / seeds / len(found), 2) for a, s in seconds.items()})
+    if json_path:
+        json_path.write_text(json.dumps(out, indent=2) + "\n")
 
 
 if __name__ == "__main__":
