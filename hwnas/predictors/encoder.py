@@ -55,8 +55,9 @@ class Encoder:
     """Turns genomes of one space into `Inputs`.
 
     Besides one-hot genes, archs are described by what is exact for every candidate (latency, MACs, params:
-    logarithms where all are positive) and by how often every option occurs among choices that have the same
-    options. Few evaluations say much about these few numbers.
+    logarithms where all are positive), by how often every option occurs among choices that have the same options, and by
+    the sum of every field whose values are numbers (resolution, depth, kernel size), whose trend reaches beyond the values
+    seen. Few evaluations say much about these few numbers.
     """
 
     def __init__(self, space: SearchSpace, exact: Callable[[IntArray], FloatArray] | None = None) -> None:
@@ -102,7 +103,7 @@ class Encoder:
         return np.asarray(self._exact(genomes), dtype=float).reshape(len(genomes), -1)
 
     def _columns(self, genomes: IntArray) -> FloatArray:
-        """``(n, k)``: exact values (logarithms where they are positive) and option counts."""
+        """``(n, k)``: exact values (logarithms where they are positive), option counts and sums of fields."""
         exact = self._raw_exact(genomes)
         exact = np.where(self._log, np.log(np.maximum(exact, self._least)), exact)
         active = self.space.active(genomes)
@@ -111,7 +112,9 @@ class Encoder:
             for group, n_options in self._alike
             for option in range(n_options)
         ]
-        return np.concatenate([exact, np.array(counts, dtype=float).reshape(-1, len(genomes)).T], axis=1)
+        sums = [sum(table[genomes[:, i]] * active[:, i] for i, table in field) for field in self._numbers]
+        columns = np.array([*counts, *sums], dtype=float).reshape(-1, len(genomes))
+        return np.concatenate([exact, columns.T], axis=1)
 
     @cached_property
     def _alike(self) -> list[tuple[list[int], int]]:
@@ -120,3 +123,17 @@ class Encoder:
         for i, choice in enumerate(self.space.choices):
             groups.setdefault(choice.options, []).append(i)
         return [(group, len(options)) for options, group in groups.items() if len(group) > 1 and len(options) > 1]
+
+    @cached_property
+    def _numbers(self) -> list[list[tuple[int, FloatArray]]]:
+        """For every field of numbers, where three or more occur: genes that hold it, and its values by option."""
+        fields: dict[str, list[tuple[int, list[object]]]] = {}
+        for i, choice in enumerate(self.space.choices):
+            for name in choice.fields:
+                fields.setdefault(name, []).append((i, [choice.field_value(o, name) for o in choice.options]))
+        found = []
+        for held in fields.values():
+            values = {v for _, of_options in held for v in of_options if v is not None}
+            if len(values) > 2 and all(isinstance(v, int | float) for v in values):
+                found.append([(i, np.array([0.0 if v is None else v for v in of])) for i, of in held])
+        return found

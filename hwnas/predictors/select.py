@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hwnas.errors import RecipeError
 from hwnas.predictors.classic import CART, MLP, RBF, SVR, BayesianRidge, LightGBM, ReNAS
 from hwnas.predictors.encoder import Inputs
-from hwnas.predictors.gp import GaussianProcess
+from hwnas.predictors.gp import GaussianProcess, GroupedProcess
 from hwnas.predictors.predictor import Model, Predictor, cross_validate
 
 FloatArray = NDArray[np.float64]
@@ -75,6 +75,7 @@ PREDICTORS: dict[str, Callable[[], Predictor]] = {
     "blend": Blend,
     "cart": CART,
     "gp": GaussianProcess,
+    "gp_groups": GroupedProcess,
     "lightgbm": LightGBM,
     "mlp": MLP,
     "rbf": RBF,

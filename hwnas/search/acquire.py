@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,13 @@ from scipy.special import ndtr
 
 from hwnas.pareto import non_dominated, non_dominated_rank
 from hwnas.predictors import Inputs, Model, Predictor
+from hwnas.space import SearchSpace
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+_FAR = 3.0
+"""A loss is far from the best at this many times the distance of the median of archs drawn without a model."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +25,9 @@ class Warp:
     """A monotone map that spreads losses where the front is.
 
     Losses of a search pile up near the best and have a long tail of failures to learn. The logarithm of the distance to
-    a floor below the best (as far below as the median of archs drawn without a model is above it) spreads the first;
-    beyond ``bend`` the slope is a fifth, so that a predictor spends its effort where the front is. Ours.
+    a floor below the best spreads the first; the floor is three times as far below as the median of archs drawn without
+    a model is above, so that losses without such a pile are hardly bent and effects of genes still add up. Beyond
+    ``bend``, as far above the best, the slope is a fifth, so that a predictor spends its effort where the front is. Ours.
     """
 
     floor: float
@@ -35,8 +41,9 @@ class Warp:
         """Choose the map for ``(n,)`` finite losses; ``reference``: those that were drawn without a model."""
         best = float(losses.min())
         spreads = (float(np.median(reference)) - best, float(np.ptp(losses)), 1e-3 * abs(best))
-        floor = best - next((s for s in spreads if s > 0), 1e-6)
-        return cls(floor, float(np.log(max(np.quantile(reference, 0.75), best) - floor)))
+        far = _FAR * next((s for s in spreads if s > 0), 1e-6)
+        floor = best - far
+        return cls(floor, float(np.log(max(np.quantile(reference, 0.75), best + far) - floor)))
 
     def __call__(self, losses: FloatArray) -> FloatArray:
         """Return warped ``(n,)`` losses."""
@@ -220,3 +227,30 @@ def pick_by_gaps(candidates: FloatArray, told: FloatArray, k: int) -> IntArray:
         away = np.minimum(away, ((candidates[rows] - candidates[rows[best]]) ** 2).sum(axis=1))
         away[np.isin(rows, chosen)] = -1.0
     return np.array(chosen, dtype=np.int64)
+
+
+def pick_evenly(space: SearchSpace, candidates: IntArray, k: int) -> IntArray:
+    """Return ``k`` rows, one after another, in which the options of every choice occur as evenly as they can.
+
+    Choices with the same options share one weight, so that a single choice that changes everything (resolution) counts
+    as much as the operators of twenty layers together.
+
+    Args:
+        space: of the candidates.
+        candidates: ``(n, n_choices)`` genomes, in random order.
+        k: how many.
+    """
+    active, several = space.active(candidates), space.n_options > 1
+    alike = Counter(choice.options for choice in space.choices)
+    share = np.array([1.0 / alike[choice.options] for choice in space.choices]) * several
+    times = [np.zeros(n) for n in space.n_options]
+    chosen = np.zeros(0, dtype=np.int64)
+    for _ in range(min(k, len(candidates))):
+        rarity = np.stack([0.5 ** seen[candidates[:, i]] for i, seen in enumerate(times)], axis=1)
+        worth = (np.where(active, rarity, 0.0) @ share) / np.maximum(active @ share, 1e-12)
+        worth[chosen] = -1.0
+        best = int(np.argmax(worth))
+        chosen = np.append(chosen, best)
+        for i in np.flatnonzero(active[best]):
+            times[i][candidates[best, i]] += 1
+    return chosen

@@ -16,28 +16,29 @@ from hwnas.search.specialise import Specialisation, specialise
 
 IntArray = NDArray[np.int64]
 
-_LATER = 0.35
-_EARLIER = 0.6
+_LATER = 0.3
+_EARLIER = 0.45
 """Shares of the budget after which the later stages, then the earlier ones are done; the rest is joint."""
 _WINNERS = 8
-"""Best archs whose later stages are fixed while the earlier ones are searched."""
+"""Best archs that are held in one half of the stages while the other half is searched."""
 
 
 @dataclass(eq=False)
 class Hurricane(NATv2):
-    """NATv2's loop on a specialised space, in three phases.
+    """NATv2's loop, in the specialised space first and by stages, then everywhere.
 
     1. `specialise` keeps the options of every choice that are worth their cost on this device.
-    2. Up to 35 % of the budget: the later half of the stages is searched, the earlier half held at a
-       reference arch (the best-scored option of every choice).
-    3. Up to 60 %: the earlier half, the later half held at the best archs found.
-    4. The rest: everything is free.
+    2. Up to 30 % of the budget: the later half of the stages is searched, the earlier half held at the best archs of
+       those drawn without a model.
+    3. Up to 45 %: the earlier half, the later half held at the best archs found.
+    4. The rest: everything is free, dropped options too.
 
     The predictor learns from all phases, as they are archs of one space. Choices outside the stages (resolution)
     are always free. A space that can be listed (up to 50,000 archs) is neither cut nor frozen: there the
     predictor ranks every arch, and both would only lose some.
 
-    The paper trains supernet weights anew in each phase and stops after the second; the joint phase is ours.
+    The paper trains supernet weights anew in each phase, stops after the second and never leaves the specialised
+    space; the joint phase is ours, over the whole space, since a score without accuracies drops some good options.
     `phase_changes` says when the supernet may be adapted in between.
 
     Reference:
@@ -80,37 +81,25 @@ class Hurricane(NATv2):
         return tuple(name for stage in (stages[half:] if later else stages[:half]) for name in stage)
 
     def region(self) -> Region:
-        """Return the part of the specialised space that the present phase searches."""
+        """Return the part of the space that the present phase searches."""
         space = self.problem.space
-        if not self._cut and not self._staged:
+        done = self.n_asked / self.evaluations
+        if done >= _EARLIER or not (self._cut or self._staged):
             return Region.whole(space)
         allowed = self.specialisation.kept if self._cut else Region.whole(space).allowed
-        free = Region(space, allowed, np.zeros(len(space), dtype=bool), np.zeros((0, len(space)), dtype=np.int64))
-        done = self.n_asked / self.evaluations
-        phase = 3 if not self._staged or done >= _EARLIER else (2 if done >= _LATER else 1)
-        if phase == 3:
-            return free
         frozen = np.zeros(len(space), dtype=bool)
+        if not self._staged or self.memory.n_seen < self.n_initial:
+            return Region(space, allowed, frozen, self._anchors)
+        phase = 1 if done < _LATER else 2
         frozen[[space.position(name) for name in self._held(later=phase == 2)]] = True
         if phase != self._phase:
-            self._phase = phase
-            self._anchors = self._reference() if phase == 1 else self._winners()
+            self._phase, self._anchors = phase, self._winners()
         return Region(space, allowed, frozen, self._anchors)
 
-    def _reference(self) -> IntArray:
-        """``(1, n_choices)``: the best-scored kept option of every choice; of switching choices the largest."""
-        scores = self.specialisation.score
-        parents = {c.parent for c in self.problem.space.choices}
-        genome = [
-            int(kept[-1]) if c.name in parents else int(kept[np.argmin(score[kept])])
-            for c, kept, score in zip(self.problem.space.choices, self.specialisation.kept, scores, strict=True)
-        ]
-        return np.array([genome], dtype=np.int64)
-
     def _winners(self) -> IntArray:
-        """``(k, n_choices)``: the best archs told so far, spread over the front."""
+        """``(k, n_choices)``: the best archs told so far, spread over the front; any where all have failed."""
         memory = self.memory
         if not memory.complete.any():
-            return self._reference()
+            return memory.draw_new(self._rng, _WINNERS)
         best = survivors(memory.losses, self.problem.violation(memory.losses), _WINNERS)
         return memory.genomes[best[memory.complete[best]]]

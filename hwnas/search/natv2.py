@@ -11,7 +11,15 @@ from threadpoolctl import threadpool_limits
 
 from hwnas.errors import RecipeError
 from hwnas.predictors import Encoder, Inputs, RankMetrics, cross_validate, fit_or_fall_back, make_predictor
-from hwnas.search.acquire import Warp, Warped, pick_by_front, pick_by_gaps, pick_by_hypervolume, pick_by_improvement
+from hwnas.search.acquire import (
+    Warp,
+    Warped,
+    pick_by_front,
+    pick_by_gaps,
+    pick_by_hypervolume,
+    pick_by_improvement,
+    pick_evenly,
+)
 from hwnas.search.evolve import evolve, survivors
 from hwnas.search.memory import Memory, genome_keys
 from hwnas.search.problem import Problem, evaluate_genomes
@@ -29,9 +37,7 @@ _OPTIMISM = 0.5
 """Standard deviations by which a prediction is thought better when gaps or hypervolume are filled."""
 _JUDGED = 4
 """Evaluations from which on a predictor can be judged: two folds of two."""
-_TURNS = 6
-"""Generations after which the ways of ``front`` come round again."""
-SELECTIONS = ("front", "gaps", "improvement")
+SELECTIONS = ("turns", "gaps", "improvement")
 """How a generation is chosen among the candidates."""
 
 
@@ -65,10 +71,10 @@ class NATv2:
     predicted and exact cheap losses (a small space is predicted whole); evaluate a few of them.
 
     Departures from the paper: 12 to 60 first archs instead of 3000 thinned to 300, since only evaluations are
-    dear here; losses are warped before they are fitted (`Warp`); the predictor is the mean of three (`Blend`),
-    which also read exact values; a generation is taken from the predicted front of what is left
-    (`pick_by_front`), by ``selection`` also as in the paper or by expected hypervolume improvement; the archive
-    that the predictor learns from is cut to 500 by survival, not 300; nothing asked is asked again.
+    dear here; losses are warped before they are fitted (`Warp`); the predictor is a Gaussian process that also reads
+    exact values (`GroupedProcess`); generations are taken by gaps as in the paper, by expected hypervolume improvement
+    and from the predicted front of what is left (`pick_by_front`) in turn, or by ``selection``; the archive that the
+    predictor learns from is cut to 500 by survival, not 300; nothing asked is asked again.
 
     Reference:
         Sarti, Lomurno and Matteucci, 2023, NATv2; Lu et al., 2021, NAT.
@@ -81,12 +87,12 @@ class NATv2:
     _: KW_ONLY
     population: int | None = None
     """Archs in a generation; None: sized by ``evaluations``."""
-    predictor: str = "blend"
+    predictor: str = "gp_groups"
     """One of `hwnas.predictors.PREDICTORS`."""
-    selection: str = "front"
-    """``front``: four generations of six from the predicted front of what is left, one each by expected
-    improvement and by gaps; with three objectives or more in turn by hypervolume of all and from the front of
-    two. ``gaps``: always fill the widest gaps (NATv2). ``improvement``: always the largest expected hypervolume
+    selection: str = "turns"
+    """``turns``: generations fill the widest gaps, take the largest expected hypervolume improvement and come from the
+    predicted front of what is left, in turn; with three objectives or more, hypervolume of all and the front of two.
+    ``gaps``: always fill the widest gaps (NATv2). ``improvement``: always the largest expected hypervolume
     improvement, under one or two objectives (``gaps`` under more)."""
 
     def __post_init__(self) -> None:
@@ -95,7 +101,7 @@ class NATv2:
         n = self.evaluations
         self.memory = Memory(self.problem)
         self.n_asked = 0  # what was told beforehand (a warm start) is not part of the budget
-        self.per_generation = self.population or int(np.clip(round(np.sqrt(n) / 3.5), 1, 25))
+        self.per_generation = self.population or int(np.clip(round(min(n / 50, np.sqrt(n) / 3.5)), 1, 25))
         self.n_initial = int(min(12 + max(0, n - 50) // 12, 60, max(4, n // 3)))
         self.notes: list[str] = []
         self._predictor = make_predictor(self.predictor)
@@ -162,13 +168,16 @@ class NATv2:
         return Region.whole(self.problem.space)
 
     def _first(self, n: int, region: Region) -> IntArray:
-        """Draw archs without a model: a third at random, the rest spread over the front of what is known.
+        """Draw archs without a model: a third so that options occur evenly, the rest spread over what is known.
 
         What is known are the cheap losses and, to be large, the capacity; with fewer than two of these all are
-        drawn at random. NATv2 thins ten times as many *evaluated* archs by survival.
+        drawn so that options occur evenly. NATv2 thins ten times as many *evaluated* archs by survival.
         """
         memory, problem = self.memory, self.problem
-        draws = memory.draw_new(self._rng, 100 * n) if region.is_whole else region.draw(self._rng, 100 * n)
+        if region.is_whole and not problem.cheap_constraints:
+            draws = memory.draw_new(self._rng, 100 * n)
+        else:
+            draws = self._towards_limits(region.draw(self._rng, 100 * n), region)
         draws = draws[memory.is_new(draws)]
         if not len(draws):
             return memory.draw_new(self._rng, n)
@@ -177,15 +186,43 @@ class NATv2:
         known = np.concatenate([cheap, -np.array(capacity).reshape(len(capacity), len(draws)).T], axis=1)
         over = problem.violation(problem.cheap_losses(draws))
         over = np.where(np.isfinite(known).all(axis=1), over, np.inf)
-        order = np.argsort(over, kind="stable")
-        at_random = order[: n if known.shape[1] < 2 else -(-n // 3)]
-        left = np.setdiff1d(np.flatnonzero(over == over.min()), at_random)
-        if len(at_random) == n or not len(left) or not np.isfinite(over.min()):
-            return np.asarray(draws[order[:n]], dtype=np.int64)
+        nearest = np.flatnonzero(over == over.min())
+        if len(nearest) < n or not np.isfinite(over.min()):
+            return np.asarray(draws[np.argsort(over, kind="stable")[:n]], dtype=np.int64)
+        even = nearest[pick_evenly(problem.space, draws[nearest], n if known.shape[1] < 2 else -(-n // 3))]
+        left = np.setdiff1d(nearest, even)
         low, high = known[left].min(axis=0), np.quantile(known[left], 0.99, axis=0)
         scaled = (known - low) / np.where(high > low, high - low, 1.0)
-        spread = pick_by_gaps(scaled[left], np.zeros((0, known.shape[1])), n - len(at_random))
-        return np.asarray(draws[np.concatenate([at_random, left[spread]])], dtype=np.int64)
+        spread = pick_by_gaps(scaled[left], np.zeros((0, known.shape[1])), n - len(even))
+        return np.asarray(draws[np.concatenate([even, left[spread]])], dtype=np.int64)
+
+    def _towards_limits(self, genomes: IntArray, region: Region) -> IntArray:
+        """Give archs outside the limits on cheap objectives ever more genes of archs inside, until they fit.
+
+        Uniform draws within a tight limit would all be alike (of the lowest resolution, say), and a predictor
+        cannot know what it never saw.
+        """
+        problem = self.problem
+
+        def outside(genomes: IntArray) -> FloatArray:
+            return np.nan_to_num(problem.violation(problem.cheap_losses(genomes)), nan=np.inf)
+
+        if not problem.cheap_constraints or not len(genomes):
+            return genomes
+        smallest = problem.space.encode_many([problem.space.smallest()])
+        pool = np.concatenate([genomes, region.repair(self._rng, smallest)])
+        over = outside(pool)
+        inside = pool[over == over.min()]
+        out, over = genomes.copy(), over[: len(genomes)]
+        donors = inside[self._rng.integers(0, len(inside), len(genomes))]
+        turn = self._rng.random(genomes.shape)
+        for share in np.linspace(0.1, 1.0, 10):
+            bad = np.flatnonzero(over > 0)
+            if not len(bad):
+                break
+            out[bad] = problem.space.canonical(np.where(turn[bad] < share, donors[bad], genomes[bad]))
+            over[bad] = outside(out[bad])
+        return out
 
     def _exact(self, genomes: IntArray) -> FloatArray:
         """``(n, k)``: cheap objectives, capacity and further features."""
@@ -267,7 +304,7 @@ class NATv2:
 
     def _choose(self, mean: FloatArray, std: FloatArray, told: FloatArray, bends: dict[int, float]) -> IntArray:
         """Rows of candidates that make the next generation, by ``selection``."""
-        m, k, turn = mean.shape[1], self.per_generation, self._generation % _TURNS
+        m, k, turn = mean.shape[1], self.per_generation, self._generation % 3
         low, high = np.empty(m), np.empty(m)
         for i in range(m):
             column = np.concatenate([mean[:, i], told[:, i]])
@@ -276,7 +313,7 @@ class NATv2:
         span = np.where(high > low, high - low, 1.0)
         mean, std, told = (mean - low) / span, std / span, (told - low) / span
         uncertain = [i for i in range(m) if i in bends]
-        improve = self.selection == "improvement" or (self.selection == "front" and turn == _TURNS // 2)
+        improve = self.selection == "improvement" or (self.selection == "turns" and turn == 1)
         if m <= 2 and uncertain and improve:
             i = uncertain[0]
             beside, other = (mean[:, 1 - i], told[:, 1 - i]) if m == 2 else (np.zeros(len(mean)), np.zeros(len(told)))
@@ -284,10 +321,9 @@ class NATv2:
             return pick_by_improvement(mean[:, i], np.maximum(std[:, i], 1e-9), beside, both, (1.0, 1.0), k)
         if self.selection == "gaps" or (self.selection == "improvement" and m > 2) or (m == 2 and turn == 0):
             return pick_by_gaps(mean - _OPTIMISM * std, told, k)
-        if m > 2 and turn % 2 == 0:
+        if m > 2 and self._generation % 2 == 0:
             return pick_by_hypervolume(mean - _OPTIMISM * std, told, k, self._rng)
-        # Where a reader of the front looks; in the last turn the poor end too.
-        inside = np.flatnonzero((mean <= 1.0).all(axis=1) | (turn == _TURNS - 1))
+        inside = np.flatnonzero((mean <= 1.0).all(axis=1))  # where a reader of the front looks
         mean = mean - self._rng.random() * std
         rows = inside if len(inside) >= k else np.arange(len(mean))
         columns = np.arange(m) if m <= 2 else self._pair(uncertain, m)
