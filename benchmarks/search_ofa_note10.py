@@ -161,7 +161,7 @@ class Bench:
     # -- problems -------------------------------------------------------------------------------------------
 
     def problem(self, limit_ms: float | None = None) -> Problem:
-        """Return top-1 against latency, with MACs and params known."""
+        """Return top-1 against latency, with MACs and params known; with a limit, top-1 alone, as the original asks."""
 
         def objective(
             name: str, direction: Any, of_genomes: Callable[[IntArray], FloatArray], cheap: bool
@@ -175,16 +175,16 @@ class Bench:
             objective("macs", "min", macs_of_space(self.layout).of_genomes, True),
             objective("params", "min", params_of_space(self.layout).of_genomes, True),
         )
-        limits = () if limit_ms is None else (Constraint("latency_ms", "<=", limit_ms),)
-        return Problem(
-            self.space,
-            (
-                objective("top1_percent", "max", self.top1_percent, False),
-                objective("latency_ms", "min", self.latency_ms, True),
-            ),
-            limits,
-            capacity,
-        )
+        top1 = objective("top1_percent", "max", self.top1_percent, False)
+        latency = objective("latency_ms", "min", self.latency_ms, True)
+        if limit_ms is None:
+            return Problem(self.space, (top1, latency), capacity=capacity)
+
+        def excess_ms(genomes: IntArray) -> FloatArray:
+            return np.maximum(self.latency_ms(genomes) - limit_ms, 0.0)
+
+        limit = (Constraint("excess_ms", "<=", 0.0),)
+        return Problem(self.space, (top1, objective("excess_ms", "min", excess_ms, True)), limit, (latency, *capacity))
 
     def search(
         self, algorithm: str, evaluations: int, seed: int, limit_ms: float | None = None, **settings: Any
@@ -198,7 +198,8 @@ class Bench:
             return np.stack([np.asarray(o.evaluate(archs), dtype=float) for o in problem.objectives], axis=1)
 
         result = run_search(problem, searcher, evaluate, evaluations)
-        return result.values, time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        return np.stack([result.values[:, 0], self.latency_ms(self.space.encode_many(result.archs))], axis=1), seconds
 
     def evolution(self, limit_ms: float, seed: int, population: int, calls: int) -> tuple[float, float]:
         """Evolve predicted top-1 under a limit with exactly ``calls`` oracle calls; return the best and seconds."""
@@ -331,12 +332,14 @@ def limits(bench: Bench, seeds: int) -> dict[str, Any]:
             _row(name, out[name])
             print(f"{'':44}{np.mean([t for _, t in runs]):9.1f} s a search")
     for calls in (500, 2000):
-        runs = [[bench.search("hurricane", calls, s, ms)[0] for ms in LIMITS_MS] for s in range(seeds)]
-        name = f"hurricane, {calls} calls for each limit"
-        out[name] = np.mean(
-            [[best_under(v, ms) for v, ms in zip(r, LIMITS_MS, strict=True)] for r in runs], axis=0
-        ).tolist()
-        _row(name, out[name])
+        for algorithm in ("hurricane", "natv2"):
+            found = [
+                [best_under(bench.search(algorithm, calls, s, ms)[0], ms) for ms in LIMITS_MS] for s in range(seeds)
+            ]
+            name = f"{algorithm}, {calls} calls for each limit"
+            out[name] = np.mean(found, axis=0).tolist()
+            _row(name, out[name])
+            _row("  worst seed", np.min(found, axis=0).tolist())
     return out
 
 

@@ -55,9 +55,9 @@ class Encoder:
     """Turns genomes of one space into `Inputs`.
 
     Besides one-hot genes, archs are described by what is exact for every candidate (latency, MACs, params:
-    logarithms where all are positive), by how often every option occurs among choices that have the same options, and by
-    the sum of every field whose values are numbers (resolution, depth, kernel size), whose trend reaches beyond the values
-    seen. Few evaluations say much about these few numbers.
+    logarithms where all are positive), by how often every option occurs among choices that have the same options,
+    and by the sum of every field whose values are numbers (resolution, depth, kernel size), whose trend reaches
+    beyond the values seen. Few evaluations say much about these few numbers.
     """
 
     def __init__(self, space: SearchSpace, exact: Callable[[IntArray], FloatArray] | None = None) -> None:

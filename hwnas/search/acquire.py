@@ -27,7 +27,7 @@ class Warp:
     Losses of a search pile up near the best and have a long tail of failures to learn. The logarithm of the distance to
     a floor below the best spreads the first; the floor is three times as far below as the median of archs drawn without
     a model is above, so that losses without such a pile are hardly bent and effects of genes still add up. Beyond
-    ``bend``, as far above the best, the slope is a fifth, so that a predictor spends its effort where the front is. Ours.
+    ``bend``, as far above the best, the slope is a fifth, so that a predictor spends its effort where the front is.
     """
 
     floor: float

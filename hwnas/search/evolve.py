@@ -159,6 +159,7 @@ def evolve(
         parents = rng.integers(0, len(genomes), (2, draws * population, 2)).min(axis=2)
         take = rng.random((draws * population, genomes.shape[1])) < 0.5
         take |= rng.random((draws * population, 1)) >= 0.9
+        take[:, region.frozen] = True  # what is held stays that of one anchor
         bred = region.mutate(rng, np.where(take, genomes[parents[0]], genomes[parents[1]]), 1.0 / free)
         children = _fresh(bred, seen, population, screen)
         if not len(children):

@@ -16,9 +16,9 @@ from hwnas.search.specialise import Specialisation, specialise
 
 IntArray = NDArray[np.int64]
 
-_LATER = 0.3
-_EARLIER = 0.45
-"""Shares of the budget after which the later stages, then the earlier ones are done; the rest is joint."""
+_LATER = 0.2
+_EARLIER = 0.4
+"""Shares of what is left after the first archs after which the later, then the earlier stages are done."""
 _WINNERS = 8
 """Best archs that are held in one half of the stages while the other half is searched."""
 
@@ -28,9 +28,9 @@ class Hurricane(NATv2):
     """NATv2's loop, in the specialised space first and by stages, then everywhere.
 
     1. `specialise` keeps the options of every choice that are worth their cost on this device.
-    2. Up to 30 % of the budget: the later half of the stages is searched, the earlier half held at the best archs of
-       those drawn without a model.
-    3. Up to 45 %: the earlier half, the later half held at the best archs found.
+    2. After the first archs, a fifth of the budget left: the later half of the stages is searched, the earlier half
+       held at the best archs so far.
+    3. Another fifth: the earlier half, the later half held at the best archs found.
     4. The rest: everything is free, dropped options too.
 
     The predictor learns from all phases, as they are archs of one space. Choices outside the stages (resolution)
@@ -72,7 +72,14 @@ class Hurricane(NATv2):
         """Where one phase ends and the next begins; empty where everything is free from the start."""
         if not self._staged:
             return ()
-        return Round(_LATER, self._held(later=False)), Round(_EARLIER)
+        later, earlier = self._ends
+        return Round(later, self._held(later=False)), Round(earlier)
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        """Shares of the budget at which the later stages' phase ends, and the earlier stages'."""
+        first = self.n_initial / self.evaluations
+        return first + _LATER * (1.0 - first), first + _EARLIER * (1.0 - first)
 
     def _held(self, later: bool) -> tuple[str, ...]:
         """Choices of the later half of the stages, or of the earlier half."""
@@ -83,14 +90,14 @@ class Hurricane(NATv2):
     def region(self) -> Region:
         """Return the part of the space that the present phase searches."""
         space = self.problem.space
-        done = self.n_asked / self.evaluations
-        if done >= _EARLIER or not (self._cut or self._staged):
+        done, (later, earlier) = self.n_asked / self.evaluations, self._ends
+        if done >= earlier or not (self._cut or self._staged):
             return Region.whole(space)
         allowed = self.specialisation.kept if self._cut else Region.whole(space).allowed
         frozen = np.zeros(len(space), dtype=bool)
         if not self._staged or self.memory.n_seen < self.n_initial:
             return Region(space, allowed, frozen, self._anchors)
-        phase = 1 if done < _LATER else 2
+        phase = 1 if done < later else 2
         frozen[[space.position(name) for name in self._held(later=phase == 2)]] = True
         if phase != self._phase:
             self._phase, self._anchors = phase, self._winners()

@@ -27,9 +27,9 @@ def test_bad_values_and_unknown_keys_are_refused(bad):
 
 
 @pytest.mark.parametrize("algorithm", ["natv2", "hurricane"])
-@pytest.mark.parametrize("selection", ["front", "gaps", "improvement"])
+@pytest.mark.parametrize("selection", ["turns", "gaps", "improvement"])
 def test_the_way_to_select_reaches_the_searcher(algorithm, selection):
-    assert SearchConfig(algorithm=algorithm).searcher(PROBLEM).selection == "front"
+    assert SearchConfig(algorithm=algorithm).searcher(PROBLEM).selection == "turns"
     assert SearchConfig(algorithm=algorithm, selection=selection).searcher(PROBLEM).selection == selection
 
 

@@ -58,11 +58,19 @@ def test_hurricane_holds_the_earlier_stages_first_then_the_later():
 
     result = run_search(PROBLEM, searcher, evaluate, 60)
     genomes = SPACE.encode_many(result.archs)
-    assert len(np.unique(genomes[:15, :3], axis=0)) == 1
-    assert len(np.unique(genomes[:15, 3:], axis=0)) > 5
-    assert len(np.unique(genomes[25:34, :3], axis=0)) > 3
+    assert searcher.n_initial == 12  # then a fifth of 48 for either half
+
+    def halves(rows, columns):
+        return {tuple(row) for row in genomes[rows, columns].tolist()}
+
+    earlier, later = slice(None, 3), slice(3, None)
+    assert halves(slice(12, 22), earlier) <= halves(slice(12), earlier)
+    assert len(halves(slice(12, 22), later)) > 5
+    assert halves(slice(22, 32), later) <= halves(slice(22), later)
+    assert len(halves(slice(22, 32), earlier)) > 3
     allowed = set(specialise(PROBLEM).kept[0].tolist())
-    assert set(genomes.ravel().tolist()) <= allowed
+    assert set(genomes[:32].ravel().tolist()) <= allowed
+    assert not set(genomes[32:].ravel().tolist()) <= allowed
 
 
 def test_a_region_draws_allowed_and_frozen_genes_only():
