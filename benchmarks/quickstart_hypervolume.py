@@ -2,12 +2,12 @@
 
 Every algorithm searches every device of a run from scratch with several seeds; subnets are really extracted, calibrated
 and validated, each once for all algorithms. Losses are scaled by the minimum and maximum of everything that any
-algorithm evaluated for the device; the reference is 1.1 in every column. ``--first`` adds an older checkout's
+algorithm evaluated for the device; the reference is 1.1 in every column. ``--against`` adds an older checkout's
 ``hurricane``: its rooms ``search`` and ``predictors``, on the same problems and the same evaluations.
 
     python benchmarks/quickstart_hypervolume.py runs/quickstart --evaluations 60 --seeds 5
     git worktree add ../first b7f3978
-    python benchmarks/quickstart_hypervolume.py runs/quickstart --first ../first
+    python benchmarks/quickstart_hypervolume.py runs/quickstart --against first=../first
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ def evaluate_all(run: Run, problem: Problem, archs: Sequence[Arch], known: dict[
     return np.stack(columns, axis=1)
 
 
-def searchers_of(checkout: Path, folder: Path) -> Callable[..., Searcher]:
-    """Return `make_searcher` of an older checkout, as a package of its own in ``folder`` beside the present one."""
-    package = folder / "first_hwnas"
+def searchers_of(checkout: Path, package: Path) -> Callable[..., Searcher]:
+    """Return `make_searcher` of an older checkout, as the new package ``package`` beside the present one."""
     for room in ("search", "predictors"):
         for source in (checkout / "hwnas" / room).glob("*.py"):
             text = source.read_text()
@@ -58,7 +57,7 @@ def searchers_of(checkout: Path, folder: Path) -> Callable[..., Searcher]:
                 text = text.replace(f"hwnas.{moved}", f"{package.name}.{moved}")
             (package / room).mkdir(parents=True, exist_ok=True)
             (package / room / source.name).write_text(text)
-    sys.path.insert(0, str(folder))
+    sys.path.insert(0, str(package.parent))
     make: Callable[..., Searcher] = importlib.import_module(f"{package.name}.search.searchers").make_searcher
     return make
 
@@ -70,16 +69,18 @@ def main() -> None:
     parser.add_argument("--algorithms", default="hurricane,natv2,nsga2,random")
     parser.add_argument("--evaluations", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first", type=Path, help="an older checkout, whose hurricane is compared too")
+    parser.add_argument(
+        "--against", action="append", default=[], metavar="NAME=CHECKOUT", help="whose hurricane is compared too"
+    )
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     run = hwnas.open_run(args.run)
     algorithms = args.algorithms.split(",")
     make: dict[str, Callable[..., Searcher]] = {a: partial(make_searcher, a) for a in algorithms}
     with tempfile.TemporaryDirectory() as folder:
-        if args.first:
-            algorithms.append("first")
-            make["first"] = partial(searchers_of(args.first, Path(folder)), "hurricane")
+        for name, checkout in (text.split("=", 1) for text in args.against):
+            algorithms.append(name)
+            make[name] = partial(searchers_of(Path(checkout), Path(folder) / f"hwnas_{name}"), "hurricane")
         compare(run, algorithms, make, args.evaluations, args.seeds, args.json)
 
 
