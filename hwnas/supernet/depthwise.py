@@ -7,7 +7,7 @@ What replaces it depends on the shape (1 thread, batch 64, milliseconds before a
 - small maps: products of all pairs of pixels, as matrix products (672 channels, 7x7 on 4x4: 40 to 6);
 - stride 1: strips of three columns, each with the input shifted (180 channels, 7x7 on 14x14: 51 to 23);
 - else: each image convolved by its output gradient, fast as any convolution (96 channels, 7x7, stride 2 on 56x56: 148
-  to 63; 480 channels, 7x7, stride 2 on 7x7: 34 to 7).
+  to 63; 480 channels, 7x7, stride 2 on 7x7: 34 to 9).
 """
 
 from __future__ import annotations
