@@ -3,7 +3,7 @@
 from hwnas.predictors.cells import CellFeatures
 from hwnas.predictors.classic import CART, MLP, RBF, SVR, BayesianRidge, LightGBM, ReNAS
 from hwnas.predictors.encoder import Encoder, Inputs
-from hwnas.predictors.gp import GaussianProcess
+from hwnas.predictors.gp import GaussianProcess, GroupedProcess
 from hwnas.predictors.predictor import Model, Predictor, RankMetrics, cross_validate, rank_metrics
 from hwnas.predictors.select import PREDICTORS, Auto, Blend, fit_or_fall_back, make_predictor
 
@@ -19,6 +19,7 @@ __all__ = [
     "CellFeatures",
     "Encoder",
     "GaussianProcess",
+    "GroupedProcess",
     "Inputs",
     "LightGBM",
     "Model",

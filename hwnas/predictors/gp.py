@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,70 @@ _PRIOR_DEVIATION = 1.5
 
 
 @dataclass(frozen=True)
+class _Posterior:
+    """What a Gaussian process keeps of the ``n`` archs that it was fitted to."""
+
+    weights: FloatArray
+    """``(n,)``: of the kernel's values, for the mean."""
+    whiten: FloatArray
+    """``(n, n)``: inverse of the kernel matrix's lower factor."""
+    amplitude: float
+    mean: float
+    scale: float
+
+    @classmethod
+    def of(cls, kernel: FloatArray, noise: float, y: FloatArray, mean: float, scale: float) -> _Posterior:
+        """Solve for ``(n,)`` values ``y``, which are those of the objective less ``mean``, divided by ``scale``."""
+        lower = _cholesky(kernel, noise)
+        weights = scipy.linalg.cho_solve((lower, True), y)
+        whiten = scipy.linalg.solve_triangular(lower, np.eye(len(y)), lower=True)
+        return cls(weights, whiten, max(float(y @ weights) / len(y), 1e-12), mean, scale)
+
+    def predict(self, cross: FloatArray, prior: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Means and deviations from the ``(m, n)`` kernel to the archs fitted, and the ``(m,)`` kernel to oneself."""
+        explained = cross.astype(np.float32) @ self.whiten.T.astype(np.float32)
+        variance = np.maximum(prior - np.einsum("ij,ij->i", explained, explained), 1e-6)
+        return self.mean + self.scale * (cross @ self.weights), self.scale * np.sqrt(self.amplitude * variance)
+
+
+def _misfit(matrix: FloatArray, y: FloatArray) -> tuple[float, FloatArray]:
+    """Negative logarithm of the marginal likelihood (amplitude solved for), and its slope by each entry of the matrix.
+
+    A matrix that has no Cholesky factor is as unlikely as can be.
+    """
+    n = len(y)
+    try:
+        lower = scipy.linalg.cholesky(matrix, lower=True, check_finite=False)
+    except scipy.linalg.LinAlgError:
+        return 1e10, np.zeros_like(matrix)
+    weights = scipy.linalg.cho_solve((lower, True), y, check_finite=False)
+    amplitude = max(float(y @ weights) / n, 1e-12)
+    half, _ = scipy.linalg.lapack.dpotri(lower, lower=1)
+    inverse = np.tril(half) + np.tril(half, -1).T
+    value = 0.5 * n * np.log(amplitude) + np.log(np.diag(lower)).sum()
+    return float(value), 0.5 * (inverse - np.outer(weights, weights) / amplitude)
+
+
+def _most_likely(
+    misfit: Callable[[FloatArray], tuple[float, FloatArray]],
+    prior: FloatArray,
+    bounds: list[tuple[float, float]],
+    iterations: int,
+) -> FloatArray:
+    """Return the logarithms of settings of the smallest misfit and distance from ``prior``, where the search begins."""
+
+    def loss(settings: FloatArray) -> tuple[float, FloatArray]:
+        value, gradient = misfit(settings)
+        away = (settings - prior) / _PRIOR_DEVIATION
+        return value + 0.5 * float(away @ away), gradient + away / _PRIOR_DEVIATION
+
+    best = scipy.optimize.minimize(
+        loss, prior, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": iterations}
+    )
+    return np.asarray(best.x, dtype=float)
+
+
+@dataclass(frozen=True)
 class GaussianProcess:
     """A squared-exponential kernel with one relevance a feature, plus a linear kernel, plus noise.
 
@@ -38,21 +103,18 @@ class GaussianProcess:
     iterations: int = 25
     """Steps of L-BFGS for the settings."""
 
-    def fit(self, inputs: Inputs, values: FloatArray, like: Model | None = None) -> Model:
-        """Fit ``(n,)`` finite values; ``like``: an earlier fit whose settings are kept."""
+    def fit(self, inputs: Inputs, values: FloatArray) -> Model:
+        """Fit ``(n,)`` finite values."""
         if len(values) < 2:
             raise ValueError(f"a Gaussian process needs 2 archs or more, got {len(values)}")
         x = inputs.features
         mean, scale = float(values.mean()), float(values.std())
         y = (values - mean) / (scale if scale > 0 else 1.0)
-        settings = like.settings if isinstance(like, _FittedProcess) else self._tune(x, y)
+        settings = self._tune(x, y)
         relevance, slope, noise = np.exp(settings[:-2]), np.exp(settings[-2]), np.exp(settings[-1])
         points = x * np.sqrt(relevance)
-        lower = _cholesky(_kernel(points, points, x, x, slope), noise)
-        weights = scipy.linalg.cho_solve((lower, True), y)
-        amplitude = max(float(y @ weights) / len(y), 1e-12)
-        whiten = scipy.linalg.solve_triangular(lower, np.eye(len(y)), lower=True)
-        return _FittedProcess(settings, x, points, weights, whiten, amplitude, mean, scale)
+        posterior = _Posterior.of(_kernel(points, points, x, x, slope), float(noise), y, mean, scale)
+        return _FittedProcess(settings, x, points, posterior)
 
     def _tune(self, x: FloatArray, y: FloatArray) -> FloatArray:
         """Return the logarithms of the relevances, the slope and the noise."""
@@ -64,33 +126,20 @@ class GaussianProcess:
         products = (x @ x.T).ravel()
         prior = np.concatenate([np.full(k, _PRIOR_MEAN[0]), _PRIOR_MEAN[1:]])
 
-        def loss(settings: FloatArray) -> tuple[float, FloatArray]:
+        def misfit(settings: FloatArray) -> tuple[float, FloatArray]:
             relevance, slope, noise = np.exp(settings[:-2]), np.exp(settings[-2]), np.exp(settings[-1])
             stationary = np.exp(-(relevance @ distances))
             matrix = (stationary + slope * products).reshape(n, n)
             matrix[np.diag_indices(n)] += noise
-            try:
-                lower = scipy.linalg.cholesky(matrix, lower=True, check_finite=False)
-            except scipy.linalg.LinAlgError:
-                return 1e10, np.zeros_like(settings)
-            weights = scipy.linalg.cho_solve((lower, True), y, check_finite=False)
-            amplitude = max(float(y @ weights) / n, 1e-12)
-            half, _ = scipy.linalg.lapack.dpotri(lower, lower=1)
-            inverse = np.tril(half) + np.tril(half, -1).T
-            inner = 0.5 * (inverse - np.outer(weights, weights) / amplitude).ravel()
+            value, slopes = _misfit(matrix, y)
+            inner = slopes.ravel()
             gradient = np.empty_like(settings)
             gradient[:-2] = -(distances @ (inner * stationary)) * relevance
             gradient[-2] = (products @ inner) * slope
             gradient[-1] = inner[:: n + 1].sum() * noise
-            away = (settings - prior) / _PRIOR_DEVIATION
-            value = 0.5 * n * np.log(amplitude) + np.log(np.diag(lower)).sum() + 0.5 * away @ away
-            return float(value), gradient + away / _PRIOR_DEVIATION
+            return value, gradient
 
-        bounds = [(-7.0, 3.0)] * k + [(-7.0, 4.0), (-9.0, 1.0)]
-        best = scipy.optimize.minimize(
-            loss, prior, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": self.iterations}
-        )
-        return np.asarray(best.x, dtype=float)
+        return _most_likely(misfit, prior, [(-7.0, 3.0)] * k + [(-7.0, 4.0), (-9.0, 1.0)], self.iterations)
 
 
 @dataclass(frozen=True)
@@ -98,22 +147,14 @@ class _FittedProcess:
     settings: FloatArray
     x: FloatArray
     points: FloatArray
-    weights: FloatArray
-    whiten: FloatArray
-    amplitude: float
-    mean: float
-    scale: float
+    posterior: _Posterior
 
     def predict(self, inputs: Inputs) -> tuple[FloatArray, FloatArray]:
         x = inputs.features
         slope = np.exp(self.settings[-2])
         points = x * np.sqrt(np.exp(self.settings[:-2]))
         cross = _kernel(points, self.points, x, self.x, slope)
-        mean = self.mean + self.scale * (cross @ self.weights)
-        explained = cross.astype(np.float32) @ self.whiten.T.astype(np.float32)
-        prior = 1.0 + slope * (x**2).sum(axis=1)
-        variance = np.maximum(prior - np.einsum("ij,ij->i", explained, explained), 1e-6)
-        return mean, self.scale * np.sqrt(self.amplitude * variance)
+        return self.posterior.predict(cross, 1.0 + slope * (x**2).sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -139,11 +180,9 @@ class GroupedProcess:
         mean, scale = float(values.mean()), float(values.std())
         y = (values - mean) / (scale if scale > 0 else 1.0)
         settings = self._tune(groups, y)
-        lower = _cholesky(_grouped(groups, groups, settings), float(np.exp(settings[-1])))
-        weights = scipy.linalg.cho_solve((lower, True), y)
-        amplitude = max(float(y @ weights) / len(y), 1e-12)
-        whiten = scipy.linalg.solve_triangular(lower, np.eye(len(y)), lower=True)
-        return _FittedGroups(settings, groups, weights, whiten, amplitude, mean, scale)
+        noise = float(np.exp(settings[-1]))
+        posterior = _Posterior.of(_grouped(groups, groups, settings), noise, y, mean, scale)
+        return _FittedGroups(settings, groups, posterior)
 
     def _tune(self, groups: list[FloatArray], y: FloatArray) -> FloatArray:
         """Return logarithms: for each group the weights of both kernels and the squared length; the noise."""
@@ -155,55 +194,34 @@ class GroupedProcess:
         distances = [_squared_distances(x, x) for x in groups]
         prior = np.array([*_PRIOR_GROUP * len(groups), _PRIOR_MEAN[2]])
 
-        def loss(settings: FloatArray) -> tuple[float, FloatArray]:
-            matrix, parts = np.exp(settings[-1]) * np.eye(n), []
+        def misfit(settings: FloatArray) -> tuple[float, FloatArray]:
+            noise = np.exp(settings[-1])
+            matrix, parts = noise * np.eye(n), []
             for g, (product, distance) in enumerate(zip(products, distances, strict=True)):
                 slope, bump, length = np.exp(settings[3 * g : 3 * g + 3])
                 near = bump * np.exp(-distance / (2.0 * length))
                 parts += [slope * product, near, near * distance / (2.0 * length)]
                 matrix += parts[-3] + near
-            try:
-                lower = scipy.linalg.cholesky(matrix, lower=True, check_finite=False)
-            except scipy.linalg.LinAlgError:
-                return 1e10, np.zeros_like(settings)
-            weights = scipy.linalg.cho_solve((lower, True), y, check_finite=False)
-            amplitude = max(float(y @ weights) / n, 1e-12)
-            half, _ = scipy.linalg.lapack.dpotri(lower, lower=1)
-            inverse = np.tril(half) + np.tril(half, -1).T
-            inner = 0.5 * (inverse - np.outer(weights, weights) / amplitude)
-            gradient = np.array([(inner * part).sum() for part in parts] + [np.trace(inner) * np.exp(settings[-1])])
-            away = (settings - prior) / _PRIOR_DEVIATION
-            value = 0.5 * n * np.log(amplitude) + np.log(np.diag(lower)).sum() + 0.5 * away @ away
-            return float(value), gradient + away / _PRIOR_DEVIATION
+            value, slopes = _misfit(matrix, y)
+            return value, np.array([*((slopes * part).sum() for part in parts), np.trace(slopes) * noise])
 
         bounds = [(-8.0, 4.0), (-8.0, 4.0), (-3.0, 3.0)] * len(groups) + [(-9.0, 1.0)]
-        best = scipy.optimize.minimize(
-            loss, prior, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": self.iterations}
-        )
-        return np.asarray(best.x, dtype=float)
+        return _most_likely(misfit, prior, bounds, self.iterations)
 
 
 @dataclass(frozen=True)
 class _FittedGroups:
     settings: FloatArray
     groups: list[FloatArray]
-    weights: FloatArray
-    whiten: FloatArray
-    amplitude: float
-    mean: float
-    scale: float
+    posterior: _Posterior
 
     def predict(self, inputs: Inputs) -> tuple[FloatArray, FloatArray]:
         groups = _groups(inputs)
-        cross = _grouped(groups, self.groups, self.settings)
-        mean = self.mean + self.scale * (cross @ self.weights)
         prior = np.zeros(len(inputs))
         for g, x in enumerate(groups):
             slope, bump = np.exp(self.settings[3 * g : 3 * g + 2])
             prior += slope * (x**2).sum(axis=1) + bump
-        explained = cross.astype(np.float32) @ self.whiten.T.astype(np.float32)
-        variance = np.maximum(prior - np.einsum("ij,ij->i", explained, explained), 1e-6)
-        return mean, self.scale * np.sqrt(self.amplitude * variance)
+        return self.posterior.predict(_grouped(groups, self.groups, self.settings), prior)
 
 
 def _groups(inputs: Inputs) -> list[FloatArray]:

@@ -48,9 +48,9 @@ class Hurricane(NATv2):
     keep: int | None = None
     """Options that a choice keeps by score; None: half of them, at least 4."""
     staged: bool = True
-    """Whether the later stages come first; else everything is free from the start."""
+    """Whether the later stages come first; else all stages are free from the start."""
     specialised: bool = True
-    """Whether options that are not worth their cost are dropped; else the whole space is searched."""
+    """Whether options that are not worth their cost are dropped before the joint phase; else never."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

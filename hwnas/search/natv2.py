@@ -190,6 +190,8 @@ class NATv2:
         if len(nearest) < n or not np.isfinite(over.min()):
             return np.asarray(draws[np.argsort(over, kind="stable")[:n]], dtype=np.int64)
         even = nearest[pick_evenly(problem.space, draws[nearest], n if known.shape[1] < 2 else -(-n // 3))]
+        if len(even) == n:
+            return np.asarray(draws[even], dtype=np.int64)
         left = np.setdiff1d(nearest, even)
         low, high = known[left].min(axis=0), np.quantile(known[left], 0.99, axis=0)
         scaled = (known - low) / np.where(high > low, high - low, 1.0)
@@ -199,8 +201,9 @@ class NATv2:
     def _towards_limits(self, genomes: IntArray, region: Region) -> IntArray:
         """Give archs outside the limits on cheap objectives ever more genes of archs inside, until they fit.
 
-        Uniform draws within a tight limit would all be alike (of the lowest resolution, say), and a predictor
-        cannot know what it never saw.
+        Half of them take the genes of the smallest arch, where it is inside: they keep most of their own. Uniform
+        draws within a tight limit would all be alike (of the lowest resolution, say), and a predictor cannot know
+        what it never saw.
         """
         problem = self.problem
 
@@ -209,12 +212,13 @@ class NATv2:
 
         if not problem.cheap_constraints or not len(genomes):
             return genomes
-        smallest = problem.space.encode_many([problem.space.smallest()])
-        pool = np.concatenate([genomes, region.repair(self._rng, smallest)])
-        over = outside(pool)
-        inside = pool[over == over.min()]
-        out, over = genomes.copy(), over[: len(genomes)]
-        donors = inside[self._rng.integers(0, len(inside), len(genomes))]
+        smallest = region.repair(self._rng, problem.space.encode_many([problem.space.smallest()]))
+        over = outside(np.concatenate([genomes, smallest]))
+        inside = np.flatnonzero(over == over.min())
+        donors = np.concatenate([genomes, smallest])[inside[self._rng.integers(0, len(inside), len(genomes))]]
+        if len(genomes) in inside:
+            donors = np.where(self._rng.random((len(genomes), 1)) < 0.5, smallest, donors)
+        out, over = genomes.copy(), over[:-1]
         turn = self._rng.random(genomes.shape)
         for share in np.linspace(0.1, 1.0, 10):
             bad = np.flatnonzero(over > 0)

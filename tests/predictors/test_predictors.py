@@ -10,6 +10,7 @@ from hwnas.predictors import (
     BayesianRidge,
     Encoder,
     GaussianProcess,
+    GroupedProcess,
     cross_validate,
     fit_or_fall_back,
     make_predictor,
@@ -55,14 +56,26 @@ def test_the_same_twice_and_arguments_unchanged(name):
 
 def test_an_additive_function_is_exact_for_linear_predictors():
     values = GENOMES @ WEIGHTS
-    for predictor in (BayesianRidge(), GaussianProcess()):
+    for predictor in (BayesianRidge(), GaussianProcess(), GroupedProcess()):
         mean, _ = predictor.fit(TRAIN, values[:70]).predict(TEST)
         assert np.abs(mean - values[70:]).max() < 0.05 * np.ptp(values)
 
 
-def test_a_gaussian_process_is_sure_where_it_was_told_and_less_elsewhere():
-    _, std = GaussianProcess().fit(TRAIN[:20], Y[:20]).predict(ENCODER(GENOMES))
+@pytest.mark.parametrize("process", [GaussianProcess(), GroupedProcess()])
+def test_a_gaussian_process_is_sure_where_it_was_told_and_less_elsewhere(process):
+    _, std = process.fit(TRAIN[:20], Y[:20]).predict(ENCODER(GENOMES))
     assert std[:20].max() < np.median(std[20:])
+
+
+def test_effects_of_many_genes_add_up_far_beyond_the_archs_seen():
+    space = SearchSpace.of_choices({f"op{i}": ["a", "b", "c", "d"] for i in range(40)})
+    rng = np.random.default_rng(0)
+    effects = rng.normal(size=(40, 4))
+    seen, best = space.sample_genomes(rng, 120), effects.argmin(axis=1)[None]
+    values, least = effects[np.arange(40), seen].sum(axis=1), effects.min(axis=1).sum()
+    encoder = Encoder(space)
+    mean, _ = GroupedProcess().fit(encoder(seen), values).predict(encoder(best))
+    assert mean[0] - least < 0.05 * (values.min() - least)
 
 
 def test_a_blend_is_the_mean_of_its_parts_and_unsure_where_they_disagree():
@@ -127,6 +140,13 @@ def test_smooth_features_count_options():
     inputs = Encoder(SPACE)(np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]))
     step = inputs.smooth[1] - inputs.smooth[0]
     assert (step != 0).tolist() == [True, True, False, False]
+
+
+def test_smooth_features_sum_numbers_of_three_values_or_more():
+    space = SearchSpace.of_choices({"resolution": [160, 192, 224], "act": ["relu", "swish", "none"], "bias": [0, 1]})
+    smooth = Encoder(space)(np.array([[0, 0, 0], [1, 2, 1], [2, 1, 0]])).smooth
+    assert smooth.shape == (3, 1)
+    assert smooth[2, 0] - smooth[1, 0] == pytest.approx(smooth[1, 0] - smooth[0, 0]) != 0
 
 
 def test_an_unknown_predictor_lists_the_choices():

@@ -10,6 +10,7 @@ from hwnas.search.acquire import (
     pick_by_gaps,
     pick_by_hypervolume,
     pick_by_improvement,
+    pick_evenly,
 )
 from hwnas.search.evolve import evolve, niche_order, reference_directions, survivors
 from hwnas.search.region import Region
@@ -90,6 +91,15 @@ def test_hypervolume_first_takes_what_adds_most():
     assert sorted(chosen.tolist()) == [0, 1, 2, 3]
     told = np.array([[0.2, 0.2, 0.2]])
     assert pick_by_hypervolume(candidates, told, 1, np.random.default_rng(0)).tolist() == [3]
+
+
+def test_options_of_a_single_choice_come_evenly_though_they_are_rare():
+    space = SearchSpace.of_choices({"resolution": [160, 192, 224], **{f"op{i}": ["a", "b"] for i in range(20)}})
+    draws = space.sample_genomes(np.random.default_rng(0), 300)
+    draws[15:, 0] = 0  # 15 of 300 have another resolution, or not even they
+    chosen = pick_evenly(space, draws, 9)
+    assert len(set(chosen.tolist())) == 9
+    assert np.bincount(draws[chosen, 0], minlength=3).min() >= 2
 
 
 def test_reference_directions_lie_on_the_simplex():

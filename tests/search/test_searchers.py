@@ -199,6 +199,43 @@ def test_every_way_to_select_works_with_any_number_of_objectives(selection, m):
     assert len(set(result.archs)) == 24
 
 
+@pytest.mark.parametrize("algorithm", ["natv2", "hurricane"])
+def test_the_first_archs_under_a_limit_take_options_that_rarely_fit(algorithm):
+    widths = {f"width{i}": [1, 2, 3] for i in range(20)}
+    space = SearchSpace.of_choices({"resolution": [160, 192, 224], **widths})
+
+    def cost_ms(archs):
+        return [(a["resolution"] / 160) ** 2 * sum(a[name] for name in widths) for a in archs]
+
+    objectives = (
+        Objective("loss", "min", lambda archs: [0.0 for _ in archs]),
+        Objective("cost_ms", "min", cost_ms, cheap=True),
+    )
+    problem = Problem(space, objectives, (Constraint("cost_ms", "<=", 42.0),))
+    draws = space.sample(np.random.default_rng(0), 2000)
+    fitting = [a for a, cost in zip(draws, cost_ms(draws), strict=True) if cost <= 42.0]
+    assert sum(a["resolution"] > 160 for a in fitting) < 0.01 * len(fitting)
+    first = make_searcher(algorithm, problem, evaluations=60, seed=0).ask()
+    assert max(cost_ms(first)) <= 42.0
+    assert sum(a["resolution"] > 160 for a in first) >= 0.25 * len(first)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2])
+@pytest.mark.parametrize("n", [1, 2, 4, 6])
+def test_a_small_space_under_a_limit_is_searched_to_its_end(n, limit):
+    space = SearchSpace.of_choices({"a": [0, 1], "b": [0, 1, 2]})
+    objectives = (
+        Objective("loss", "min", lambda archs: [a["a"] + a["b"] for a in archs]),
+        Objective("cost_ms", "min", lambda archs: [a["b"] for a in archs], cheap=True),
+    )
+    problem = Problem(space, objectives, (Constraint("cost_ms", "<=", limit),))
+    searcher = make_searcher("natv2", problem, evaluations=n, seed=0)
+    result = run_search(problem, searcher, evaluate(problem), n)
+    assert len(result.archs) == n
+    feasible = 2 * (limit + 1)
+    assert sum(a["b"] <= limit for a in result.archs) == min(n, feasible)
+
+
 def test_an_unknown_selection_lists_the_choices():
     with pytest.raises(RecipeError, match=r"'best' is unknown; choose one of \['turns', 'gaps', 'improvement'\]"):
         make_searcher("natv2", problem_of(FLAT, 1), evaluations=5, seed=0, selection="best")
