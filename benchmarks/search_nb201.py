@@ -49,7 +49,7 @@ class Bench:
         self.devices = [c for c in latency[0] if c != "index"]
         self.space = SearchSpace.of_choices(dict.fromkeys(EDGES, OPERATORS), stages=[EDGES[:3], EDGES[3:]])
         ends = {edge: (int(edge[0]), int(edge[-1])) for edge in EDGES}
-        self.features = CellFeatures(self.space, ends) if graph else None
+        self.graph = CellFeatures(self.space, ends) if graph else None
         weights = 5 ** np.arange(5, -1, -1)
         self._weights = weights
         place = np.array([int(r["code"], 5) for r in accuracy])
@@ -86,7 +86,8 @@ class Bench:
                 objective("latency_ms", self.latency[device], True),
             ),
             capacity=(objective("params_m", self.params, True),),
-            features=self.features,
+            features=self.graph,
+            counts=self.graph and self.graph.words,
         )
 
     def regret(self, device: str, rows: NDArray[np.int64]) -> float:

@@ -301,7 +301,7 @@ class Run:
         graph = None
         if self.recipe.supernet.family == "nasbench201":
             graph = CellFeatures(self.layout.space, {edge_name(i, j): (i, j) for i, j in EDGES})
-        return Problem(self.layout.space, tuple(made), constraints, capacity, graph)
+        return Problem(self.layout.space, tuple(made), constraints, capacity, graph, graph and graph.words)
 
     @staticmethod
     def _unevaluated(archs: Sequence[Arch]) -> list[float]:

@@ -32,12 +32,16 @@ class Inputs:
     """``(d,)``: mean of every one-hot column over the space."""
     scale: FloatArray
     """``(d,)``: deviation of every one-hot column over the space."""
+    counts: FloatArray
+    """``(n, c)``: how often parts occur, with mean 0 and, together, a mean squared length of 1 over the space."""
 
     def __len__(self) -> int:
         return len(self.genomes)
 
     def __getitem__(self, rows: IntArray | slice | NDArray[np.bool_]) -> Inputs:
-        return Inputs(self.genomes[rows], self.one_hot[rows], self.smooth[rows], self.centre, self.scale)
+        return Inputs(
+            self.genomes[rows], self.one_hot[rows], self.smooth[rows], self.centre, self.scale, self.counts[rows]
+        )
 
     @cached_property
     def features(self) -> FloatArray:
@@ -60,15 +64,23 @@ class Encoder:
     beyond the values seen. Few evaluations say much about these few numbers.
     """
 
-    def __init__(self, space: SearchSpace, exact: Callable[[IntArray], FloatArray] | None = None) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        exact: Callable[[IntArray], FloatArray] | None = None,
+        counts: Callable[[IntArray], FloatArray] | None = None,
+    ) -> None:
         """Fix the scales on archs drawn from ``space``.
 
         Args:
             space: where the genomes come from.
             exact: genomes to ``(n, k)`` exact values, in any unit; NaN where there is none.
+            counts: genomes to ``(n, c)`` counts of parts, most of them 0; scaled together, as a rare part would be an
+                outlier by its own deviation.
         """
         self.space = space
         self._exact = exact
+        self._parts = counts
         reference = space.sample_genomes(np.random.default_rng(0), _REFERENCE)
         raw = self._raw_exact(reference)
         usable = np.isfinite(raw).all(axis=1)
@@ -89,18 +101,26 @@ class Encoder:
         one_hot = space.one_hot(reference)
         self._centre, scale = one_hot.mean(axis=0), one_hot.std(axis=0)
         self._scale = np.where(scale > 1e-9, scale, 1.0)
+        parts = self._raw_counts(reference)
+        self._common, self._length = parts.mean(axis=0), max(float(np.sqrt(parts.var(axis=0).sum())), 1e-9)
 
     def __call__(self, genomes: IntArray) -> Inputs:
         """Return the inputs of ``(n, n_choices)`` canonical genomes."""
         columns = self._columns(genomes)
         columns = np.where(np.isfinite(columns), columns, self._fill)
         smooth = ((columns - self._fill) / self._spread)[:, self._keep]
-        return Inputs(genomes, self.space.one_hot(genomes), smooth, self._centre, self._scale)
+        counts = (self._raw_counts(genomes) - self._common) / self._length
+        return Inputs(genomes, self.space.one_hot(genomes), smooth, self._centre, self._scale, counts)
 
     def _raw_exact(self, genomes: IntArray) -> FloatArray:
         if self._exact is None:
             return np.zeros((len(genomes), 0))
         return np.asarray(self._exact(genomes), dtype=float).reshape(len(genomes), -1)
+
+    def _raw_counts(self, genomes: IntArray) -> FloatArray:
+        if self._parts is None:
+            return np.zeros((len(genomes), 0))
+        return np.asarray(self._parts(genomes), dtype=float).reshape(len(genomes), -1)
 
     def _columns(self, genomes: IntArray) -> FloatArray:
         """``(n, k)``: exact values (logarithms where they are positive), option counts and sums of fields."""

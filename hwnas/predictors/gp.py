@@ -17,6 +17,8 @@ FloatArray = NDArray[np.float64]
 
 _TUNE_ON = 200
 """Archs on which the kernel's settings are tuned; all archs are used for the prediction itself."""
+_BLOCK = 256
+"""Archs predicted at once: what is computed of them stays in a processor's cache."""
 _PRIOR_MEAN = (np.log(0.3), np.log(0.3), np.log(0.02))
 """Logarithms of a relevance, of the linear part and of the noise before any data."""
 _PRIOR_GROUP = (0.0, 0.0, 0.0)
@@ -32,6 +34,8 @@ class _Posterior:
     """``(n,)``: of the kernel's values, for the mean."""
     whiten: FloatArray
     """``(n, n)``: inverse of the kernel matrix's lower factor."""
+    noise: float
+    """What the features do not tell, as a variance beside the kernel's."""
     amplitude: float
     mean: float
     scale: float
@@ -42,12 +46,16 @@ class _Posterior:
         lower = _cholesky(kernel, noise)
         weights = scipy.linalg.cho_solve((lower, True), y)
         whiten = scipy.linalg.solve_triangular(lower, np.eye(len(y)), lower=True)
-        return cls(weights, whiten, max(float(y @ weights) / len(y), 1e-12), mean, scale)
+        return cls(weights, whiten, noise, max(float(y @ weights) / len(y), 1e-12), mean, scale)
 
     def predict(self, cross: FloatArray, prior: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Means and deviations from the ``(m, n)`` kernel to the archs fitted, and the ``(m,)`` kernel to oneself."""
+        """Means and deviations from the ``(m, n)`` kernel to the archs fitted, and the ``(m,)`` kernel to oneself.
+
+        Deviations are those of what an evaluation would give, noise included: the best archs of a space are
+        better than what their features tell, and a search that is too sure of its means never tries them.
+        """
         explained = cross.astype(np.float32) @ self.whiten.T.astype(np.float32)
-        variance = np.maximum(prior - np.einsum("ij,ij->i", explained, explained), 1e-6)
+        variance = np.maximum(prior - np.einsum("ij,ij->i", explained, explained), 1e-6) + self.noise
         return self.mean + self.scale * (cross @ self.weights), self.scale * np.sqrt(self.amplitude * variance)
 
 
@@ -159,11 +167,11 @@ class _FittedProcess:
 
 @dataclass(frozen=True)
 class GroupedProcess:
-    """A linear and a squared-exponential kernel for each of two groups of features: genes, and exact values.
+    """A linear and a squared-exponential kernel for each group of features: genes, exact values, and counts, if any.
 
-    Seven settings, however many features there are, so that effects of a hundred genes add up beyond the archs seen,
-    which one relevance a feature (`GaussianProcess`) cannot learn from as few. Settings maximise the marginal
-    likelihood times a log-normal prior; the amplitude is solved for.
+    Three settings a group, and the noise, however many features there are, so that effects of a hundred genes add up
+    beyond the archs seen, which one relevance a feature (`GaussianProcess`) cannot learn from as few. Settings maximise
+    the marginal likelihood times a log-normal prior; the amplitude is solved for.
 
     Reference:
         Duvenaud et al., 2013, Structure Discovery in Nonparametric Regression (sums of kernels); the groups are ours.
@@ -221,13 +229,19 @@ class _FittedGroups:
         for g, x in enumerate(groups):
             slope, bump = np.exp(self.settings[3 * g : 3 * g + 2])
             prior += slope * (x**2).sum(axis=1) + bump
-        return self.posterior.predict(_grouped(groups, self.groups, self.settings), prior)
+        mean, std = np.empty(len(inputs)), np.empty(len(inputs))
+        for begin in range(0, len(inputs), _BLOCK):
+            rows = slice(begin, begin + _BLOCK)
+            cross = _grouped([x[rows] for x in groups], self.groups, self.settings)
+            mean[rows], std[rows] = self.posterior.predict(cross, prior[rows])
+        return mean, std
 
 
 def _groups(inputs: Inputs) -> list[FloatArray]:
-    """Genes and exact values, ``(n, k)`` each, with a mean squared length of about 1 over the space."""
+    """Genes, exact values and counts, ``(n, k)`` each, with a mean squared length of about 1 over the space."""
     genes = (inputs.one_hot - inputs.centre) / max(float(np.sqrt((inputs.scale**2).sum())), 1e-9)
-    return [genes, inputs.smooth / np.sqrt(inputs.smooth.shape[1])] if inputs.smooth.shape[1] else [genes]
+    exact = inputs.smooth / np.sqrt(max(inputs.smooth.shape[1], 1))
+    return [genes, *(group for group in (exact, inputs.counts) if group.shape[1])]
 
 
 def _grouped(a: list[FloatArray], b: list[FloatArray], settings: FloatArray) -> FloatArray:
@@ -235,7 +249,15 @@ def _grouped(a: list[FloatArray], b: list[FloatArray], settings: FloatArray) -> 
     out = np.zeros((len(a[0]), len(b[0])))
     for g, (x, z) in enumerate(zip(a, b, strict=True)):
         slope, bump, length = np.exp(settings[3 * g : 3 * g + 3])
-        out += slope * (x @ z.T) + bump * np.exp(-_squared_distances(x, z) / (2.0 * length))
+        product = x @ z.T
+        near = product / length
+        near -= ((x**2).sum(axis=1) / (2.0 * length))[:, None]
+        near -= (z**2).sum(axis=1) / (2.0 * length)
+        np.exp(np.minimum(near, 0.0, out=near), out=near)
+        near *= bump
+        product *= slope
+        out += near
+        out += product
     return out
 
 

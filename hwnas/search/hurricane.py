@@ -16,9 +16,9 @@ from hwnas.search.specialise import Specialisation, specialise
 
 IntArray = NDArray[np.int64]
 
-_LATER = 0.2
-_EARLIER = 0.4
-"""Shares of what is left after the first archs after which the later, then the earlier stages are done."""
+_SHARES, _MOST = (0.2, 0.4), (100, 200)
+"""Shares of what is left after the first archs after which the later, then the earlier stages are done, and the most
+evaluations: what a half can learn while the other is held at early winners is soon learnt."""
 _WINNERS = 8
 """Best archs that are held in one half of the stages while the other half is searched."""
 
@@ -28,9 +28,9 @@ class Hurricane(NATv2):
     """NATv2's loop, in the specialised space first and by stages, then everywhere.
 
     1. `specialise` keeps the options of every choice that are worth their cost on this device.
-    2. After the first archs, a fifth of the budget left: the later half of the stages is searched, the earlier half
-       held at the best archs so far.
-    3. Another fifth: the earlier half, the later half held at the best archs found.
+    2. After the first archs, a fifth of the budget left, at most 100 evaluations: the later half of the stages is
+       searched, the earlier half held at the best archs so far.
+    3. As many again: the earlier half, the later half held at the best archs found.
     4. The rest: everything is free, dropped options too.
 
     The predictor learns from all phases, as they are archs of one space. Choices outside the stages (resolution)
@@ -78,8 +78,10 @@ class Hurricane(NATv2):
     @property
     def _ends(self) -> tuple[float, float]:
         """Shares of the budget at which the later stages' phase ends, and the earlier stages'."""
-        first = self.n_initial / self.evaluations
-        return first + _LATER * (1.0 - first), first + _EARLIER * (1.0 - first)
+        left = self.evaluations - self.n_initial
+        ends = (self.n_initial + min(share * left, most) for share, most in zip(_SHARES, _MOST, strict=True))
+        later, earlier = (end / self.evaluations for end in ends)
+        return later, earlier
 
     def _held(self, later: bool) -> tuple[str, ...]:
         """Choices of the later half of the stages, or of the earlier half."""

@@ -31,8 +31,8 @@ IntArray = NDArray[np.int64]
 
 _LIST = 50_000
 """Spaces up to this size are predicted whole; larger ones are searched by evolution on the predictor."""
-_TRAIN_ON = 500
-"""Evaluations that a predictor learns from: the survivors of all."""
+_TRAIN_ON = 1000
+"""Evaluations that a predictor learns from: half of them the survivors, half spread over the rest."""
 _OPTIMISM = 0.5
 """Standard deviations by which a prediction is thought better when gaps or hypervolume are filled."""
 _JUDGED = 4
@@ -72,9 +72,10 @@ class NATv2:
 
     Departures from the paper: 12 to 60 first archs instead of 3000 thinned to 300, since only evaluations are
     dear here; losses are warped before they are fitted (`Warp`); the predictor is a Gaussian process that also reads
-    exact values (`GroupedProcess`); generations are taken by gaps as in the paper, by expected hypervolume improvement
-    and from the predicted front of what is left (`pick_by_front`) in turn, or by ``selection``; the archive that the
-    predictor learns from is cut to 500 by survival, not 300; nothing asked is asked again.
+    exact values (`GroupedProcess`); one generation in three is taken by gaps as in the paper, the others and all in the
+    second half of the budget by expected hypervolume improvement, or as ``selection`` says; the archive that the
+    predictor learns from is cut at 1,000, half of them survivors (of 300 survivors alone it learns what they share, and
+    the search stands still); nothing asked is asked again.
 
     Reference:
         Sarti, Lomurno and Matteucci, 2023, NATv2; Lu et al., 2021, NAT.
@@ -90,8 +91,9 @@ class NATv2:
     predictor: str = "gp_groups"
     """One of `hwnas.predictors.PREDICTORS`."""
     selection: str = "turns"
-    """``turns``: generations fill the widest gaps, take the largest expected hypervolume improvement and come from the
-    predicted front of what is left, in turn; with three objectives or more, hypervolume of all and the front of two.
+    """``turns``: one generation in three fills the widest gaps of the front, the others and all in the second half of
+    the budget take the largest expected hypervolume improvement; with three objectives or more, hypervolume of all and
+    the predicted front of two in turn.
     ``gaps``: always fill the widest gaps (NATv2). ``improvement``: always the largest expected hypervolume
     improvement, under one or two objectives (``gaps`` under more)."""
 
@@ -239,7 +241,7 @@ class NATv2:
     def _encode(self, genomes: IntArray) -> Inputs:
         """What predictors read of ``genomes``."""
         if self._encoder is None:
-            self._encoder = Encoder(self.problem.space, self._exact)
+            self._encoder = Encoder(self.problem.space, self._exact, self.problem.counts)
         return self._encoder(genomes)
 
     def _learnt(self) -> IntArray:
@@ -247,7 +249,10 @@ class NATv2:
         rows = np.flatnonzero(self.memory.complete)
         if len(rows) > _TRAIN_ON:
             losses = self.memory.losses[rows]
-            rows = np.sort(rows[survivors(losses, self.problem.violation(losses), _TRAIN_ON)])
+            best = rows[survivors(losses, self.problem.violation(losses), _TRAIN_ON // 2)]
+            rest = np.setdiff1d(rows, best)
+            spread = np.linspace(0, len(rest) - 1, _TRAIN_ON - len(best)).astype(np.int64)
+            rows = np.sort(np.concatenate([best, rest[spread]]))
         return rows
 
     def _reference_rows(self) -> IntArray:
@@ -317,7 +322,8 @@ class NATv2:
         span = np.where(high > low, high - low, 1.0)
         mean, std, told = (mean - low) / span, std / span, (told - low) / span
         uncertain = [i for i in range(m) if i in bends]
-        improve = self.selection == "improvement" or (self.selection == "turns" and turn == 1)
+        late = 2 * self.n_asked > self.evaluations
+        improve = self.selection == "improvement" or (self.selection == "turns" and (turn > 0 or late))
         if m <= 2 and uncertain and improve:
             i = uncertain[0]
             beside, other = (mean[:, 1 - i], told[:, 1 - i]) if m == 2 else (np.zeros(len(mean)), np.zeros(len(told)))

@@ -59,6 +59,9 @@ class Problem:
     """Cheap objectives that stand for what an operator can learn (MACs, params); used to score operators."""
     features: Callable[[IntArray], FloatArray] | None = None
     """Genomes to ``(n, k)`` further values that predictors read, such as `hwnas.predictors.CellFeatures`."""
+    counts: Callable[[IntArray], FloatArray] | None = None
+    """Genomes to ``(n, k)`` counts of parts, most of them 0, such as `hwnas.predictors.CellFeatures.words`; the
+    predictor ``gp_groups`` reads them."""
 
     def __post_init__(self) -> None:
         names = [o.name for o in self.objectives]

@@ -35,3 +35,33 @@ def test_dead_edges_change_nothing():
 def test_an_unknown_edge_is_refused():
     with pytest.raises(SpaceError, match="no choice '3->4'"):
         CellFeatures(SPACE, {"3->4": (3, 4)})
+
+
+def test_words_of_one_cell():
+    # Live: 3x3; 3x3 and skip, which reads as 3x3; 1x1 and pool.
+    found = FEATURES.words(np.array([[3, 2, 0, 3, 1, 4]]))[0]
+    said = {FEATURES.vocabulary[i]: found[i] for i in np.flatnonzero(found)}
+    assert said == {(2,): 2, (1, 3): 1}  # operators without none: skip, 1x1, 3x3, pool
+
+
+def test_words_of_skips_and_of_nothing():
+    only_skips, nothing = FEATURES.words(np.array([[1, 0, 0, 1, 1, 0], [3, 0, 0, 0, 0, 0]]))
+    assert only_skips[FEATURES.vocabulary.index(())] == only_skips.sum() == 2
+    assert nothing.sum() == 0
+
+
+def test_cells_that_compute_the_same_read_alike():
+    # One 3x3 from input to output, on three different ways; other ways lead nowhere.
+    genomes = np.array([[0, 0, 0, 3, 0, 0], [3, 0, 0, 0, 1, 0], [0, 1, 0, 0, 1, 3]])
+    words = FEATURES.words(genomes)
+    assert (words == words[0]).all()
+    assert len(np.unique(FEATURES.words(SPACE.all_genomes(20_000)), axis=0)) == 4120
+
+
+def test_too_many_words_are_refused():
+    nodes = 8
+    ends = {f"{i}->{i + 1}": (i, i + 1) for i in range(nodes)}
+    features = CellFeatures(SearchSpace.of_choices(dict.fromkeys(ends, OPERATORS)), ends)
+    assert features(np.zeros((1, nodes), dtype=np.int64)).shape[0] == 1
+    with pytest.raises(SpaceError, match="more than 5000 that counts are for; leave counts out"):
+        features.words(np.zeros((1, nodes), dtype=np.int64))

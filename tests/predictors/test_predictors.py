@@ -78,6 +78,34 @@ def test_effects_of_many_genes_add_up_far_beyond_the_archs_seen():
     assert mean[0] - least < 0.05 * (values.min() - least)
 
 
+def test_a_gaussian_process_is_as_unsure_of_archs_it_was_told_as_values_are_noisy():
+    noise = np.random.default_rng(3).normal(0.0, 0.5, 70)
+    values = GENOMES[:70] @ WEIGHTS + noise
+    _, std = GroupedProcess().fit(TRAIN, values).predict(TRAIN)
+    assert 0.5 * noise.std() < np.median(std) < 2.0 * noise.std()
+
+
+def test_counts_are_scaled_together_and_only_read_by_the_grouped_process():
+    rng = np.random.default_rng(0)
+    space = SearchSpace.of_choices({f"op{i}": list("abcd") for i in range(6)})
+
+    def pairs(genomes):
+        return np.stack([((genomes[:, :-1] == a) & (genomes[:, 1:] == b)).sum(axis=1) for a, b in np.ndindex(4, 4)], 1)
+
+    genomes, effects = space.sample_genomes(rng, 300), rng.normal(size=16)
+    values, without, encoder = pairs(genomes) @ effects, Encoder(space), Encoder(space, counts=pairs)
+    counts = encoder(space.sample_genomes(rng, 5000)).counts
+    assert (counts**2).sum(axis=1).mean() == pytest.approx(1.0, rel=0.1)
+    assert without(genomes).counts.shape == (300, 0)
+
+    def rmse(encoder):
+        mean, _ = GroupedProcess().fit(encoder(genomes[:100]), values[:100]).predict(encoder(genomes[100:]))
+        return np.sqrt(np.mean((mean - values[100:]) ** 2))
+
+    assert rmse(encoder) < 0.5 * rmse(without)
+    assert (encoder(genomes).features == without(genomes).features).all()
+
+
 def test_a_blend_is_the_mean_of_its_parts_and_unsure_where_they_disagree():
     parts = (GaussianProcess(), SVR(folds=1))
     (a, a_std), (b, b_std) = (part.fit(TRAIN, Y[:70]).predict(TEST) for part in parts)

@@ -83,6 +83,12 @@ def test_rounds_of_a_staged_search_stand_where_its_phases_change():
         plan_rounds(searcher, 0)
 
 
+def test_phases_that_hold_stages_are_short_in_a_long_search():
+    searcher = make_searcher("hurricane", problem_of(DEEP, 2), evaluations=2000, seed=0)
+    ends = [2000 * r.share for r in searcher.phase_changes]
+    assert ends == pytest.approx([searcher.n_initial + 100, searcher.n_initial + 200])
+
+
 def test_what_a_phase_holds_is_that_of_the_first_archs_until_its_round():
     problem = problem_of(DEEP, 2)
     searcher = searcher_of("hurricane", problem, 40)

@@ -236,6 +236,19 @@ def test_a_small_space_under_a_limit_is_searched_to_its_end(n, limit):
     assert sum(a["b"] <= limit for a in result.archs) == min(n, feasible)
 
 
+def test_a_predictor_of_many_archs_learns_from_the_best_and_from_all_the_rest():
+    space = SearchSpace.of_choices({f"op{i}": list("abcd") for i in range(12)})
+    problem = problem_of(space, 1)
+    searcher = make_searcher("natv2", problem, evaluations=3000, seed=0)
+    archs = space.sample(np.random.default_rng(0), 1500)
+    searcher.tell(archs, np.arange(1500.0)[:, None])
+    assert searcher.predictor_quality()[problem.objectives[0].name].archs == 1000
+    rows = searcher._learnt()
+    assert (rows[:500] == np.arange(500)).all()
+    assert (np.diff(rows[500:]) <= 3).all()
+    assert rows[-1] == 1499
+
+
 def test_an_unknown_selection_lists_the_choices():
     with pytest.raises(RecipeError, match=r"'best' is unknown; choose one of \['turns', 'gaps', 'improvement'\]"):
         make_searcher("natv2", problem_of(FLAT, 1), evaluations=5, seed=0, selection="best")
