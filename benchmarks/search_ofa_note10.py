@@ -43,6 +43,7 @@ OfGenomes = Callable[[IntArray], FloatArray]
 
 RESOLUTIONS = [160, 176, 192, 208, 224]
 LIMITS_MS = [20, 25, 30, 40]
+ALGORITHMS = ("hurricane", "natv2", "nsga2", "random")
 PARTS = ("limits", "speed", "front", "ablation")
 IDEAL, NADIR = np.array([-85.0, 9.0]), np.array([-75.0, 60.0])
 """Losses (negative top-1 in %, latency in ms) between which hypervolume is measured."""
@@ -319,20 +320,20 @@ def speed(bench: Bench, seeds: int) -> dict[str, Any]:
     return out
 
 
-def limits(bench: Bench, seeds: int) -> dict[str, Any]:
+def limits(bench: Bench, seeds: int, algorithms: Sequence[str]) -> dict[str, Any]:
     """Best top-1 under each limit after 500 and 2,000 calls: of one search for all limits, and of one a limit."""
     out = {}
     print("best top-1 in % under a limit, mean over seeds")
     _row("limit in ms", LIMITS_MS, 0)
     for calls in (500, 2000):
-        for algorithm in ("hurricane", "natv2"):
+        for algorithm in algorithms:
             runs = [bench.search(algorithm, calls, s) for s in range(seeds)]
             name = f"{algorithm}, {calls} calls for all limits"
             out[name] = np.mean([[best_under(v, ms) for ms in LIMITS_MS] for v, _ in runs], axis=0).tolist()
             _row(name, out[name])
             print(f"{'':44}{np.mean([t for _, t in runs]):9.1f} s a search")
     for calls in (500, 2000):
-        for algorithm in ("hurricane", "natv2"):
+        for algorithm in algorithms:
             found = [
                 [best_under(bench.search(algorithm, calls, s, ms)[0], ms) for ms in LIMITS_MS] for s in range(seeds)
             ]
@@ -343,12 +344,12 @@ def limits(bench: Bench, seeds: int) -> dict[str, Any]:
     return out
 
 
-def front(bench: Bench, seeds: int) -> dict[str, Any]:
+def front(bench: Bench, seeds: int, algorithms: Sequence[str]) -> dict[str, Any]:
     """Hypervolume after 100, 200 and 500 calls; each number is a search of its own."""
     out: dict[str, Any] = {}
     print("hypervolume, mean over seeds (deviation)")
     print("oracle calls".ljust(24) + "".join(f"{n:>18}" for n in (100, 200, 500)) + "   s a search of 500")
-    for algorithm in ("hurricane", "natv2", "nsga2", "random"):
+    for algorithm in algorithms:
         cells, seconds = [], 0.0
         for calls in (100, 200, 500):
             runs = [bench.search(algorithm, calls, s) for s in range(seeds)]
@@ -383,18 +384,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with the table and the predictor")
     parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--algorithms", default=",".join(ALGORITHMS), help="of limits (those with a model) and front")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     parts = args.parts.split(",")
     if unknown := sorted(set(parts) - set(PARTS)):
         parser.error(f"unknown parts {unknown}; choose from {list(PARTS)}")
+    algorithms = args.algorithms.split(",")
+    if unknown := sorted(set(algorithms) - set(ALGORITHMS)):
+        parser.error(f"unknown algorithms {unknown}; choose from {list(ALGORITHMS)}")
     torch.set_num_threads(1)
     bench = Bench(args.data)
+    models = [name for name in algorithms if name in ("hurricane", "natv2")]
+    run: dict[str, Callable[[], dict[str, Any]]] = {
+        "limits": lambda: limits(bench, args.seeds, models),
+        "speed": lambda: speed(bench, args.seeds),
+        "front": lambda: front(bench, args.seeds, algorithms),
+        "ablation": lambda: ablation(bench, args.seeds),
+    }
     out = {}
     for part in parts:
         print(f"\n== {part}")
-        out[part] = {"limits": limits, "speed": speed, "front": front, "ablation": ablation}[part](bench, args.seeds)
+        out[part] = run[part]()
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(out, indent=1) + "\n")
