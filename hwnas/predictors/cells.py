@@ -15,7 +15,6 @@ from hwnas.space import SearchSpace
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-
 _MOST_WORDS = 5000
 """Words of paths that are counted for every arch of a space."""
 
