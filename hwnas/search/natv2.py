@@ -74,8 +74,8 @@ class NATv2:
     dear here; losses are warped before they are fitted (`Warp`); the predictor is a Gaussian process that also reads
     exact values (`GroupedProcess`); one generation in three is taken by gaps as in the paper, the others and all in the
     second half of the budget by expected hypervolume improvement, or as ``selection`` says; the archive that the
-    predictor learns from is cut at 1,000, half of them survivors (of survivors alone it learns little but what they share,
-    and long searches stood still); nothing asked is asked again.
+    predictor learns from is cut at 1,000, half of them survivors (of survivors alone it learns little but what
+    they share, and long searches stood still); nothing asked is asked again.
 
     Reference:
         Sarti, Lomurno and Matteucci, 2023, NATv2; Lu et al., 2021, NAT.
