@@ -88,6 +88,7 @@ class Bench:
             capacity=(objective("params_m", self.params, True),),
             features=self.graph,
             counts=self.graph and self.graph.words,
+            stand_in=self.graph and self.graph.simplest,
         )
 
     def regret(self, device: str, rows: NDArray[np.int64]) -> float:

@@ -69,6 +69,7 @@ class Encoder:
         space: SearchSpace,
         exact: Callable[[IntArray], FloatArray] | None = None,
         counts: Callable[[IntArray], FloatArray] | None = None,
+        stand_in: Callable[[IntArray], IntArray] | None = None,
     ) -> None:
         """Fix the scales on archs drawn from ``space``.
 
@@ -77,11 +78,13 @@ class Encoder:
             exact: genomes to ``(n, k)`` exact values, in any unit; NaN where there is none.
             counts: genomes to ``(n, c)`` counts of parts, most of them 0; scaled together, as a rare part would be an
                 outlier by its own deviation.
+            stand_in: genomes to those that are read in their place, such as `CellFeatures.simplest`.
         """
         self.space = space
+        self._stand_in = stand_in
         self._exact = exact
         self._parts = counts
-        reference = space.sample_genomes(np.random.default_rng(0), _REFERENCE)
+        reference = self._read(space.sample_genomes(np.random.default_rng(0), _REFERENCE))
         raw = self._raw_exact(reference)
         usable = np.isfinite(raw).all(axis=1)
         self._log = (raw[usable] > 0).all(axis=0) if usable.any() else np.zeros(raw.shape[1], dtype=bool)
@@ -106,11 +109,15 @@ class Encoder:
 
     def __call__(self, genomes: IntArray) -> Inputs:
         """Return the inputs of ``(n, n_choices)`` canonical genomes."""
+        genomes = self._read(genomes)
         columns = self._columns(genomes)
         columns = np.where(np.isfinite(columns), columns, self._fill)
         smooth = ((columns - self._fill) / self._spread)[:, self._keep]
         counts = (self._raw_counts(genomes) - self._common) / self._length
         return Inputs(genomes, self.space.one_hot(genomes), smooth, self._centre, self._scale, counts)
+
+    def _read(self, genomes: IntArray) -> IntArray:
+        return genomes if self._stand_in is None else self._stand_in(genomes)
 
     def _raw_exact(self, genomes: IntArray) -> FloatArray:
         if self._exact is None:

@@ -241,7 +241,7 @@ class NATv2:
     def _encode(self, genomes: IntArray) -> Inputs:
         """What predictors read of ``genomes``."""
         if self._encoder is None:
-            self._encoder = Encoder(self.problem.space, self._exact, self.problem.counts)
+            self._encoder = Encoder(self.problem.space, self._exact, self.problem.counts, self.problem.stand_in)
         return self._encoder(genomes)
 
     def _learnt(self) -> IntArray:

@@ -62,6 +62,9 @@ class Problem:
     counts: Callable[[IntArray], FloatArray] | None = None
     """Genomes to ``(n, k)`` counts of parts, most of them 0, such as `hwnas.predictors.CellFeatures.words`; the
     predictor ``gp_groups`` reads them."""
+    stand_in: Callable[[IntArray], IntArray] | None = None
+    """Genomes to those that predictors read in their place, such as `hwnas.predictors.CellFeatures.simplest`. For
+    expensive objectives that depend on nothing but what an arch computes: archs that compute the same are one."""
 
     def __post_init__(self) -> None:
         names = [o.name for o in self.objectives]
