@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from hwnas.search.searchers import make_searcher
 from hwnas.space import Arch, SearchSpace
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 def minimize(
@@ -27,6 +28,9 @@ def minimize(
     seed: int = 0,
     constraints: Sequence[str | Constraint] = (),
     capacity: Sequence[Objective] = (),
+    features: Callable[[IntArray], FloatArray] | None = None,
+    counts: Callable[[IntArray], FloatArray] | None = None,
+    stand_in: Callable[[IntArray], IntArray] | None = None,
     warm_start: tuple[Sequence[Arch], FloatArray] | None = None,
 ) -> Result:
     """Find the archs of ``space`` that are best together under all ``objectives``.
@@ -43,6 +47,9 @@ def minimize(
         constraints: hard limits in own units, such as ``"latency_ms<=5"``.
         capacity: cheap objectives that stand for what an arch can learn (macs, params): not optimised, but
             known for every candidate; they inform the predictor and the choice of operators.
+        features: genomes to ``(n, k)`` further values that predictors read, such as `hwnas.predictors.CellFeatures`.
+        counts: genomes to ``(n, k)`` counts of parts, such as `CellFeatures.words`.
+        stand_in: genomes to those that are read in their place, such as `CellFeatures.simplest`.
         warm_start: archs and their ``(n, m)`` values in own units that are known already.
 
     Returns:
@@ -60,6 +67,9 @@ def minimize(
         tuple(_guarded(o, errors) for o in objectives),
         tuple(c if isinstance(c, Constraint) else Constraint.parse(c) for c in constraints),
         tuple(capacity),
+        features,
+        counts,
+        stand_in,
     )
     searcher = make_searcher(algorithm, problem, evaluations=evaluations, seed=seed)
 

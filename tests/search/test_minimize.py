@@ -135,3 +135,21 @@ def test_on_generation_can_stop_and_counts_archs():
     )
     assert seen == [(1, 8), (2, 16)]
     assert result.ended == "stopped"
+
+
+def test_what_predictors_read_reaches_the_search():
+    def high(genomes):
+        return (genomes > 1).astype(float)
+
+    def halved(genomes):
+        return genomes // 2 * 2
+
+    asked = minimize(SPACE, [SCORE, LATENCY], evaluations=30, features=high, counts=high, stand_in=halved)
+    problem = Problem(SPACE, (SCORE, LATENCY), features=high, counts=high, stand_in=halved)
+
+    def evaluate(archs):
+        return np.stack([o.evaluate(archs) for o in problem.objectives], axis=1)
+
+    direct = run_search(problem, make_searcher("hurricane", problem, evaluations=30, seed=0), evaluate, 30)
+    assert list(asked.archs) == list(direct.archs)
+    assert list(asked.archs) != list(minimize(SPACE, [SCORE, LATENCY], evaluations=30).archs)
