@@ -30,7 +30,8 @@ class CellFeatures:
     An edge that lies on no live path does not change the output, and what an operator can learn depends on what
     stands before and after it. Features, ``(n, k)`` without unit: which paths are live; how often each operator
     occurs on live edges; for each operator, and for all that have weights, the sum and the maximum over live
-    paths; how many live paths only skip.
+    paths; how many live paths only skip; whether there is one at all (no other cell tells
+    what a cell without it computes).
 
     Reference:
         White, Neiswanger and Savani, 2021, BANANAS (path encoding); counts in place of one bit a path are ours.
@@ -179,5 +180,5 @@ class CellFeatures:
             each = np.stack([np.isin(operators[:, p], group).sum(axis=1) for p in self.paths], axis=1) * live
             columns += [each.max(axis=1), each.sum(axis=1)]
         skips = np.stack([(operators[:, p] == self._skip).all(axis=1) for p in self.paths], axis=1) & live
-        columns.append(skips.sum(axis=1))
+        columns += [skips.sum(axis=1), live.any(axis=1)]
         return np.stack(columns, axis=1).astype(float)

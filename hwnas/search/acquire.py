@@ -18,6 +18,8 @@ IntArray = NDArray[np.int64]
 
 _FAR = 3.0
 """A loss is far from the best at this many times the distance of the median of archs drawn without a model."""
+_WORTHLESS = 2.0
+"""A loss is worth nothing from this many times as far on."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,9 @@ class Warp:
     """A little below the best loss, in the loss's unit."""
     bend: float
     """Warped loss from which the slope is `flatten`."""
+    worthless: float
+    """Warped loss from which on nothing is gained, whatever it costs. It lies beyond ``bend``: the cheap end of a front
+    is poor, and first archs that happen to be good must not hide it."""
     flatten: float = 0.2
 
     @classmethod
@@ -43,7 +48,9 @@ class Warp:
         spreads = (float(np.median(reference)) - best, float(np.ptp(losses)), 1e-3 * abs(best))
         far = _FAR * next((s for s in spreads if s > 0), 1e-6)
         floor = best - far
-        return cls(floor, float(np.log(max(np.quantile(reference, 0.75), best + far) - floor)))
+        bend = float(np.log(max(np.quantile(reference, 0.75), best + far) - floor))
+        worthless = float(cls(floor, bend, bend)(np.array([best + _WORTHLESS * far]))[0])
+        return cls(floor, bend, max(bend, worthless))
 
     def __call__(self, losses: FloatArray) -> FloatArray:
         """Return warped ``(n,)`` losses."""

@@ -23,8 +23,8 @@ def test_counts_of_one_cell():
     live, operators = found[:4], found[4:8]
     assert live.tolist() == [0, 1, 0, 0]
     assert operators.tolist() == [1, 0, 1, 0]  # skip, 1x1, 3x3, pool on live edges
-    # Maximum and sum over live paths of 1x1, 3x3, pool and all with weights; paths that only skip.
-    assert found[8:].tolist() == [0, 0, 1, 1, 0, 0, 1, 1, 0]
+    # Maximum and sum over live paths of 1x1, 3x3, pool and all with weights; paths that only skip; whether one is live.
+    assert found[8:].tolist() == [0, 0, 1, 1, 0, 0, 1, 1, 0, 1]
 
 
 def test_dead_edges_change_nothing():
