@@ -16,10 +16,10 @@ from hwnas.space import SearchSpace
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_FAR = 3.0
-"""A loss is far from the best at this many times the distance of the median of archs drawn without a model."""
-_WORTHLESS = 2.0
-"""A loss is worth nothing from this many times as far on."""
+_FLOOR = 3.0
+"""A warp's floor is this many times as far below the best as the median of archs drawn without a model is above."""
+_BEND = 6.0
+"""Its bend is this many times as far above the best."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class Warp:
     Losses of a search pile up near the best and have a long tail of failures to learn. The logarithm of the distance to
     a floor below the best spreads the first; the floor is three times as far below as the median of archs drawn without
     a model is above, so that losses without such a pile are hardly bent and effects of genes still add up. Beyond
-    ``bend``, as far above the best, the slope is a fifth, so that a predictor spends its effort where the front is.
+    ``bend``, twice as far above the best, the slope is a fifth, so that a predictor spends its effort where the front
+    is, and nothing is gained by an arch, whatever it costs. The cheap end of a front must lie before the bend, also
+    where the first archs happen to be good: what is flattened seems to differ less from its like than it does, and by
+    that archs near the best are thought to differ less too.
     """
 
     floor: float
     """A little below the best loss, in the loss's unit."""
     bend: float
-    """Warped loss from which the slope is `flatten`."""
-    worthless: float
-    """Warped loss from which on nothing is gained, whatever it costs. It lies beyond ``bend``: the cheap end of a front
-    is poor, and first archs that happen to be good must not hide it."""
+    """Warped loss from which on the slope is ``flatten``."""
     flatten: float = 0.2
 
     @classmethod
@@ -46,11 +46,9 @@ class Warp:
         """Choose the map for ``(n,)`` finite losses; ``reference``: those that were drawn without a model."""
         best = float(losses.min())
         spreads = (float(np.median(reference)) - best, float(np.ptp(losses)), 1e-3 * abs(best))
-        far = _FAR * next((s for s in spreads if s > 0), 1e-6)
-        floor = best - far
-        bend = float(np.log(max(np.quantile(reference, 0.75), best + far) - floor))
-        worthless = float(cls(floor, bend, bend)(np.array([best + _WORTHLESS * far]))[0])
-        return cls(floor, bend, max(bend, worthless))
+        spread = next((s for s in spreads if s > 0), 1e-6)
+        floor, bend = best - _FLOOR * spread, max(float(np.quantile(reference, 0.75)), best + _BEND * spread)
+        return cls(floor, float(np.log(bend - floor)))
 
     def __call__(self, losses: FloatArray) -> FloatArray:
         """Return warped ``(n,)`` losses."""

@@ -308,28 +308,27 @@ class NATv2:
         for i, warp in warps.items():
             warped[:, i] = warp(told[:, i])
         feasible = problem.violation(told) <= 0
-        chosen = self._choose(mean[within], std[within], warped[feasible], warps)
+        chosen = self._choose(mean[within], std[within], warped[feasible], {i: w.bend for i, w in warps.items()})
         return genomes[within[chosen]]
 
-    def _choose(self, mean: FloatArray, std: FloatArray, told: FloatArray, warps: dict[int, Warp]) -> IntArray:
+    def _choose(self, mean: FloatArray, std: FloatArray, told: FloatArray, bends: dict[int, float]) -> IntArray:
         """Rows of candidates that make the next generation, by ``selection``."""
         m, k, turn = mean.shape[1], self.per_generation, self._generation % 3
         low, high = np.empty(m), np.empty(m)
         for i in range(m):
             column = np.concatenate([mean[:, i], told[:, i]])
-            low[i] = (told[:, i].min() if len(told) else column.min()) if i in warps else column.min()
-            high[i] = max(warps[i].bend, low[i]) if i in warps else np.quantile(column, 0.99)
+            low[i] = (told[:, i].min() if len(told) else column.min()) if i in bends else column.min()
+            high[i] = max(bends[i], low[i]) if i in bends else np.quantile(column, 0.99)
         span = np.where(high > low, high - low, 1.0)
         mean, std, told = (mean - low) / span, std / span, (told - low) / span
-        uncertain = [i for i in range(m) if i in warps]
+        uncertain = [i for i in range(m) if i in bends]
         late = 2 * self.n_asked > self.evaluations
         improve = self.selection == "improvement" or (self.selection == "turns" and (turn > 0 or late))
         if m <= 2 and uncertain and improve:
             i = uncertain[0]
             beside, other = (mean[:, 1 - i], told[:, 1 - i]) if m == 2 else (np.zeros(len(mean)), np.zeros(len(told)))
             both = np.stack([told[:, i], other], axis=1)
-            reference = (max(1.0, (warps[i].worthless - low[i]) / span[i]), 1.0)
-            return pick_by_improvement(mean[:, i], np.maximum(std[:, i], 1e-9), beside, both, reference, k)
+            return pick_by_improvement(mean[:, i], np.maximum(std[:, i], 1e-9), beside, both, (1.0, 1.0), k)
         if self.selection == "gaps" or (self.selection == "improvement" and m > 2) or (m == 2 and turn == 0):
             return pick_by_gaps(mean - _OPTIMISM * std, told, k)
         if m > 2 and self._generation % 2 == 0:
