@@ -18,8 +18,8 @@ IntArray = NDArray[np.int64]
 
 _FLOOR = 3.0
 """A warp's floor is this many times as far below the best as the median of archs drawn without a model is above."""
-_BEND = 6.0
-"""Its bend is this many times as far above the best."""
+_BEND = 3.0, 6.0
+"""Its bend is where the poorest of these archs is, but at least and at most this many times as far above the best."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Warp:
     Losses of a search pile up near the best and have a long tail of failures to learn. The logarithm of the distance to
     a floor below the best spreads the first; the floor is three times as far below as the median of archs drawn without
     a model is above, so that losses without such a pile are hardly bent and effects of genes still add up. Beyond
-    ``bend``, twice as far above the best, the slope is a fifth, so that a predictor spends its effort where the front
-    is, and nothing is gained by an arch, whatever it costs. The cheap end of a front must lie before the bend, also
+    ``bend``, up to twice as far above the best, the slope is a fifth, so that a predictor spends its effort where the
+    front is, and nothing is gained by an arch, whatever it costs. The cheap end of a front must lie before the bend, also
     where the first archs happen to be good: what is flattened seems to differ less from its like than it does, and by
     that archs near the best are thought to differ less too.
     """
@@ -47,7 +47,8 @@ class Warp:
         best = float(losses.min())
         spreads = (float(np.median(reference)) - best, float(np.ptp(losses)), 1e-3 * abs(best))
         spread = next((s for s in spreads if s > 0), 1e-6)
-        floor, bend = best - _FLOOR * spread, max(float(np.quantile(reference, 0.75)), best + _BEND * spread)
+        floor, (nearest, farthest) = best - _FLOOR * spread, _BEND
+        bend = np.clip(reference.max(), best + nearest * spread, best + farthest * spread)
         return cls(floor, float(np.log(bend - floor)))
 
     def __call__(self, losses: FloatArray) -> FloatArray:

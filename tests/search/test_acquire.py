@@ -54,10 +54,14 @@ def test_warp_is_monotone_and_undone():
 
 
 def test_good_first_archs_do_not_make_the_cheap_end_of_a_front_worthless():
-    losses = np.array([5.7, 6.4, 7.1, 7.7, 8.1, 8.8, 13.5])
-    warp = Warp.of(losses, losses)
-    assert warp(losses)[-1] < warp.bend < warp(np.array([18.0]))[0]
-    assert warp.undo(np.array([warp.bend]))[0] == pytest.approx(5.7 + 6 * (7.7 - 5.7))
+    def bend(worst):
+        losses = np.array([5.7, 6.4, 7.1, 7.7, 8.1, 8.8, worst])
+        warp = Warp.of(losses, losses)
+        return warp.undo(np.array([warp.bend]))[0]
+
+    assert bend(worst=8.9) == pytest.approx(5.7 + 3 * (7.7 - 5.7))
+    assert bend(worst=13.5) == pytest.approx(13.5)
+    assert bend(worst=40.0) == pytest.approx(5.7 + 6 * (7.7 - 5.7))
 
 
 def test_warp_of_equal_losses_is_finite():
