@@ -30,9 +30,9 @@ class Warp:
     a floor below the best spreads the first; the floor is three times as far below as the median of archs drawn without
     a model is above, so that losses without such a pile are hardly bent and effects of genes still add up. Beyond
     ``bend``, up to twice as far above the best, the slope is a fifth, so that a predictor spends its effort where the
-    front is, and nothing is gained by an arch, whatever it costs. The cheap end of a front must lie before the bend, also
-    where the first archs happen to be good: what is flattened seems to differ less from its like than it does, and by
-    that archs near the best are thought to differ less too.
+    front is, and nothing is gained by an arch, whatever it costs. The cheap end of a front must lie before the bend,
+    also where the first archs happen to be good: what is flattened seems to differ less from its like than it does, and
+    by that archs near the best are thought to differ less too.
     """
 
     floor: float
