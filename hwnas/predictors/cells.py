@@ -30,8 +30,8 @@ class CellFeatures:
     An edge that lies on no live path does not change the output, and what an operator can learn depends on what
     stands before and after it. Features, ``(n, k)`` without unit: which paths are live; how often each operator
     occurs on live edges; for each operator, and for all that have weights, the sum and the maximum over live
-    paths; how many live paths only skip; whether there is one at all (no other cell tells
-    what a cell without it computes).
+    paths; how many live paths only skip; whether any path is live (no other cell tells what a cell without one
+    computes).
 
     Reference:
         White, Neiswanger and Savani, 2021, BANANAS (path encoding); counts in place of one bit a path are ours.

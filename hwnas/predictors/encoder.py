@@ -117,6 +117,7 @@ class Encoder:
         return Inputs(genomes, self.space.one_hot(genomes), smooth, self._centre, self._scale, counts)
 
     def _read(self, genomes: IntArray) -> IntArray:
+        """Archs that stand for the genomes."""
         return genomes if self._stand_in is None else self._stand_in(genomes)
 
     def _raw_exact(self, genomes: IntArray) -> FloatArray:
