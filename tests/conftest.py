@@ -1,6 +1,9 @@
 """Small things that many tests share: a tiny supernet, images, and where real data lies."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -46,6 +49,25 @@ TINY = {
 @pytest.fixture
 def rng():
     return np.random.default_rng(20261)
+
+
+@pytest.fixture(scope="session")
+def killed_when():
+    """Run a script in a process of its own, SIGKILL it when its printed lines are as wanted, and return the lines."""
+
+    def start(script, arguments, wanted):
+        command = [sys.executable, "-c", script, *map(str, arguments)]
+        lines = []
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            for line in child.stdout:
+                lines.append(line.strip())
+                if wanted(lines):
+                    child.send_signal(signal.SIGKILL)
+                    break
+        assert child.returncode == -signal.SIGKILL, "it ended by itself"
+        return lines
+
+    return start
 
 
 @pytest.fixture(scope="session")
@@ -195,6 +217,18 @@ def recipe_file(tiny_recipe, tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def killed_run(killed_when):
+    """Run a recipe in a process of its own, and kill it when it has printed the wanted progress, ``task: steps``."""
+    script = """
+import sys, torch
+from hwnas.pipeline.run import run
+torch.set_num_threads(1)
+run(sys.argv[1], out=sys.argv[2], progress=lambda task, done, *_: print(f"{task}: {done}", flush=True))
+"""
+    return lambda recipe, out, at: killed_when(script, [recipe, out], lambda lines: lines[-1] == at)
 
 
 @pytest.fixture(scope="session")

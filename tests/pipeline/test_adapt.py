@@ -70,6 +70,16 @@ def made_files(folder):
     return {name: data for name, data in found.items() if name.endswith(same)}
 
 
+def assert_same_run(folder, other):
+    """What ``folder`` holds, apart from models of earlier fronts, is what ``other`` holds."""
+    found, wanted = made_files(folder), made_files(other)
+    assert {n for n in found if "models" not in n} == {n for n in wanted if "models" not in n}
+    assert {n: d for n, d in found.items() if n in wanted} == wanted
+    for device in DEVICES:
+        states = [{k: v for k, v in marker(f, device).items() if k != "duration_s"} for f in (folder, other)]
+        assert states[0] == states[1]
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_each_round_begins_with_the_weights_of_the_one_before(adapted_run, device):
     opened = open_run(adapted_run)
@@ -182,12 +192,20 @@ def test_a_search_stopped_at_every_step_ends_with_the_same_files(adapted_run, fi
         with pytest.raises(Stop):
             again(out, progress)
     again(out)
-    found, wanted = made_files(out), made_files(adapted_run)
-    assert {n for n in found if "models" not in n} == {n for n in wanted if "models" not in n}
-    assert {n: d for n, d in found.items() if n in wanted} == wanted
-    for device in DEVICES:
-        states = [{k: v for k, v in marker(f, device).items() if k != "duration_s"} for f in (out, adapted_run)]
-        assert states[0] == states[1]
+    assert_same_run(out, adapted_run)
+
+
+@pytest.mark.slow
+def test_a_search_killed_while_it_adapts_ends_with_the_same_files(
+    adapted_run, finished_run, again, recipe_file, killed_run, tmp_path
+):
+    out = shutil.copytree(finished_run, tmp_path / "run")
+    recipe = recipe_file(search=SEARCH, export=EXPORT)
+    first, second = DEVICES
+    for at in (f"adaptation 1 for {first}: 3", f"evaluate again 1 for {first}: 1", f"adaptation 2 for {second}: 2"):
+        killed_run(recipe, out, at)
+    again(out)
+    assert_same_run(out, adapted_run)
 
 
 def test_without_adaptation_everything_is_as_if_there_had_been_none(copied, finished_run, again, tiny_recipe):

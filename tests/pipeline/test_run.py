@@ -6,9 +6,6 @@ import html
 import json
 import math
 import shutil
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import onnx
@@ -217,23 +214,10 @@ def test_a_run_stopped_at_every_step_ends_with_the_same_fronts(finished_run, aga
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_ends_with_the_same_fronts(finished_run, again, recipe_file, tmp_path):
-    script = """
-import sys, torch
-torch.set_num_threads(1)
-from hwnas.pipeline.run import run
-run(sys.argv[1], out=sys.argv[2], progress=lambda *state: print(*state, flush=True))
-"""
+def test_a_run_killed_again_and_again_ends_with_the_same_fronts(finished_run, again, recipe_file, killed_run, tmp_path):
     out = tmp_path / "killed"
-    for n in (13, 17):  # while it trains, and while it searches the second device
-        command = [sys.executable, "-c", script, str(recipe_file()), str(out)]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        with child, child.stdout:
-            for i, _ in enumerate(child.stdout, 1):
-                if i == n:
-                    child.send_signal(signal.SIGKILL)
-                    break
-        assert child.returncode == -signal.SIGKILL
+    for at in ("train: 13", "search for myriad-vpu: 5"):
+        killed_run(recipe_file(), out, at)
     again(out)
     assert fronts(out) == fronts(finished_run)
 

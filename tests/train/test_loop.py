@@ -2,9 +2,6 @@
 
 import json
 import math
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -119,7 +116,7 @@ def test_a_finished_training_is_read_not_repeated(dropping, splits, tmp_path, un
 
 
 @pytest.mark.slow
-def test_a_killed_training_ends_with_the_same_bits(dropping, splits, tmp_path, uninterrupted):
+def test_a_killed_training_ends_with_the_same_bits(dropping, splits, killed_when, tmp_path, uninterrupted):
     data_config, whole = uninterrupted
     script = """
 import sys, torch
@@ -145,16 +142,8 @@ train_supernet(
     (tmp_path / "train.json").write_text(train_config().model_dump_json())
     (tmp_path / "data.json").write_text(data_config.model_dump_json())
     for kill_at in (3, 7, 12):
-        child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        with child, child.stdout:
-            first = None
-            for line in child.stdout:
-                first = first or int(line)
-                if int(line) == kill_at:
-                    child.send_signal(signal.SIGKILL)
-                    break
-        assert child.returncode == -signal.SIGKILL
-        assert kill_at == 3 or first > 1, "it began again"
+        steps = killed_when(script, [tmp_path], lambda lines, at=kill_at: int(lines[-1]) == at)
+        assert kill_at == 3 or int(steps[0]) > 1, "it began again"
         assert not (tmp_path / "run" / "supernet.safetensors").exists()
     seen = []
     train_supernet(
