@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from hwnas.errors import RecipeError
+from hwnas.pareto import non_dominated
 from hwnas.predictors import Encoder, Inputs, RankMetrics, cross_validate, fit_or_fall_back, make_predictor
 from hwnas.search.acquire import (
     Warp,
@@ -35,6 +36,8 @@ _TRAIN_ON = 1000
 """Evaluations that a predictor learns from: half of them the survivors, half spread over the rest."""
 _OPTIMISM = 0.5
 """Standard deviations by which a prediction is thought better when gaps or hypervolume are filled."""
+_PATIENCE = 200
+"""Evaluations without a change of the front after which a search of a large space begins anew."""
 _JUDGED = 4
 """Evaluations from which on a predictor can be judged: two folds of two."""
 SELECTIONS = ("turns", "gaps", "improvement")
@@ -75,7 +78,8 @@ class NATv2:
     exact values (`GroupedProcess`); one generation in three is taken by gaps as in the paper, the others and all in the
     second half of the budget by expected hypervolume improvement, or as ``selection`` says; the archive that the
     predictor learns from is cut at 1,000, half of them survivors (of survivors alone it learns little but what
-    they share, and long searches stood still); nothing asked is asked again.
+    they share, and long searches stood still); where 200 evaluations of a large space have not changed the front, the
+    search begins anew, with first archs and a predictor that learns from these on; nothing asked is asked again.
 
     Reference:
         Sarti, Lomurno and Matteucci, 2023, NATv2; Lu et al., 2021, NAT.
@@ -109,15 +113,20 @@ class NATv2:
         self._predictor = make_predictor(self.predictor)
         self._rng = np.random.default_rng([self.seed, 2])
         self._generation = 0
+        # Rows of the memory, archs seen and archs asked for when the present try began.
+        self._begin = self._seen_before = self._asked_before = 0
         self._encoder: Encoder | None = None
         self._pool: tuple[IntArray, Inputs, FloatArray, dict[bytes, int]] | None = None
 
     def ask(self) -> list[Arch]:
         """Return the next generation; empty where the space has no new arch."""
         region = self.region()
-        known = int(self.memory.complete.sum())
-        if self.memory.n_seen < self.n_initial:
-            genomes = self._first(self.n_initial - self.memory.n_seen, region)
+        if region.is_whole and self._stalled():
+            self.notes.append(f"began anew after {self.n_asked} evaluations, as {_PATIENCE} had not changed the front")
+            self._begin, self._seen_before, self._asked_before = len(self.memory), self.memory.n_seen, self.n_asked
+        known, seen = len(self._complete_rows()), self.memory.n_seen - self._seen_before
+        if seen < self.n_initial:
+            genomes = self._first(self.n_initial - seen, region)
         elif known < 4:
             genomes = self.memory.draw_new(self._rng, self.per_generation)
         else:
@@ -244,9 +253,31 @@ class NATv2:
             self._encoder = Encoder(self.problem.space, self._exact, self.problem.counts, self.problem.stand_in)
         return self._encoder(genomes)
 
+    def _complete_rows(self) -> IntArray:
+        """Rows of the memory that did not fail, of the present try."""
+        return self._begin + np.flatnonzero(self.memory.complete[self._begin :])
+
+    def _stalled(self) -> bool:
+        """Whether the present try has come to its end in a large space, and enough is left for another.
+
+        A predictor that has learnt one part of the space well is sure that the rest is poorer, and what evolves from
+        the best archs stays near them. So a new try forgets all, as stalled trust regions do in TuRBO (Eriksson et al.,
+        2019).
+        """
+        tried, left = self.n_asked - self._asked_before, self.evaluations - self.n_asked
+        if self.problem.space.size <= _LIST or tried <= _PATIENCE or left < 2 * _PATIENCE:
+            return False
+        rows = self._complete_rows()
+        rows = rows[self.problem.violation(self.memory.losses[rows]) <= 0]
+        front = rows[non_dominated(self.memory.losses[rows])]
+        if not len(front):
+            return False
+        _, first = np.unique(self.memory.losses[front], axis=0, return_index=True)  # its equal leaves a front as it is
+        return len(self.memory) - int(front[first].max()) > _PATIENCE
+
     def _learnt(self) -> IntArray:
         """Rows of the memory that predictors learn from."""
-        rows = np.flatnonzero(self.memory.complete)
+        rows = self._complete_rows()
         if len(rows) > _TRAIN_ON:
             losses = self.memory.losses[rows]
             best = rows[survivors(losses, self.problem.violation(losses), _TRAIN_ON // 2)]
@@ -257,7 +288,7 @@ class NATv2:
 
     def _reference_rows(self) -> IntArray:
         """Rows of the memory that were drawn without a model."""
-        return np.flatnonzero(self.memory.complete)[: max(self.n_initial, 4)]
+        return self._complete_rows()[: max(self.n_initial, 4)]
 
     def _propose(self, region: Region) -> IntArray:
         """Fit the predictors, make candidates and choose among them."""
@@ -360,9 +391,8 @@ class NATv2:
     ) -> IntArray:
         """New genomes of the region: NSGA-II on the predictor, and neighbours of the best evaluated."""
         memory, problem = self.memory, self.problem
-        rows = survivors(memory.losses, problem.violation(memory.losses), 50)
-        rows = rows[memory.complete[rows]]
-        best = memory.genomes[rows]
+        rows = self._complete_rows()
+        best = memory.genomes[rows[survivors(memory.losses[rows], problem.violation(memory.losses[rows]), 50)]]
 
         def losses_of(genomes: IntArray) -> tuple[FloatArray, FloatArray]:
             mean, std = predict(self._encode(genomes), problem.cheap_losses(genomes))

@@ -249,6 +249,54 @@ def test_a_predictor_of_many_archs_learns_from_the_best_and_from_all_the_rest():
     assert rows[-1] == 1499
 
 
+def stalling(n_warm_start=0, improve_at=(), evaluations=800):
+    """Search a large space in which only the first arch, and those at ``improve_at``, are better than all before."""
+    space = SearchSpace.of_choices({f"op{i}": list("abcd") for i in range(12)})
+    problem = problem_of(space, 1)
+    searcher = make_searcher(
+        "natv2", problem, evaluations=evaluations, seed=0, population=50, predictor="bayesian_ridge"
+    )
+    known = list(dict.fromkeys(space.sample(np.random.default_rng(3), n_warm_start)))
+    told, sizes = 0, []
+
+    def values(archs):
+        nonlocal told
+        rows = np.arange(told, told + len(archs))
+        told += len(archs)
+        return np.where(np.isin(rows, [0, *improve_at]), rows + 10.0, 1.0)[:, None]
+
+    def size(generation):
+        sizes.append((generation.evaluated - len(generation.archs), len(generation.archs)))
+
+    warm_start = (known, values(known)) if n_warm_start else None
+    return searcher, run_search(problem, searcher, values, evaluations, size, warm_start), sizes
+
+
+def test_a_stalled_search_of_a_large_space_begins_anew():
+    searcher, result, sizes = stalling()
+    first = searcher.n_initial
+    assert sizes[0] == (0, first)
+    begun = [done for done, n in sizes if n == first and done]
+    assert len(begun) == 1, "of 800, the second try leaves too little for a third"
+    assert 200 < begun[0] <= 260
+    assert result.evaluated == 800
+    assert f"began anew after {begun[0]} evaluations, as 200 had not changed the front" in result.message
+    assert searcher._learnt().min() == begun[0]
+
+
+def test_a_search_that_goes_on_finding_does_not_begin_anew():
+    searcher, result, _ = stalling(improve_at=(150, 340))
+    assert searcher._learnt().min() == 0
+    assert "began anew" not in result.message
+
+
+def test_a_warm_start_does_not_count_as_stalled():
+    searcher, result, sizes = stalling(n_warm_start=300, evaluations=450)
+    assert "began anew" not in result.message
+    assert [n for _, n in sizes] == [50] * 9
+    assert len(searcher._learnt()) == 750
+
+
 def test_an_unknown_selection_lists_the_choices():
     with pytest.raises(RecipeError, match=r"'best' is unknown; choose one of \['turns', 'gaps', 'improvement'\]"):
         make_searcher("natv2", problem_of(FLAT, 1), evaluations=5, seed=0, selection="best")
