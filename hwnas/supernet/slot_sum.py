@@ -57,17 +57,18 @@ class SlotSum:
 
     def _of_chunk(self, genomes: NDArray[np.int64]) -> NDArray[np.float64]:
         """Few enough rows that everything stays in the cache; one gene after the other lies side by side."""
-        genes = np.ascontiguousarray(genomes.T)
-        active = np.ascontiguousarray(self.layout.space.active(genomes).T)
+        space = self.layout.space
+        genes, active = (np.ascontiguousarray(rows.T) for rows in (genomes, space.active(genomes)))
+        may_be_off = [choice.parent is not None for choice in space.choices]
         total = np.full(len(genomes), self.constant)
         for positions, values in self.tables:
-            flat = np.zeros(len(genomes), dtype=np.int64)
-            for position, n in zip(positions, values.shape, strict=True):
-                flat = flat * n + genes[position]
-            found = values.ravel()[flat]
-            for position in positions:
-                if not active[position].all():
-                    found = np.where(active[position], found, 0.0)
+            index: int | NDArray[np.int64] = 0
+            for position, n in zip(positions.tolist(), values.shape, strict=True):
+                index = index * n + genes[position]
+            found = values.ravel()[index]
+            for position in positions.tolist():
+                if may_be_off[position]:
+                    found = found * active[position]
             total += found
         return total
 
