@@ -68,7 +68,7 @@ class SlotSum:
             found = values.ravel()[index]
             for position in positions.tolist():
                 if may_be_off[position]:
-                    found = found * active[position]
+                    found = np.where(active[position], found, 0.0)
             total += found
         return total
 

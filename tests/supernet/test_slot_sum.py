@@ -30,6 +30,16 @@ def test_every_arch_is_the_sum_of_its_chain(small):
     np.testing.assert_array_equal(sums.of_archs(archs), wanted)
 
 
+def test_a_block_without_a_finite_value_counts_only_where_it_is(small):
+    genomes = small.space.all_genomes()
+    archs = small.space.decode_many(genomes)
+    second = {block for arch in archs for slot, block in small.chain(arch) if slot == "stage1.block2"}
+    sums = SlotSum.of(small, lambda block: np.inf if block in second else 1.0).of_genomes(genomes)
+    np.testing.assert_array_equal(np.isinf(sums), [any(b in second for _, b in small.chain(a)) for a in archs])
+    assert 0 < np.isinf(sums).sum() < len(sums)
+    assert not np.isnan(sums).any()
+
+
 def test_random_archs_of_a_larger_space(layout, rng):
     archs = layout.space.sample(rng, 100)
     wanted = [sum(value_of(block) for _, block in layout.chain(a)) for a in archs]
