@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hwnas.latency.build import known_networks
 from hwnas.latency.device import load_profile
 from hwnas.latency.fit import fit_profile
-from hwnas.pipeline.recipe import load_recipe
+from hwnas.latency.networks import known_networks
+from hwnas.runs.recipe import load_recipe
 from hwnas.supernet import make_layout
 
 OUT = Path(__file__).resolve().parent.parent / "latency_tables" / "x86-server-cpu"

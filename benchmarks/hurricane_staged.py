@@ -42,7 +42,7 @@ from hwnas.search.problem import Problem
 from hwnas.search.specialise import specialise
 from hwnas.space import Arch, SearchSpace
 from hwnas.supernet import Layout, SuperNet, calibrate_bn, extract_subnet, make_layout
-from hwnas.supernet.hurricane import HurricaneConfig
+from hwnas.supernet.families.hurricane import HurricaneConfig
 from hwnas.train import PhaseConfig, TrainConfig, top1_percent, train_supernet
 
 RESOLUTION_PX, BATCH_SIZE, TRAIN_IMAGES, STEPS, EVALUATIONS, KEPT = 12, 32, 2000, 1200, 60, 4

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.latency.table import load_device
-from hwnas.pipeline.recipe import load_recipe
+from hwnas.runs.recipe import load_recipe
 from hwnas.supernet import make_layout
 from hwnas.supernet.slot_sum import distinct_blocks
 
@@ -41,7 +41,7 @@ def main() -> None:
         estimates = compiled.of_genomes(many)
         seconds.append(time.process_time() - started)
     started = time.process_time()
-    one_by_one = np.array([device.constant_ms + sum(known[block] for _, block in layout.chain(a)) for a in archs])
+    one_by_one = np.array([device.constant_ms + sum(known[block] for _, block in layout.blocks(a)) for a in archs])
     slow_s = (time.process_time() - started) * N / N_SLOW
     np.testing.assert_allclose(compiled.of_genomes(genomes), one_by_one, rtol=1e-9)
     assert len(estimates) == N

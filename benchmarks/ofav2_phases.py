@@ -28,7 +28,7 @@ from hwnas.data import DataConfig, Splits, as_input
 from hwnas.files import write_json
 from hwnas.space import SearchSpace
 from hwnas.supernet import SuperNet, calibrate_bn, extract_subnet
-from hwnas.supernet.ofav2 import OFAv2Config
+from hwnas.supernet.families.ofav2 import OFAv2Config
 from hwnas.train import PhaseConfig, TrainConfig, top1_percent, train_supernet
 from hwnas.train.phases import phase_space
 

@@ -27,11 +27,11 @@ from PIL import Image
 from scipy.stats import kendalltau, spearmanr
 from torch import Tensor
 
-from hwnas.objectives.proxies import PROXIES, ProxyCase
+from hwnas.objectives.proxies.by_name import PROXIES, ProxyCase
 from hwnas.objectives.subnets import macs_of_space, params_of_space
-from hwnas.pipeline.recipe import load_recipe
+from hwnas.runs.recipe import load_recipe
 from hwnas.space import Arch
-from hwnas.space.cell_text import EDGES, edge_name
+from hwnas.space.dialects.nasbench201 import EDGES, edge_name
 from hwnas.supernet import Layout, make_layout
 
 BY_DIGIT = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -105,7 +105,7 @@ def scores(
         few = slice(half, half + FLATNESS_IMAGES)
         return net, images[few], labels[few], [x[:FLATNESS_IMAGES]]
 
-    case = ProxyCase(net, layout.chain(arch), x, y, untrained, seed)
+    case = ProxyCase(net, layout.blocks(arch), x, y, untrained, seed)
     found = {}
     for name in names:
         started = time.perf_counter()

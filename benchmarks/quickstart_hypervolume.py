@@ -27,7 +27,7 @@ import numpy as np
 import hwnas
 from hwnas.objectives import as_losses
 from hwnas.pareto import hypervolume, normalise
-from hwnas.pipeline.run import Run
+from hwnas.runs.run import Run
 from hwnas.search.loop import run_search
 from hwnas.search.problem import Problem, Searcher
 from hwnas.search.searchers import make_searcher

@@ -31,9 +31,10 @@ from numpy.typing import NDArray
 from hwnas.objectives import Objective
 from hwnas.objectives.subnets import macs_of_space, params_of_space
 from hwnas.pareto import hypervolume
-from hwnas.pipeline.recipe import load_recipe
+from hwnas.runs.recipe import load_recipe
 from hwnas.search import Constraint, Problem, Region, evolve, make_searcher, run_search
 from hwnas.space import Arch
+from hwnas.space.dialects.once_for_all import format_ofa
 from hwnas.supernet import make_layout
 from hwnas.supernet.slot_sum import SlotSum
 
@@ -274,7 +275,7 @@ class Original:
     def check(self, bench: Bench) -> None:
         """Stop unless both compute the same accuracy and latency for 200 archs."""
         genomes = bench.space.sample_genomes(np.random.default_rng(0), 200)
-        configs = [a.as_ofa(bench.space) for a in bench.space.decode_many(genomes)]
+        configs = [format_ofa(a, bench.space) for a in bench.space.decode_many(genomes)]
         for config in configs:
             config["r"] = [config["r"]]
         theirs = 100.0 * self.predictor.predict_accuracy(configs).numpy()[:, 0]

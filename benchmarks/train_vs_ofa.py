@@ -33,10 +33,11 @@ from torch import Tensor, nn
 import hwnas
 from hwnas.objectives.subnets import EvaluationConfig
 from hwnas.space import Arch
+from hwnas.space.dialects.once_for_all import format_ofa
 from hwnas.supernet import SuperNet, SupernetConfig, build_supernet, calibrate_bn, extract_subnet, make_layout
 from hwnas.train.evaluate import top1_percent
-from hwnas.train.loop import make_optimiser, train_step
 from hwnas.train.phases import PhaseConfig
+from hwnas.train.step import make_optimiser, train_step
 
 BATCH, SUBNETS, CLASSES, IMAGES = 64, 2, 1000, 2000
 OFA_BATCHES = (50, 100, 200, 500)
@@ -130,7 +131,7 @@ class Theirs:
             sum(int((subnet(i).argmax(1) == j).sum()) for i, j in zip(x.split(batch), y.split(batch), strict=True))
 
     def _choose(self, arch: Arch) -> None:
-        config = arch.as_ofa(self.space)
+        config = format_ofa(arch, self.space)
         self.net.set_active_subnet(ks=config["ks"], e=config["e"], d=config["d"])
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 import hwnas
+from hwnas.space.dialects.once_for_all import format_ofa, parse_ofa
 
 
 def main(n_archs: int = 3, seed: int = 0) -> list[hwnas.Arch]:
@@ -15,8 +16,8 @@ def main(n_archs: int = 3, seed: int = 0) -> list[hwnas.Arch]:
     rng = np.random.default_rng(seed)
     archs = space.sample(rng, n_archs)
     for arch in archs:
-        print(arch.key, arch.as_ofa(space))
-        assert hwnas.Arch.from_ofa(arch.as_ofa(space), space) == arch
+        print(arch.key, format_ofa(arch, space))
+        assert parse_ofa(format_ofa(arch, space), space) == arch
 
     small = space.where(kernel_size=[3], depth=[1])
     print(f"{small.size:,} of them have one block a stage and 3x3 kernels")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import hwnas
-from hwnas.pipeline.run import start_run
+from hwnas.runs.run import start_run
 
 
 def main(out: str = "runs/example", epochs: float = 4.0) -> Path:

@@ -3,8 +3,8 @@
 import sys
 
 import hwnas
-from hwnas.pipeline.recipe import check_recipe
-from hwnas.pipeline.run import start_run
+from hwnas.runs.recipe import check_recipe
+from hwnas.runs.run import start_run
 
 
 def main(folder: str = "runs/example", evaluations: int = 20) -> hwnas.run:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hwnas.errors import HwnasError as HwnasError
     from hwnas.export.bundle import load_model as load_model
-    from hwnas.latency.measure import profile as profile
+    from hwnas.latency.profile import profile as profile
     from hwnas.latency.table import load_device as load_device
     from hwnas.objectives import Objective as Objective
-    from hwnas.pipeline.recipe import load_recipe as load_recipe
-    from hwnas.pipeline.run import open_run as open_run
-    from hwnas.pipeline.run import run as run
+    from hwnas.runs.recipe import load_recipe as load_recipe
+    from hwnas.runs.run import open_run as open_run
+    from hwnas.runs.run import run as run
     from hwnas.search.minimize import minimize as minimize
     from hwnas.space import Arch as Arch
     from hwnas.space import SearchSpace as SearchSpace
@@ -37,12 +37,12 @@ _HOMES = {
     "extract_subnet": "hwnas.supernet",
     "load_device": "hwnas.latency.table",
     "load_model": "hwnas.export.bundle",
-    "load_recipe": "hwnas.pipeline.recipe",
+    "load_recipe": "hwnas.runs.recipe",
     "load_supernet": "hwnas.train",
     "minimize": "hwnas.search.minimize",
-    "open_run": "hwnas.pipeline.run",
-    "profile": "hwnas.latency.measure",
-    "run": "hwnas.pipeline.run",
+    "open_run": "hwnas.runs.run",
+    "profile": "hwnas.latency.profile",
+    "run": "hwnas.runs.run",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 (a list of names, made from the mapping above)

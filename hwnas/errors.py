@@ -5,6 +5,7 @@ The tree; every class also inherits the built-in that a caller would expect::
     HwnasError
     ├── SpaceError            (ValueError)    an arch or option outside its space
     ├── RecipeError           (ValueError)    a file, key or value of a recipe or a command
+    ├── PluginError           (ValueError)    a name that stands for nothing, or a plug-in that cannot be used
     ├── DataError             (ValueError)    a dataset that cannot be used
     ├── DeviceError           (ValueError)    an unknown device or a damaged device profile
     ├── TableError            (ValueError)    a damaged latency table
@@ -32,6 +33,10 @@ class SpaceError(HwnasError, ValueError):
 
 class RecipeError(HwnasError, ValueError):
     """A file, key or value of a recipe (or of a command's arguments) is wrong."""
+
+
+class PluginError(HwnasError, ValueError):
+    """A name stands for no plug-in, or the plug-in cannot be used."""
 
 
 class DataError(HwnasError, ValueError):

@@ -1,4 +1,4 @@
-"""How are files written so that a crash leaves the old one or the new one, never half of one?"""
+"""Where are shipped files, and how are files written so that a crash leaves the old one or the new one?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -112,3 +112,17 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 def _fill(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
+
+
+def shipped_folder(name: Literal["latency_tables", "supernets"]) -> Path:
+    """Return the shipped data folder ``name``: beside the package in a checkout, inside it in a wheel.
+
+    Raises:
+        OutputError: neither place holds the folder; the installation is incomplete.
+    """
+    package = Path(__file__).resolve().parent
+    places = (package / "shipped" / name, package.parent / name)
+    for place in places:
+        if place.is_dir():
+            return place
+    raise OutputError(f"the shipped folder {name!r} is at neither of {[str(p) for p in places]}; install hwnas again")

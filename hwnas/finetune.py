@@ -16,8 +16,8 @@ from hwnas.data import AugmentConfig, Splits, TrainBatches, as_input
 from hwnas.errors import TrainingError
 from hwnas.progress import Progress, silent
 from hwnas.train.evaluate import top1_percent
-from hwnas.train.loop import learning_rate
 from hwnas.train.phases import PhaseConfig
+from hwnas.train.step import learning_rate
 
 NonNegative = Annotated[float, Field(ge=0)]
 

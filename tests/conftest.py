@@ -15,7 +15,7 @@ import yaml
 
 from hwnas.data import AugmentConfig, DataConfig, ImageSet, Splits
 from hwnas.supernet import build_supernet, make_layout
-from hwnas.supernet.mbv3 import MBV3Config
+from hwnas.supernet.families.mbv3 import MBV3Config
 
 torch.set_num_threads(1)
 
@@ -224,7 +224,7 @@ def killed_run(killed_when):
     """Run a recipe in a process of its own, and kill it when it has printed the wanted progress, ``task: steps``."""
     script = """
 import sys, torch
-from hwnas.pipeline.run import run
+from hwnas.runs.run import run
 torch.set_num_threads(1)
 run(sys.argv[1], out=sys.argv[2], progress=lambda task, done, *_: print(f"{task}: {done}", flush=True))
 """
@@ -234,7 +234,7 @@ run(sys.argv[1], out=sys.argv[2], progress=lambda task, done, *_: print(f"{task}
 @pytest.fixture(scope="session")
 def finished_run(tiny_recipe, tmp_path_factory):
     """The folder of a whole run of the tiny recipe; copy it before changing it."""
-    from hwnas.pipeline.run import run
+    from hwnas.runs.run import run
 
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_recipe))

@@ -44,7 +44,7 @@ def test_a_name_that_is_not_public_says_which_are():
 
 def test_verbs_are_functions_also_after_their_modules_are_imported():
     code = """
-import hwnas.pipeline.run, hwnas.latency.measure, hwnas.search.minimize, hwnas
+import hwnas.runs.run, hwnas.latency.measure, hwnas.search.minimize, hwnas
 assert callable(hwnas.run) and callable(hwnas.profile) and callable(hwnas.minimize)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

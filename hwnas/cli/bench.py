@@ -23,8 +23,8 @@ def supernet(
 ) -> None:
     """Test accuracy that subnets inherit from the supernet, against the same networks trained alone."""
     from hwnas.cli.main import _print, _progress, _table
-    from hwnas.pipeline import quality
-    from hwnas.pipeline.run import open_run
+    from hwnas.runs.analysis import quality
+    from hwnas.runs.run import open_run
 
     with _progress(as_json) as progress:
         found = quality.supernet_quality(open_run(folder, progress), subnets, epochs, lr, seed)

@@ -27,8 +27,8 @@ def fleet(
 ) -> None:
     """Pick at most k evaluated models that serve all devices of a run with the least worst-case regret."""
     from hwnas.cli.main import _table
-    from hwnas.pipeline.fleet import plan_fleet
-    from hwnas.pipeline.run import open_run
+    from hwnas.runs.analysis.fleet import plan_fleet
+    from hwnas.runs.run import open_run
 
     found = plan_fleet(open_run(folder), models, dict(_limit(text) for text in limit or ()))
     if as_json:

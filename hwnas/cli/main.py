@@ -19,7 +19,7 @@ from hwnas.errors import HwnasError, OutputError
 from hwnas.files import first_rank
 
 if TYPE_CHECKING:
-    from hwnas.pipeline.run import Run
+    from hwnas.runs.run import Run
 
 app = typer.Typer(
     name="hwnas",
@@ -89,7 +89,7 @@ def run(
 
 def _seconds(budget: str | None, evaluations: int | None) -> float | None:
     from hwnas.errors import RecipeError
-    from hwnas.pipeline.budget import parse_duration
+    from hwnas.runs.budget import parse_duration
 
     if budget is not None and evaluations is not None:
         raise RecipeError("--budget and --evaluations both size the search; give one of them")
@@ -100,8 +100,8 @@ def _run(
     recipe: str, overrides: list[str] | None, devices: str | None, out: Path | None, as_json: bool,
     budget_s: float | None = None, strict: bool = False,
 ) -> None:  # fmt: skip
-    from hwnas.pipeline.recipe import load_recipe
-    from hwnas.pipeline.run import run as run_recipe
+    from hwnas.runs.recipe import load_recipe
+    from hwnas.runs.run import run as run_recipe
 
     doubt_devices(_split(devices) or load_recipe(recipe, overrides or ()).devices, strict)
     with _progress(as_json) as progress:
@@ -117,8 +117,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train the supernet of a recipe; continues where an earlier start stopped."""
-    from hwnas.pipeline.recipe import load_recipe
-    from hwnas.pipeline.run import start_run
+    from hwnas.runs.recipe import load_recipe
+    from hwnas.runs.run import start_run
 
     loaded = load_recipe(recipe, overrides or ())
     with _progress(as_json) as progress:
@@ -140,8 +140,8 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search the trained supernet of a run for every device and write their fronts."""
-    from hwnas.pipeline.recipe import check_recipe
-    from hwnas.pipeline.run import open_run, start_run
+    from hwnas.runs.recipe import check_recipe
+    from hwnas.runs.run import open_run, start_run
 
     budget_s = _seconds(budget, evaluations)
     values = open_run(folder).recipe.model_dump(mode="json")
@@ -177,7 +177,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the model bundles of the fronts, or choose models and copy them."""
-    from hwnas.pipeline.run import open_run
+    from hwnas.runs.run import open_run
 
     with _progress(as_json) as progress:
         opened = open_run(folder, progress)
@@ -214,8 +214,8 @@ def finetune(
     as_json: Json = False,
 ) -> None:
     """Train one extracted subnet further, with the largest subnet as its teacher."""
-    from hwnas.pipeline.recipe import check_recipe
-    from hwnas.pipeline.run import open_run
+    from hwnas.runs.recipe import check_recipe
+    from hwnas.runs.run import open_run
 
     with _progress(as_json) as progress:
         opened = open_run(folder, progress)
@@ -281,7 +281,7 @@ def import_ofa(
     as_json: Json = False,
 ) -> None:
     """Read published Once-For-All weights into a supernet of hwnas."""
-    from hwnas.pipeline.published import import_ofa_checkpoint
+    from hwnas.runs.published import import_ofa_checkpoint
 
     path = import_ofa_checkpoint(checkpoint, recipe, out)
     _print(as_json, {"supernet": str(path)}, f"supernet: {path}\nnext: hwnas.load_supernet({str(out)!r})")
@@ -297,7 +297,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write report.html and fronts.png of a run again, with what several runs reached where others are named."""
-    from hwnas.pipeline.run import open_run
+    from hwnas.runs.run import open_run
 
     path = open_run(folder).report([open_run(other) for other in others or ()])
     _print(as_json, {"report": str(path)}, str(path))
@@ -306,7 +306,7 @@ def report(
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what this machine has, how quiet it is, and what is missing."""
-    from hwnas.pipeline.doctor import examine
+    from hwnas.runs.doctor import examine
 
     found = examine()
     width = max(len(k) for k in found)
@@ -343,7 +343,7 @@ def _print(as_json: bool, values: Any, text: str) -> None:
 
 
 def _print_run(done: Run, as_json: bool) -> None:
-    from hwnas.pipeline.summary import summarise
+    from hwnas.runs.analysis.summary import summarise
 
     summary = summarise(done)
     rows = [

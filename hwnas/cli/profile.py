@@ -11,7 +11,7 @@ import typer
 from hwnas.errors import MeasurementError
 
 if TYPE_CHECKING:
-    from hwnas.latency.measure import Measurement
+    from hwnas.latency.measurement import Measurement
 
 
 def profile(
@@ -33,7 +33,7 @@ def profile(
 ) -> None:
     """Time an ONNX model on this machine, or on another with --host."""
     from hwnas.cli.progress import TerminalProgress
-    from hwnas.latency.measure import profile_all
+    from hwnas.latency.profile import profile_all
     from hwnas.latency.remote import RemoteHost
 
     quantised = model / "model.int8.onnx"

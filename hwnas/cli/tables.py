@@ -12,8 +12,8 @@ import typer
 from hwnas.errors import TableError
 
 if TYPE_CHECKING:
-    from hwnas.latency.measure import Target
     from hwnas.latency.table import Device
+    from hwnas.latency.target import Target
 
 app = typer.Typer(help="Make, check and import latency tables.", no_args_is_help=True)
 
@@ -44,7 +44,7 @@ def build(
     from hwnas.files import make_folder, write_text
     from hwnas.latency.build import build_table
     from hwnas.latency.table import load_device
-    from hwnas.pipeline.recipe import load_recipe
+    from hwnas.runs.recipe import load_recipe
     from hwnas.supernet import make_layout
 
     loaded = load_recipe(recipe, overrides or ())
@@ -79,10 +79,10 @@ def check(
 ) -> None:
     """Time fresh random subnets and compare them with the table's estimates."""
     from hwnas.cli.progress import TerminalProgress
-    from hwnas.latency.build import check_table
+    from hwnas.latency.check import check_table
     from hwnas.latency.checks import doubts
     from hwnas.latency.table import load_device
-    from hwnas.pipeline.recipe import load_recipe
+    from hwnas.runs.recipe import load_recipe
     from hwnas.supernet import make_layout
 
     device = load_device(folder)
@@ -120,7 +120,7 @@ def import_(
 ) -> None:
     """Read a block table of others for the blocks of a recipe; licence and source are kept with it."""
     from hwnas.latency.importers import import_table
-    from hwnas.pipeline.recipe import load_recipe
+    from hwnas.runs.recipe import load_recipe
     from hwnas.supernet import make_layout
 
     layout = make_layout(load_recipe(recipe, overrides or ()).supernet)
@@ -143,7 +143,7 @@ def sample(
 ) -> None:
     """Write networks to time on a device of your own; fill their latencies into measurements.csv for `fit`."""
     from hwnas.latency.fit import sample_networks
-    from hwnas.pipeline.recipe import load_recipe
+    from hwnas.runs.recipe import load_recipe
     from hwnas.supernet import make_layout
 
     path = sample_networks(make_layout(load_recipe(recipe, overrides or ()).supernet), networks, out)
@@ -170,7 +170,7 @@ def fit(
 ) -> None:
     """Make a device profile from 10 to 20 whole networks timed on the device."""
     from hwnas.latency.fit import fit_profile, read_measurements
-    from hwnas.pipeline.recipe import load_recipe
+    from hwnas.runs.recipe import load_recipe
     from hwnas.supernet import make_layout
 
     layout = make_layout(load_recipe(recipe, overrides or ()).supernet)

@@ -2,7 +2,9 @@
 
 from hwnas.data.augment import AugmentConfig, augment
 from hwnas.data.batches import TrainBatches, as_input
-from hwnas.data.dataset import DataConfig, ImageSet, Splits, load_data
+from hwnas.data.config import DataConfig
+from hwnas.data.dataset import load_data
+from hwnas.data.images import ImageSet, Splits
 
 __all__ = [
     "AugmentConfig",

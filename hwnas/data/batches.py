@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hwnas.data.augment import AugmentConfig, Draws, augment, augment_pixels
-from hwnas.data.dataset import ImageSet
+from hwnas.data.images import ImageSet
 
 
 def as_input(images: Tensor, resolution: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:

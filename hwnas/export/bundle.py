@@ -74,7 +74,7 @@ def write_bundle(
         "format": 1,
         "key": arch.key,
         "choices": arch.as_dict(),
-        "blocks": [{"slot": name, "kind": spec.kind, **spec.columns} for name, spec in layout.chain(arch)],
+        "blocks": [{"slot": name, "kind": spec.kind, **spec.columns} for name, spec in layout.blocks(arch)],
         "supernet": supernet_config.model_dump(mode="json"),
         "classes": list(classes),
         "input": {"shape": [in_channels, resolution, resolution], "mean": mean, "std": std, "range": [0.0, 1.0]},

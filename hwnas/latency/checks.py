@@ -9,8 +9,9 @@ import numpy as np
 from hwnas.errors import TableMismatchError
 from hwnas.latency.agent import CPU
 from hwnas.latency.cost_model import CostModel
-from hwnas.latency.measure import Here, MeasureConfig, Target, conditions_of
+from hwnas.latency.measure import MeasureConfig, conditions_of
 from hwnas.latency.table import Device, block_ops
+from hwnas.latency.target import Here, Target
 from hwnas.supernet import BlockSpec
 
 UNIT_RATIO = 100.0

@@ -9,8 +9,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hwnas.errors import DeviceError
+from hwnas.files import shipped_folder
 from hwnas.latency.cost_model import CostModel
-from hwnas.shipped import shipped_folder
 
 PROFILE_FILE = "profile.yaml"
 
@@ -109,7 +109,7 @@ class DeviceProfile(BaseModel):
     interpolation: ProfileError | None = None
     """Error on networks at resolutions whose blocks were interpolated; null: every block was measured."""
     conditions: dict[str, str | int | float] | None = None
-    """Of a measured table: processor, runtime version, threads, date, ..., as `hwnas.latency.measure.Conditions`."""
+    """Of a measured table: processor, runtime version, threads, date, ..., as `hwnas.latency.conditions.Conditions`."""
     notes: tuple[str, ...] = Field(strict=False)
     """Assumptions and limits that a reader of the numbers must know."""
 

@@ -20,7 +20,6 @@ from hwnas.errors import SpaceError, TableError
 from hwnas.export.onnx_file import to_onnx
 from hwnas.export.op import Op
 from hwnas.files import make_folder, write_text
-from hwnas.latency.build import network_sample
 from hwnas.latency.cost_model import OP_TYPES, CostModel, OpCost, op_features
 from hwnas.latency.device import (
     PROFILE_FILE,
@@ -30,8 +29,10 @@ from hwnas.latency.device import (
     load_profile,
     shipped_devices,
 )
+from hwnas.latency.plan import network_sample
 from hwnas.latency.table import block_ops, relative_errors
 from hwnas.space import Arch
+from hwnas.space.dialects.once_for_all import parse_ofa
 from hwnas.supernet import Layout
 
 MIN_NETWORKS = 5
@@ -115,7 +116,7 @@ def read_measurements(path: Path, layout: Layout) -> tuple[list[Arch], NDArray[n
                 where = f"{path}, line {line}"
                 try:
                     values = json.loads(row["arch"])
-                    arch = Arch.from_ofa(values, space) if "ks" in values else space.arch(values)
+                    arch = parse_ofa(values, space) if "ks" in values else space.arch(values)
                 except (SpaceError, ValueError, TypeError) as error:
                     raise TableError(f"{where}: arch is none of this recipe: {error}") from None
                 try:
@@ -156,7 +157,7 @@ def fit_profile(
         folder: receives ``profile.yaml``.
         title: the device in a few words; default: its name.
     """
-    ops = [[op for _, b in layout.chain(arch) for op in block_ops(b)] for arch in archs]
+    ops = [[op for _, b in layout.blocks(arch) for op in block_ops(b)] for arch in archs]
     candidates = [Candidate(" + ".join(t), np.stack([_terms(o)[list(_index(t))] for o in ops])) for t in TERMS]
     bases: dict[str, CostModel] = {}
     for shipped in shipped_devices():

@@ -16,13 +16,15 @@ from typing import Any, Literal, get_args
 import yaml
 
 from hwnas.errors import TableError
-from hwnas.latency.build import interpolate_rows
 from hwnas.latency.checks import unit_doubt
 from hwnas.latency.device import check_profile
+from hwnas.latency.interpolate import interpolate_rows
 from hwnas.latency.table import Device, Row, block_ops, load_device, read_rows, save_device
 from hwnas.supernet import BlockSpec, Layout
-from hwnas.supernet.blocks import ConvSpec, HeadSpec, MBConvSpec
-from hwnas.supernet.chain import size_after
+from hwnas.supernet.blocks.conv import ConvSpec
+from hwnas.supernet.blocks.head import HeadSpec
+from hwnas.supernet.blocks.mbconv import MBConvSpec
+from hwnas.supernet.families.builder import size_after
 from hwnas.supernet.slot_sum import distinct_blocks
 
 TableFormat = Literal["once-for-all", "nn-meter", "nsganetv2", "csv"]

@@ -23,7 +23,7 @@ HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:\[\]-]*")
 
 
 class RemoteHost:
-    """A machine behind ssh that has python3 with numpy and onnxruntime; a `hwnas.latency.measure.Target`.
+    """A machine behind ssh that has python3 with numpy and onnxruntime; a `hwnas.latency.target.Target`.
 
     Keys, ports and jump hosts are those of the user's ``~/.ssh/config``. Everything is copied into a fresh folder
     under the host's temporary directory, which is removed afterwards.

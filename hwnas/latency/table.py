@@ -99,9 +99,9 @@ class Device:
             TableError: the arch is of a space without networks (``SearchSpace.of_choices``).
             MissingBlockError: one of its blocks has no time.
         """
-        if arch.space is None or arch.space.chain is None:
+        if arch.space is None or arch.space.blocks is None:
             raise TableError(f"arch {arch.key} is of a space without blocks; take it from a supernet's space")
-        return self.constant_ms + sum(self.block_ms(block) for _, block in arch.space.chain(arch))
+        return self.constant_ms + sum(self.block_ms(block) for _, block in arch.space.blocks(arch))
 
 
 def block_ops(block: BlockSpec) -> list[Op]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hwnas.data import ImageSet, Splits, as_input
 from hwnas.latency.table import block_ops
 from hwnas.objectives.introspectability import ClassProfiles, IntrospectabilityConfig
-from hwnas.objectives.proxies import ProxyCase, proxy_scores
+from hwnas.objectives.proxies.by_name import ProxyCase, proxy_scores
 from hwnas.space import Arch
 from hwnas.supernet import BlockSpec, Layout, SuperNet, calibrate_bn, count_params, extract_subnet
 from hwnas.supernet.slot_sum import SlotSum
@@ -109,7 +109,7 @@ class SubnetEvaluator:
             labels = self._part("validation").labels
             return extract_subnet(self.supernet, arch), self._prepared("validation", arch), labels, calibration
 
-        case = ProxyCase(network, layout.chain(arch), images, self.splits.train.labels[: len(images)], trained, seed)
+        case = ProxyCase(network, layout.blocks(arch), images, self.splits.train.labels[: len(images)], trained, seed)
         return proxy_scores(names, case)
 
     def inputs(self, images: ImageSet, arch: Arch) -> Tensor:

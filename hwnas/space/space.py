@@ -31,7 +31,7 @@ class SearchSpace:
     """Parents stand before their children."""
     stages: tuple[tuple[str, ...], ...] = ()
     """Choice names grouped from the network's input to its output; choices in no stage are global."""
-    chain: Callable[[Arch], Sequence[tuple[str, Any]]] | None = field(default=None, compare=False, repr=False)
+    blocks: Callable[[Arch], Sequence[tuple[str, Any]]] | None = field(default=None, compare=False, repr=False)
     """Of a supernet's space: an arch to its blocks from input to output, as (slot, block spec)."""
 
     def __post_init__(self) -> None:
@@ -381,24 +381,6 @@ class SearchSpace:
         """Return the space in which the named choices have the arch's option only (inactive ones stay free)."""
         return self.restrict({n: [arch[n]] for n in names if n in arch})
 
-    def translate(self, genomes: IntArray, target: SearchSpace) -> IntArray:
-        """Return the genomes of the same archs in ``target``, a space with the same choice names.
-
-        Raises:
-            SpaceError: an option that ``target`` does not have.
-        """
-        active = self.active(genomes)
-        out = np.zeros_like(genomes)
-        for i, choice in enumerate(self.choices):
-            other = target.choices[i]
-            index = {o: j for j, o in enumerate(other.options)}
-            table = np.array([index.get(o, -1) for o in choice.options])
-            out[:, i] = np.where(active[:, i], table[genomes[:, i]], 0)
-            if (out[:, i] < 0).any():
-                missing = [o for o, t in zip(choice.options, table, strict=True) if t < 0]
-                raise SpaceError(f"options {missing} of choice {choice.name!r} are not in the target space")
-        return out
-
     def contains(self, arch: Arch) -> bool:
         """Say whether ``arch`` belongs to this space."""
         try:
@@ -406,41 +388,6 @@ class SearchSpace:
         except SpaceError:
             return False
         return True
-
-    # -- files ---------------------------------------------------------------------------------------
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; `from_dict` reads them back."""
-        return {
-            "choices": [
-                {
-                    "name": c.name,
-                    "options": [list(o) if isinstance(o, tuple) else o for o in c.options],
-                    "fields": list(c.fields),
-                    "parent": c.parent,
-                    "active_for": [list(o) if isinstance(o, tuple) else o for o in c.active_for],
-                }
-                for c in self.choices
-            ],
-            "stages": [list(s) for s in self.stages],
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SearchSpace:
-        """Read what `as_dict` wrote."""
-        return cls(
-            tuple(
-                Choice(
-                    c["name"],
-                    tuple(_as_option(o) for o in c["options"]),
-                    tuple(c["fields"]),
-                    c["parent"],
-                    tuple(_as_option(o) for o in c["active_for"]),
-                )
-                for c in values["choices"]
-            ),
-            tuple(tuple(s) for s in values["stages"]),
-        )
 
 
 def _order(value: Any) -> tuple[str, Any]:

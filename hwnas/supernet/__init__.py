@@ -1,8 +1,10 @@
 """One set of weights, many subnets: elastic layers, families, extraction, BN calibration."""
 
-from hwnas.supernet.blocks import BlockSpec, count_params
-from hwnas.supernet.families import SupernetConfig, build_supernet, make_layout
-from hwnas.supernet.network import Layout, Slot, SuperNet, calibrate_bn, extract_subnet, fold_bn
+from hwnas.supernet.batch_norm import calibrate_bn, fold_bn
+from hwnas.supernet.blocks.block import BlockSpec, count_params
+from hwnas.supernet.build import SupernetConfig, build_supernet, make_layout
+from hwnas.supernet.layout import Layout, Slot
+from hwnas.supernet.network import SuperNet, extract_subnet
 
 __all__ = [
     "BlockSpec",

@@ -2,86 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hwnas.errors import SpaceError
 from hwnas.space import Arch, SearchSpace
-from hwnas.supernet.blocks import BlockSpec, Chain, init_weights
-from hwnas.supernet.elastic import ElasticBlock, ElasticJoin, elastic_block
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One place in the chain of blocks, and how the arch decides what stands there."""
-
-    name: str
-    """Such as ``stage2.block1``."""
-    choices: tuple[str, ...]
-    """The choices this place depends on; it is empty where one of them is not active."""
-    spec: Callable[..., BlockSpec | None]
-    """The options of ``choices``, in their order, to the block; None: these options leave the place empty."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a family makes of its configuration, without weights: the space, and the chain of blocks."""
-
-    space: SearchSpace
-    slots: tuple[Slot, ...]
-    bn_eps: float = 1e-5
-    shares_weights: bool = True
-    """False: every block that can stand in a slot has weights of its own (single path)."""
-
-    def __post_init__(self) -> None:
-        # Archs carry their space, and the space leads to their blocks: a device needs nothing else.
-        object.__setattr__(self, "space", replace(self.space, chain=self.chain))
-
-    def chain(self, arch: Arch) -> list[tuple[str, BlockSpec]]:
-        """Return the blocks of ``arch`` from input to output, each with its slot's name."""
-        found = [
-            (slot.name, slot.spec(*(arch[c] for c in slot.choices)))
-            for slot in self.slots
-            if all(c in arch for c in slot.choices)
-        ]
-        return [(name, spec) for name, spec in found if spec is not None]
-
-    def specs(self, slot: Slot) -> list[BlockSpec]:
-        """Return every block that can stand in ``slot``, at the first resolution only."""
-        options = [self.space[c].options[:1] if c == "resolution" else self.space[c].options for c in slot.choices]
-        made = [slot.spec(*chosen) for chosen in itertools.product(*options)]
-        return [spec for spec in dict.fromkeys(made) if spec is not None]
-
-    def build_subnet(self, arch: Arch) -> Chain:
-        """Return the plain network of ``arch`` with fresh weights, in train mode.
-
-        Its children are named by slot, with ``_`` for ``.``; input ``(B, C, resolution, resolution)``.
-        """
-        net = Chain()
-        for name, spec in self.chain(arch):
-            net.add_module(name.replace(".", "_"), spec.build())
-        init_weights(net)
-        set_bn_eps(net, self.bn_eps)
-        return net
-
-    def input_shape(self, arch: Arch) -> tuple[int, int, int]:
-        """Return ``(channels, height, width)`` of the input of ``arch``."""
-        _, first = self.chain(arch)[0]
-        return first.in_channels, first.in_size_px, first.in_size_px
-
-
-def set_bn_eps(net: nn.Module, eps: float) -> None:
-    """Set the constant that batch norms add to the variance."""
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eps = eps
+from hwnas.supernet.blocks.block import BlockSpec, ElasticBlock, ElasticJoin
+from hwnas.supernet.blocks.elastic import elastic_block
+from hwnas.supernet.blocks.layers import init_weights
+from hwnas.supernet.layout import Layout, set_bn_eps
 
 
 class SuperNet(nn.Module):
@@ -129,7 +61,7 @@ class SuperNet(nn.Module):
                 self._exits.clear()
             self.space.encode(arch)  # raises where the arch is of another space
             found = []
-            for name, spec in self.layout.chain(arch):
+            for name, spec in self.layout.blocks(arch):
                 part = self.parts[name.replace(".", "_")]
                 assert isinstance(part, ElasticBlock)
                 found.append((part, spec))
@@ -228,62 +160,3 @@ def extract_subnet(supernet: SuperNet, arch: Arch) -> nn.Sequential:
     subnet = supernet.layout.build_subnet(arch)
     supernet.fill(subnet, arch)
     return subnet.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
-
-
-@torch.no_grad()
-def calibrate_bn(subnet: nn.Module, batches: Sequence[Tensor]) -> None:
-    """Recompute the BN statistics of a plain network, in place, as the mean over batches of images.
-
-    Args:
-        subnet: any network; only its batch norms change, and it ends in the mode it came in.
-        batches: ``(B, C, H, W)`` images each, of the training split; once-for-all uses 2,000 images in all.
-
-    Reference:
-        Cai et al., 2020, Once-for-All, section 3; as there, the variance is the mean of the batches' variances.
-    """
-    norms = [m for m in subnet.modules() if isinstance(m, nn.BatchNorm2d)]
-    if not norms or not batches:
-        return
-    was_training = subnet.training
-    momenta = [m.momentum for m in norms]
-    subnet.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative mean over the batches
-        norm.train()
-    fresh = [act for act in _activations_of_norms(subnet) if not act.inplace]
-    for act in fresh:
-        act.inplace = True  # spares a new tensor each
-    for batch in batches:
-        subnet(batch)
-    for act in fresh:
-        act.inplace = False
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    subnet.train(was_training)
-
-
-def fold_bn(network: nn.Module) -> nn.Module:
-    """Return a copy for inference alone: batch norms folded into convolutions, activations after them in place.
-
-    What it computes differs by rounding. Hooks on its convolutions would see folded outputs.
-
-    Args:
-        network: in eval mode; only what follows one another in a `nn.Sequential` is joined.
-    """
-    network = copy.deepcopy(network)
-    for act in _activations_of_norms(network):
-        act.inplace = True
-    for sequence in [m for m in network.modules() if isinstance(m, nn.Sequential)]:
-        for (name, conv), (norm_name, norm) in itertools.pairwise(list(sequence.named_children())):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and not norm.training:
-                setattr(sequence, name, fuse_conv_bn_eval(conv, norm))
-                setattr(sequence, norm_name, nn.Identity())
-    return network
-
-
-def _activations_of_norms(network: nn.Module) -> list[Any]:
-    """Activations that directly follow a batch norm, whose output nothing else reads, and that can work in place."""
-    sequences = [m for m in network.modules() if isinstance(m, nn.Sequential)]
-    pairs = [pair for sequence in sequences for pair in itertools.pairwise(sequence)]
-    return [act for norm, act in pairs if isinstance(norm, nn.BatchNorm2d) and hasattr(act, "inplace")]

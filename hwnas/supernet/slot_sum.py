@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.space import Arch
-from hwnas.supernet.blocks import BlockSpec
-from hwnas.supernet.network import Layout
+from hwnas.supernet.blocks.block import BlockSpec
+from hwnas.supernet.layout import Layout
 
 CHUNK = 10_000
 """Genomes that are looked up at once; 4 times faster than a million at once."""

@@ -13,13 +13,12 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -27,7 +26,6 @@ from hwnas.data import DataConfig, Splits, TrainBatches, as_input
 from hwnas.errors import CheckpointError, RecipeError, ResumeError, TrainingError
 from hwnas.files import make_folder
 from hwnas.progress import Progress, silent
-from hwnas.space import Arch
 from hwnas.supernet import SuperNet, SupernetConfig, build_supernet
 from hwnas.train.checkpoint import (
     load_supernet,
@@ -37,30 +35,13 @@ from hwnas.train.checkpoint import (
     save_tensors,
     weights_version,
 )
-from hwnas.train.mixing import Mix, draw_mix, exchanged_moments
+from hwnas.train.mixing import draw_mix
 from hwnas.train.monitor import CALIBRATION_BATCH, CALIBRATION_IMAGES, Monitor
 from hwnas.train.phases import PhaseConfig, TrainConfig, phase_space, sample_step
 from hwnas.train.ranks import Ranks, joined_ranks, synchronise_batch_norm
-from hwnas.train.teacher import calibrate_largest, exit_weights, soft_labels, weighted_sum
-
-
-@dataclass
-class TrainState:
-    """What a training carries from step to step."""
-
-    supernet: SuperNet
-    optimiser: torch.optim.SGD
-    scaler: torch.amp.GradScaler
-    """Of float16 losses; switched off for other precisions."""
-    phase: int = 0
-    step: int = 0
-    """Next step inside the phase."""
-    teacher: dict[str, Tensor] = field(default_factory=dict)
-    """State of the largest net at the end of the first phase, or at the start; empty where no phase needs it."""
-    pet: dict[str, Tensor] = field(default_factory=dict)
-    """State of the largest net at the beginning of this phase, where it is the teacher."""
-    average: dict[str, Tensor] = field(default_factory=dict)
-    """Moving average of the supernet's state within this phase."""
+from hwnas.train.state import TrainState, copied, under_prefix
+from hwnas.train.step import learning_rate, make_optimiser, train_step
+from hwnas.train.teacher import calibrate_largest
 
 
 def train_supernet(
@@ -183,7 +164,7 @@ class _Trainer:
         if teacher_from is not None:
             state.teacher = self._calibrated(self._given(teacher_from)) if self._needs_teacher() else {}
         elif start is not None:
-            state.teacher = _copy(state.supernet.state_dict()) if self._needs_teacher() else {}
+            state.teacher = copied(state.supernet.state_dict()) if self._needs_teacher() else {}
         elif self.config.phases[0].teacher == "fixed":
             raise RecipeError(
                 f"train.phases {self.config.phases[0].name!r}: teacher fixed is trained in the first phase; "
@@ -246,7 +227,7 @@ class _Trainer:
         if state.average:
             state.supernet.load_state_dict(state.average)
         if number == 0 and not state.teacher and self._needs_teacher():
-            state.teacher = _copy(state.supernet.state_dict())
+            state.teacher = copied(state.supernet.state_dict())
         state.phase, state.step, state.average, state.pet = number + 1, 0, {}, {}
         self._save()
 
@@ -259,7 +240,7 @@ class _Trainer:
         if phase.teacher == "pet":
             state.pet = self._calibrated(state.supernet.state_dict())
         if self.config.ema_decay:
-            state.average = _copy(state.supernet.state_dict())
+            state.average = copied(state.supernet.state_dict())
 
     def _calibrated(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """State of a supernet with the batch norms of its largest net recalibrated."""
@@ -271,7 +252,7 @@ class _Trainer:
             as_input(b.to(self.device), int(str(sizes[i % len(sizes)])), *self.splits.mean_std)
             for i, b in enumerate(images)
         ])  # fmt: skip
-        return _copy(net.state_dict())
+        return copied(net.state_dict())
 
     def _teacher(self, phase: PhaseConfig) -> SuperNet | None:
         tensors = {"fixed": self.state.teacher, "pet": self.state.pet}.get(phase.teacher)
@@ -286,17 +267,17 @@ class _Trainer:
         state = self.state
         tensors, metadata = load_tensors(path)
         _check_settings(metadata.get("settings", {}), self.settings, path)
-        load_weights(state.supernet, _under(tensors, "supernet."), str(path))
+        load_weights(state.supernet, under_prefix(tensors, "supernet."), str(path))
         names = dict(state.supernet.named_parameters())
-        for name, momentum in _under(tensors, "momentum.").items():
+        for name, momentum in under_prefix(tensors, "momentum.").items():
             buffer = torch.empty_like(names[name])  # keeps the parameter's memory format
             state.optimiser.state[names[name]]["momentum_buffer"] = buffer.copy_(momentum)
         if metadata.get("scaler"):
             state.scaler.load_state_dict(metadata["scaler"])
         state.phase, state.step = metadata["phase"], metadata["step"]
-        state.teacher, state.pet = _under(tensors, "teacher."), _under(tensors, "pet.")
+        state.teacher, state.pet = under_prefix(tensors, "teacher."), under_prefix(tensors, "pet.")
         own = state.supernet.state_dict()
-        state.average = {k: torch.empty_like(own[k]).copy_(v) for k, v in _under(tensors, "average.").items()}
+        state.average = {k: torch.empty_like(own[k]).copy_(v) for k, v in under_prefix(tensors, "average.").items()}
 
     def _save(self) -> None:
         state = self.state
@@ -317,116 +298,12 @@ class _Trainer:
         self.monitor.flush()
 
 
-def train_step(
-    supernet: SuperNet,
-    optimiser: torch.optim.SGD,
-    x: Tensor,
-    y: Tensor,
-    archs: list[Arch],
-    phase: PhaseConfig,
-    config: TrainConfig,
-    lr: float,
-    teacher: SuperNet | None = None,
-    mix: Mix | None = None,
-    scaler: torch.amp.GradScaler | None = None,
-    ranks: Ranks | None = None,
-) -> float:
-    """Add the gradients of every subnet of a step, then take one step of the optimiser.
-
-    As in once-for-all the gradients are summed, not averaged, over the subnets of a step.
-
-    Args:
-        supernet: in train mode.
-        optimiser: over its parameters.
-        x: ``(B, C, H, W)`` images at the archs' resolution; with several ranks this rank's part.
-        y: ``(B,)`` labels.
-        archs: the subnets; under the sandwich rule the first is the largest.
-        phase: teacher, its weight and exits.
-        config: label smoothing, clipping, precision and weights of exits.
-        lr: learning rate of this step.
-        teacher: the fixed or progressively extracted teacher, where the phase has one.
-        mix: how images and labels of this step are mixed, if they are.
-        scaler: of float16 losses.
-        ranks: which part of how many.
-
-    Returns:
-        Mean loss over the subnets, and over the ranks.
-    """
-    ranks = ranks or Ranks()
-    for group in optimiser.param_groups:
-        group["lr"] = lr
-    optimiser.zero_grad(set_to_none=True)
-    if mix is not None:
-        x = mix.images(x)
-    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(config.precision)
-    soft: Tensor | None = None
-    total = 0.0
-    with ExitStack() as stack:
-        if dtype is not None:
-            stack.enter_context(torch.autocast(x.device.type, dtype))
-        if mix is not None and mix.moments:
-            stack.enter_context(exchanged_moments([supernet, *([] if teacher is None else [teacher])], mix))
-        if teacher is not None and phase.distill_ratio:
-            soft = soft_labels(teacher, x, phase.teacher_exits == "all", config.exit_ensemble)
-        for arch in archs:
-            logits = supernet.exits(x, arch) if phase.exits == "all" else [supernet(x, arch)]
-            losses = [_loss(z.float(), y, mix, soft, phase.distill_ratio, config.label_smoothing) for z in logits]
-            loss = weighted_sum(losses, exit_weights(config.exit_loss, len(losses)))
-            if soft is None and phase.teacher == "inplace":
-                # The first subnet of a sandwich is the largest.
-                soft = F.softmax(logits[-1].detach().float(), dim=1)
-            (loss if scaler is None else scaler.scale(loss)).backward()
-            total += float(loss.detach())
-    total = ranks.mean(total)
-    ranks.average([p.grad for p in supernet.parameters() if p.grad is not None])
-    if scaler is not None:
-        scaler.unscale_(optimiser)
-    if config.clip_grad_norm:
-        nn.utils.clip_grad_norm_(supernet.parameters(), config.clip_grad_norm)
-    if math.isfinite(total):
-        if scaler is None:
-            optimiser.step()
-        else:
-            scaler.step(optimiser)  # not where float16 gradients overflowed
-            scaler.update()
-    return total / len(archs)
-
-
-def _loss(logits: Tensor, y: Tensor, mix: Mix | None, soft: Tensor | None, ratio: float, smoothing: float) -> Tensor:
-    """Loss of one exit: labels, and the teacher where there is one."""
-    loss = F.cross_entropy(logits, y, label_smoothing=smoothing)
-    if mix is not None:
-        other = F.cross_entropy(logits, y[mix.order], label_smoothing=smoothing)
-        loss = mix.share * loss + (1 - mix.share) * other
-    return loss if soft is None else loss + ratio * F.cross_entropy(logits, soft)
-
-
-def learning_rate(phase: PhaseConfig, step: int, n_steps: int, steps_per_epoch: int) -> float:
-    """Return the rate of one step: linear warm-up, then half a cosine down to zero."""
-    warmup = round(phase.warmup_epochs * steps_per_epoch)
-    if step < warmup:
-        return phase.lr * (step + 1) / warmup
-    return phase.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, n_steps - warmup)))
-
-
-def make_optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.SGD:
-    """Return SGD with Nesterov momentum; biases and batch norms are not decayed."""
-    decayed = [p for p in net.parameters() if p.ndim > 1]
-    plain = [p for p in net.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=1.0, momentum=config.momentum, nesterov=config.momentum > 0)
-
-
 def _device(config: TrainConfig) -> torch.device:
     if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise RecipeError("train.device is cuda, but PyTorch sees no GPU; use auto or cpu")
     return torch.device("cuda", torch.cuda.current_device())
-
-
-def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v.detach().clone() for k, v in tensors.items()}
 
 
 @torch.no_grad()
@@ -448,10 +325,6 @@ def _freeze(supernet: SuperNet, phase: PhaseConfig) -> None:
         # What stands between or after the stages, such as exits and heads, learns always.
         frozen = stage in phase.frozen_stages and (found is not None or stage == 0)
         supernet.parts[slot.name.replace(".", "_")].requires_grad_(not frozen)
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _load_finished(path: Path, settings: dict[str, Any]) -> SuperNet:

@@ -236,7 +236,7 @@ def test_an_interruption_says_how_to_go_on(cli, recipe_file, tmp_path, monkeypat
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hwnas.pipeline.run.train_supernet", stop)
+    monkeypatch.setattr("hwnas.runs.run.train_supernet", stop)
     code, _, lines = cli("run", recipe_file(), "--out", tmp_path / "out")
     assert code == 130
     assert lines[-1] == "stopped; the same command continues where it stopped"

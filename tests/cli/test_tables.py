@@ -14,7 +14,7 @@ from hwnas.cli.tables import doubt_devices
 from hwnas.export.onnx_file import quantize_onnx, to_onnx
 from hwnas.latency.importers import once_for_all_keys
 from hwnas.latency.table import load_device
-from hwnas.pipeline.recipe import load_recipe
+from hwnas.runs.recipe import load_recipe
 from hwnas.supernet import make_layout
 from hwnas.supernet.slot_sum import distinct_blocks
 

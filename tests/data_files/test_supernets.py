@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from hwnas.latency.device import shipped_devices
-from hwnas.pipeline.recipe import load_recipe, shipped_recipes
-from hwnas.space import Arch
+from hwnas.runs.recipe import load_recipe, shipped_recipes
+from hwnas.space.dialects.nasbench201 import format_nasbench201, parse_nasbench201
+from hwnas.space.dialects.once_for_all import format_ofa, parse_ofa
 from hwnas.supernet import build_supernet, make_layout
 from hwnas.train.phases import phase_space, sample_step
 
@@ -32,7 +33,7 @@ def test_blocks_fit_together(recipe):
     layout = make_layout(recipe.supernet)
     rng = np.random.default_rng(0)
     for arch in [layout.space.smallest(), layout.space.largest(), *layout.space.sample(rng, 20)]:
-        chain = [spec for _, spec in layout.chain(arch)]
+        chain = [spec for _, spec in layout.blocks(arch)]
         assert (chain[0].in_channels, chain[0].in_size_px) == (recipe.supernet.in_channels, arch["resolution"])
         assert chain[-1].out_channels == recipe.supernet.classes
         for before, after in itertools.pairwise(chain):
@@ -40,9 +41,9 @@ def test_blocks_fit_together(recipe):
             assert 0 < after.in_size_px <= before.in_size_px
         assert layout.space.decode(layout.space.encode(arch)) == arch
         if recipe.supernet.family == "nasbench201":
-            assert Arch.from_nasbench201(arch.as_nasbench201(), layout.space) == arch
+            assert parse_nasbench201(format_nasbench201(arch), layout.space) == arch
         elif recipe.supernet.family in ("mbv3", "proxyless", "resnet50d"):
-            assert Arch.from_ofa(arch.as_ofa(layout.space), layout.space) == arch
+            assert parse_ofa(format_ofa(arch, layout.space), layout.space) == arch
 
 
 def test_phases_open_the_space_until_all_of_it_is_trained(recipe):

@@ -11,7 +11,10 @@ from torch import nn
 from hwnas.errors import ExportError
 from hwnas.export import Op
 from hwnas.export.graph import count_macs, trace
-from hwnas.supernet.blocks import ConvBnAct, ConvSpec, HeadSpec, MBConvSpec
+from hwnas.supernet.blocks.conv import ConvSpec
+from hwnas.supernet.blocks.head import HeadSpec
+from hwnas.supernet.blocks.layers import ConvBnAct
+from hwnas.supernet.blocks.mbconv import MBConvSpec
 
 
 class Net(nn.Module):
@@ -94,7 +97,7 @@ def test_the_operators_of_a_network_are_those_of_its_blocks(layout, rng):
         channels, size, _ = layout.input_shape(arch)
         whole = trace(layout.build_subnet(arch)).ops(channels, size)
         parts = [
-            op for _, spec in layout.chain(arch) for op in trace(spec.build()).ops(spec.in_channels, spec.in_size_px)
+            op for _, spec in layout.blocks(arch) for op in trace(spec.build()).ops(spec.in_channels, spec.in_size_px)
         ]
         assert whole == parts
 

@@ -14,7 +14,10 @@ from hwnas.errors import ExportError, OutputError
 from hwnas.export.graph import trace
 from hwnas.export.onnx_file import OPSET, build_onnx, quantize_onnx, run_onnx, session, to_onnx, verify_onnx
 from hwnas.supernet import calibrate_bn, count_params, extract_subnet
-from hwnas.supernet.blocks import ConvBnAct, ConvSpec, HeadSpec, MBConvSpec, init_weights
+from hwnas.supernet.blocks.conv import ConvSpec
+from hwnas.supernet.blocks.head import HeadSpec
+from hwnas.supernet.blocks.layers import ConvBnAct, init_weights
+from hwnas.supernet.blocks.mbconv import MBConvSpec
 
 
 class Net(nn.Module):

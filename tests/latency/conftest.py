@@ -9,7 +9,7 @@ FACTS = {"device": "a processor, 2 cores", "runtime": "onnxruntime-1", "provider
 
 
 class MadeUp:
-    """A `hwnas.latency.measure.Target` without a clock; the bytes of a model are its name."""
+    """A `hwnas.latency.target.Target` without a clock; the bytes of a model are its name."""
 
     host = None
 

@@ -7,24 +7,15 @@ import numpy as np
 import pytest
 
 from hwnas.errors import RecipeError, TableError, TableMismatchError
-from hwnas.latency import build
-from hwnas.latency.build import (
-    KnownNetwork,
-    TableConfig,
-    build_table,
-    chain_features,
-    check_table,
-    choose_anchors,
-    fit_correction,
-    interpolate_rows,
-    known_networks,
-    measured_resolutions,
-    needs_table,
-    network_sample,
-    plan_build,
-)
+from hwnas.latency import build, check, networks
+from hwnas.latency.build import build_table, needs_table
+from hwnas.latency.check import check_table
 from hwnas.latency.checks import doubts, unit_doubt
+from hwnas.latency.correction import correction_features, fit_correction
 from hwnas.latency.device import Correction, load_profile
+from hwnas.latency.interpolate import interpolate_rows
+from hwnas.latency.networks import KnownNetwork, choose_anchors, known_networks
+from hwnas.latency.plan import TableConfig, measured_resolutions, network_sample, plan_build
 from hwnas.latency.table import Device, Row, block_melements, load_device
 from hwnas.supernet import make_layout
 from hwnas.supernet.slot_sum import distinct_blocks
@@ -91,16 +82,16 @@ def test_features_of_a_chain_by_hand(layout, rng):
     blocks = distinct_blocks(layout)
     rows = {b.signature: Row(0.5 + i, 0.1, 9, "measured") for i, b in enumerate(blocks)}
     archs = layout.space.sample(rng, 5)
-    found = chain_features(layout, archs, Device(load_profile("local-cpu"), rows))
+    found = correction_features(layout, archs, Device(load_profile("local-cpu"), rows))
     for arch, row in zip(archs, found, strict=True):
-        chain = [b for _, b in layout.chain(arch)]
+        chain = [b for _, b in layout.blocks(arch)]
         sizes = np.sum([block_melements(b) for b in chain], axis=0)
         times = sum(rows[b.signature].median_ms for b in chain)
         assert row.tolist() == pytest.approx([times, len(chain), 1.0, *sizes])
 
 
 def test_sizes_of_a_block_by_hand(layout):
-    stem = layout.chain(layout.space.smallest())[0][1]
+    stem = layout.blocks(layout.space.smallest())[0][1]
     assert (stem.in_channels, stem.out_channels, stem.kernel_size, stem.stride) == (5, 8, 3, 1)
     border, weights = block_melements(stem)
     assert border == pytest.approx((5 + 8) * stem.in_size_px**2 / 1e6)
@@ -156,7 +147,7 @@ class Machine:
         return 0.05 + 0.02 * block.in_size_px + 0.001 * block.out_channels
 
     def whole(self, arch):
-        chain = [b for _, b in self.layout.chain(arch)]
+        chain = [b for _, b in self.layout.blocks(arch)]
         return TRUTH.constant_ms + sum(TRUTH.block_ms(self.alone(b), *block_melements(b)) for b in chain)
 
     def time_ms(self, name):
@@ -174,8 +165,9 @@ def machine(layout, monkeypatch):
         made.archs[arch.key] = arch
         return f"network {arch.key}".encode()
 
-    monkeypatch.setattr(build, "_network", network)
-    monkeypatch.setattr(build, "_block", lambda block, batch_size: f"block [{block.signature}]".encode())
+    for module in (build, check, networks):
+        monkeypatch.setattr(module, "network_onnx", network)
+    monkeypatch.setattr(build, "block_onnx", lambda block, batch_size: f"block [{block.signature}]".encode())
     monkeypatch.setattr("hwnas.latency.measure.precision_of", lambda model: "fp32")
     return made
 

@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from hwnas.errors import DeviceError
+from hwnas.files import shipped_folder
 from hwnas.latency.device import DeviceProfile, device_folder, load_profile, shipped_devices
-from hwnas.shipped import shipped_folder
 
 PROFILE = {
     "format": 1,
@@ -143,7 +143,7 @@ def test_a_profile_that_is_not_text_is_refused(tmp_path):
 def test_shipped_folders_are_found_in_a_wheel_and_in_a_checkout(tmp_path, monkeypatch):
     package = tmp_path / "site" / "hwnas"
     beside, inside = tmp_path / "site" / "latency_tables", package / "shipped" / "latency_tables"
-    monkeypatch.setattr("hwnas.shipped.__file__", str(package / "shipped.py"))
+    monkeypatch.setattr("hwnas.files.__file__", str(package / "files.py"))
     with pytest.raises(OSError, match=r"'latency_tables'.*install hwnas again"):
         shipped_folder("latency_tables")
     beside.mkdir(parents=True)

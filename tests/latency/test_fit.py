@@ -22,7 +22,7 @@ SAID = {
 
 
 def ops_of(layout, arch):
-    return [op for _, b in layout.chain(arch) for op in block_ops(b)]
+    return [op for _, b in layout.blocks(arch) for op in block_ops(b)]
 
 
 @pytest.fixture(scope="module")

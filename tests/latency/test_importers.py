@@ -10,9 +10,11 @@ import yaml
 from hwnas.errors import TableError
 from hwnas.latency.importers import import_table, nn_meter_keys, nsganetv2_keys, once_for_all_keys, read_values
 from hwnas.latency.table import load_device
-from hwnas.pipeline.recipe import load_recipe
+from hwnas.runs.recipe import load_recipe
 from hwnas.supernet import make_layout
-from hwnas.supernet.blocks import ConvSpec, HeadSpec, MBConvSpec
+from hwnas.supernet.blocks.conv import ConvSpec
+from hwnas.supernet.blocks.head import HeadSpec
+from hwnas.supernet.blocks.mbconv import MBConvSpec
 from hwnas.supernet.slot_sum import distinct_blocks
 
 BLOCK = MBConvSpec(24, 32, 56, 72, True, 5, 2, True, "hswish", False)

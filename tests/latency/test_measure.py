@@ -17,17 +17,10 @@ from hwnas.export.graph import trace
 from hwnas.export.onnx_file import build_onnx
 from hwnas.latency import agent
 from hwnas.latency.agent import CPU, Burst, Clock, Runner
-from hwnas.latency.measure import (
-    Conditions,
-    MeasureConfig,
-    between_sessions_ci_percent,
-    measure,
-    measure_onnx,
-    median_ci_percent,
-    profile,
-    summarise,
-    take,
-)
+from hwnas.latency.conditions import Conditions
+from hwnas.latency.measure import MeasureConfig, measure, measure_onnx, take
+from hwnas.latency.measurement import between_sessions_ci_percent, median_ci_percent, summarise
+from hwnas.latency.profile import profile
 
 QUICK = MeasureConfig(sessions=1, burst_s=0.001, min_runs=3, warmup_runs=3)
 

@@ -109,14 +109,14 @@ def test_a_row_that_stands_twice_alike_is_one_row(tmp_path):
 
 def test_a_network_is_the_sum_of_its_blocks(device, layout, rng):
     for arch in layout.space.sample(rng, 10):
-        wanted = sum(device.rows[b.signature].median_ms for _, b in layout.chain(arch))
+        wanted = sum(device.rows[b.signature].median_ms for _, b in layout.blocks(arch))
         assert device.estimate_ms(arch) == pytest.approx(wanted, rel=1e-12)
 
 
 def test_the_correction_by_hand(device, layout, rng):
     made = corrected(device)
     for arch in layout.space.sample(rng, 10):
-        chain = layout.chain(arch)
+        chain = layout.blocks(arch)
         plain = sum(device.rows[b.signature].median_ms for _, b in chain)
         assert made.estimate_ms(arch) == pytest.approx(0.05 + 0.9 * plain - 0.003 * len(chain), rel=1e-12)
 

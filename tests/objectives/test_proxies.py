@@ -9,24 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hwnas.objectives.proxies import (
-    PROXIES,
-    ProxyCase,
-    flatness,
-    grasp,
-    jacob_cov,
-    linear_regions,
-    naswot,
-    ntk_condition,
-    proxy_scores,
-    random_crops,
-    saliencies,
-    synflow,
-    thin_network,
-    zen,
-)
+from hwnas.objectives.proxies.activations import jacob_cov, linear_regions, naswot
+from hwnas.objectives.proxies.by_name import PROXIES, ProxyCase, proxy_scores
+from hwnas.objectives.proxies.flatness import flatness
+from hwnas.objectives.proxies.gradients import grasp, saliencies, synflow
+from hwnas.objectives.proxies.tangent_kernel import ntk_condition
+from hwnas.objectives.proxies.thin import random_crops, thin_network
+from hwnas.objectives.proxies.zen import zen
 from hwnas.objectives.subnets import EvaluationConfig, SubnetEvaluator
-from hwnas.pipeline.recipe import load_recipe
+from hwnas.runs.recipe import load_recipe
 from hwnas.supernet import make_layout
 
 
@@ -155,7 +146,7 @@ def test_flatness_adds_noise_to_noise():
 
 def test_a_thin_cell_has_one_two_and_four_channels():
     layout = make_layout(load_recipe("nasbench201").supernet)
-    net = thin_network(layout.chain(layout.space.largest()))
+    net = thin_network(layout.blocks(layout.space.largest()))
     assert "stem" not in dict(net.named_children())
     widths = [m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d)]
     assert widths[0] == 1
@@ -178,13 +169,13 @@ def test_a_proxy_leaves_the_network_and_the_generator_alone(name, layout):
     torch.manual_seed(0)
     net = layout.build_subnet(arch)
     x, y = torch.randn(6, *layout.input_shape(arch)), torch.arange(6)
-    case = ProxyCase(net, layout.chain(arch), x, y, lambda: (net, x, y, [x]), seed=3)
+    case = ProxyCase(net, layout.blocks(arch), x, y, lambda: (net, x, y, [x]), seed=3)
     before, state = copy.deepcopy(net.state_dict()), torch.random.get_rng_state()
     first = proxy_scores([name], case)
     assert math.isfinite(first[name])
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(t, before[k]) for k, t in net.state_dict().items())
-    again = ProxyCase(net, layout.chain(arch), x, y, lambda: (net, x, y, [x]), seed=3)
+    again = ProxyCase(net, layout.blocks(arch), x, y, lambda: (net, x, y, [x]), seed=3)
     assert proxy_scores([name], again) == first
 
 
@@ -192,7 +183,7 @@ def test_networks_without_a_value_give_nan():
     layout = make_layout(load_recipe("nasbench201", ["supernet.cells_per_stage=1", "supernet.stem_width=8"]).supernet)
     arch = layout.space.smallest()  # nothing reaches the classifier
     x, y = torch.randn(4, 3, 32, 32), torch.arange(4)
-    case = ProxyCase(layout.build_subnet(arch), layout.chain(arch), x, y)
+    case = ProxyCase(layout.build_subnet(arch), layout.blocks(arch), x, y)
     found = proxy_scores(["naswot", "synflow", "ntk_condition", "flatness", "snip"], case)
     assert found.pop("snip") == 0
     assert all(math.isnan(v) for v in found.values())

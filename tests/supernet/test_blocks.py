@@ -5,19 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from hwnas.supernet.blocks import (
-    ConvBnAct,
-    ConvSpec,
-    HeadSpec,
-    MBConvSpec,
-    SqueezeExcite,
-    activate,
-    activation,
-    count_params,
-    init_weights,
-    make_divisible,
-    se_hidden,
-)
+from hwnas.supernet.blocks.block import count_params
+from hwnas.supernet.blocks.conv import ConvSpec
+from hwnas.supernet.blocks.head import HeadSpec
+from hwnas.supernet.blocks.layers import ConvBnAct, activate, activation, init_weights, make_divisible
+from hwnas.supernet.blocks.mbconv import MBConvSpec
+from hwnas.supernet.blocks.squeeze_excite import SqueezeExcite, se_hidden
 
 CONV = ConvSpec(5, 7, 13, 3, 2, "relu")
 MB = MBConvSpec(5, 7, 11, 16, True, 5, 1, True, "hswish", False)

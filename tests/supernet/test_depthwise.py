@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hwnas.supernet import depthwise
-from hwnas.supernet.depthwise import depthwise_conv2d
+from hwnas.supernet.blocks import depthwise
+from hwnas.supernet.blocks.depthwise import depthwise_conv2d
 
 STRIPS = [(7, 5, 1, 11, 13), (5, 7, 1, 13, 7), (3, 9, 1, 11, 17), (16, 5, 1, 5, 5)]
 PAIRS = [(6, 5, 1, 4, 4), (6, 7, 2, 4, 4), (5, 3, 1, 2, 2), (4, 7, 1, 1, 1), (4, 5, 2, 3, 5)]

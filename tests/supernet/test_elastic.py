@@ -5,15 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hwnas.supernet.blocks import ConvSpec, HeadSpec, MBConvSpec
-from hwnas.supernet.elastic import (
-    ElasticBatchNorm2d,
-    ElasticConv2d,
-    ElasticConvBnAct,
-    ElasticDepthwiseConv2d,
-    ElasticHead,
-    ElasticMBConv,
-)
+from hwnas.supernet.blocks.conv import ConvSpec, ElasticConvBnAct
+from hwnas.supernet.blocks.elastic_layers import ElasticBatchNorm2d, ElasticConv2d, ElasticDepthwiseConv2d
+from hwnas.supernet.blocks.head import ElasticHead, HeadSpec
+from hwnas.supernet.blocks.mbconv import ElasticMBConv, MBConvSpec
 
 
 def randomise(module, seed=0):

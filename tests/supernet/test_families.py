@@ -136,7 +136,7 @@ def test_dense_skips_add_the_outputs_before_the_last_two_blocks():
     space = supernet.space
     arch = space.where(depth=[4]).largest()
     x = inputs_of(supernet, arch)
-    parts = dict(supernet.layout.chain(arch))
+    parts = dict(supernet.layout.blocks(arch))
     run = {name: lambda y, n=name: supernet.parts[n.replace(".", "_")](y, parts[n]) for name in parts}
     with torch.inference_mode():
         y = run["first_block"](run["stem"](x))
@@ -153,7 +153,7 @@ def test_dense_skips_add_the_outputs_before_the_last_two_blocks():
 def test_an_early_exit_has_no_later_stages():
     layout = make_layout(config_of("ofav2---exits"))
     early = layout.space.arch({**layout.space.largest().as_dict(), "exit": 1})
-    assert {name.split(".")[0] for name, _ in layout.chain(early)} == {"stem", "first_block", "stage1", "exit1"}
+    assert {name.split(".")[0] for name, _ in layout.blocks(early)} == {"stem", "first_block", "stage1", "exit1"}
     assert "stage2.depth" not in early
     # 9 archs a stage of 2 blocks' pairs: (4^2 + 4^3 + 4^4) a stage, twice for resolution
     stage_size = 4**2 + 4**3 + 4**4

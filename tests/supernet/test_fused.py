@@ -8,9 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hwnas.supernet import fused
-from hwnas.supernet.blocks import MBConvSpec
-from hwnas.supernet.elastic import ElasticMBConv
+from hwnas.supernet.blocks import fused
+from hwnas.supernet.blocks.mbconv import ElasticMBConv, MBConvSpec
 
 CASES = [
     *itertools.product((True,), (3, 7), (1, 2), (True, False), ("relu", "hswish")),

@@ -5,10 +5,12 @@ import torch
 from pydantic import ValidationError
 
 from hwnas.errors import SpaceError
-from hwnas.space import Arch
+from hwnas.space.dialects.once_for_all import format_ofa, parse_ofa
 from hwnas.supernet import build_supernet, make_layout
-from hwnas.supernet.blocks import ConvSpec, HeadSpec, MBConvSpec
-from hwnas.supernet.mbv3 import MBV3Config
+from hwnas.supernet.blocks.conv import ConvSpec
+from hwnas.supernet.blocks.head import HeadSpec
+from hwnas.supernet.blocks.mbconv import MBConvSpec
+from hwnas.supernet.families.mbv3 import MBV3Config
 
 WIDTHS = (24, 40, 80, 112, 160)
 STRIDES = (2, 2, 2, 1, 2)
@@ -38,7 +40,7 @@ def test_the_published_space_has_its_published_size():
 
 def test_the_published_channels_at_width_one_and_a_fifth():
     layout = make_layout(ofa(1.2))
-    chain = dict(layout.chain(layout.space.largest()))
+    chain = dict(layout.blocks(layout.space.largest()))
     assert chain["stem"] == ConvSpec(3, 24, 224, 3, 2, "hswish")
     assert chain["first_block"] == MBConvSpec(24, 24, 112, 24, False, 3, 1, False, "relu", True)
     assert [chain[f"stage{s}.block1"].out_channels for s in range(1, 6)] == [32, 48, 96, 136, 192]
@@ -55,7 +57,7 @@ def test_chain_of_a_chosen_arch_by_hand(layout):
             "stage2.depth": 2, "stage2.block1": [3, 1.5], "stage2.block2": [5, 4],
         }
     )  # fmt: skip
-    assert layout.chain(arch) == [
+    assert layout.blocks(arch) == [
         ("stem", ConvSpec(5, 8, 11, 3, 1, "hswish")),
         ("first_block", MBConvSpec(8, 8, 11, 8, False, 3, 1, False, "relu", True)),
         ("stage1.block1", MBConvSpec(8, 8, 11, 24, True, 5, 1, False, "relu", True)),
@@ -73,22 +75,22 @@ def test_size_of_the_tiny_space_by_hand(layout):
 
 def test_the_ofa_dialect_comes_back(layout, rng):
     for arch in layout.space.sample(rng, 50):
-        config = arch.as_ofa(layout.space)
+        config = format_ofa(arch, layout.space)
         assert {len(config["ks"]), len(config["e"])} == {5}
         assert len(config["d"]) == 2
-        assert Arch.from_ofa(config, layout.space) == arch
+        assert parse_ofa(config, layout.space) == arch
 
 
 def test_the_ofa_dialect_by_hand():
     space = make_layout(ofa()).space
     ks, e, d = [3, 5, 7, 3] * 5, [3, 4, 6, 3] * 5, [2, 3, 4, 2, 3]
-    arch = Arch.from_ofa({"ks": ks, "e": e, "d": d, "r": 160}, space)
+    arch = parse_ofa({"ks": ks, "e": e, "d": d, "r": 160}, space)
     assert arch["stage1.block2"] == (5, 4)
     assert arch["stage5.block3"] == (7, 6)
     assert "stage1.block3" not in arch
     assert arch["resolution"] == 160
     other = [9 if i % 4 == 3 and i // 4 != 2 else k for i, k in enumerate(ks)]
-    assert Arch.from_ofa({"ks": other, "e": e, "d": d, "r": [160]}, space) == arch  # those blocks do not exist
+    assert parse_ofa({"ks": other, "e": e, "d": d, "r": [160]}, space) == arch  # those blocks do not exist
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ def test_the_ofa_dialect_by_hand():
 def test_a_wrong_ofa_config_says_what_is_wrong(change, message):
     config = {"ks": [3] * 20, "e": [4] * 20, "d": [2] * 5, "r": 160}
     with pytest.raises(SpaceError, match=message):
-        Arch.from_ofa({**config, **change}, make_layout(ofa()).space)
+        parse_ofa({**config, **change}, make_layout(ofa()).space)
 
 
 @pytest.mark.parametrize(

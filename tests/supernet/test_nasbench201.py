@@ -13,9 +13,8 @@ from hwnas.export.graph import trace
 from hwnas.latency.table import load_device
 from hwnas.objectives.introspectability import introspectability
 from hwnas.objectives.subnets import macs_of_space, params_of_space
-from hwnas.pipeline.recipe import load_recipe
-from hwnas.space import Arch
-from hwnas.space.cell_text import EDGES, edge_name, parse_cell
+from hwnas.runs.recipe import load_recipe
+from hwnas.space.dialects.nasbench201 import EDGES, edge_name, format_nasbench201, parse_cell, parse_nasbench201
 from hwnas.supernet import SupernetConfig, build_supernet, calibrate_bn, extract_subnet, make_layout
 from hwnas.supernet.slot_sum import distinct_blocks
 
@@ -92,7 +91,7 @@ def test_a_cell_is_the_sum_over_its_edges(supernet, code):
         return parts[name].candidates[operator](y)
 
     with torch.no_grad():
-        y = parts["stem"](x, dict(supernet.layout.chain(arch))["stem"])
+        y = parts["stem"](x, dict(supernet.layout.blocks(arch))["stem"])
         for stage in (1, 2, 3):
             if stage > 1:
                 y = next(iter(parts[f"reduction{stage}"].candidates.values()))(y)
@@ -136,12 +135,12 @@ def test_introspectability_runs_on_cells(supernet):
 
 def test_cells_are_read_and_written_as_the_benchmark_does(supernet):
     text = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|avg_pool_3x3~2|"
-    arch = Arch.from_nasbench201(text, supernet.space)
+    arch = parse_nasbench201(text, supernet.space)
     assert arch == cell(supernet.space, "301204")
-    assert arch.as_nasbench201() == text
+    assert format_nasbench201(arch) == text
     for code in ("000000", "123401"):
         arch = cell(supernet.space, code)
-        assert Arch.from_nasbench201(arch.as_nasbench201(), supernet.space) == arch
+        assert parse_nasbench201(format_nasbench201(arch), supernet.space) == arch
 
 
 @pytest.mark.parametrize(
@@ -155,13 +154,13 @@ def test_cells_are_read_and_written_as_the_benchmark_does(supernet):
 )
 def test_other_texts_are_refused(supernet, text, message):
     with pytest.raises(SpaceError, match=message.replace("|", r"\|")):
-        Arch.from_nasbench201(text, supernet.space)
+        parse_nasbench201(text, supernet.space)
 
 
 def test_a_resolution_is_asked_for_where_there_are_several():
     space = make_layout(small(resolutions=[12, 16])).space
     text = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
     with pytest.raises(SpaceError, match="choose one of"):
-        Arch.from_nasbench201(text, space)
-    assert Arch.from_nasbench201(text, space, 16)["resolution"] == 16
+        parse_nasbench201(text, space)
+    assert parse_nasbench201(text, space, 16)["resolution"] == 16
     assert set(parse_cell(text).values()) == {"none"}

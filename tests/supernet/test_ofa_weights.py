@@ -13,8 +13,9 @@ import torch
 import hwnas
 from hwnas.errors import CheckpointError
 from hwnas.objectives.subnets import macs_of_space, params_of_space
+from hwnas.space.dialects.once_for_all import format_ofa, parse_ofa
 from hwnas.supernet import build_supernet, extract_subnet
-from hwnas.supernet.ofa_weights import fold, load_ofa_weights, read_ofa_checkpoint
+from hwnas.supernet.weights.once_for_all import fold, load_ofa_weights, read_ofa_checkpoint
 
 N_SUBNETS = 30
 RESOLUTIONS = (128, 160)
@@ -92,8 +93,8 @@ def test_thirty_random_subnets_give_the_same_logits(ofa_networks, recipe, tmp_pa
     for i in range(N_SUBNETS):
         resolution = RESOLUTIONS[i % 2]
         config = {**theirs.sample_active_subnet(), "r": resolution}
-        arch = hwnas.Arch.from_ofa(config, ours.space)
-        assert hwnas.Arch.from_ofa(arch.as_ofa(ours.space), ours.space) == arch
+        arch = parse_ofa(config, ours.space)
+        assert parse_ofa(format_ofa(arch, ours.space), ours.space) == arch
         x = torch.randn(1, 3, resolution, resolution, generator=torch.Generator().manual_seed(i))
         channels_last = x.to(memory_format=torch.channels_last)
         plain = theirs.get_active_subnet().eval()
@@ -142,7 +143,7 @@ def small():
 
 def published_form(supernet):
     """A checkpoint that fits ``supernet``."""
-    from hwnas.supernet.ofa_weights import ofa_names
+    from hwnas.supernet.weights.once_for_all import ofa_names
 
     names = ofa_names(supernet)
     return {names[k]: v.clone() for k, v in supernet.state_dict().items()}

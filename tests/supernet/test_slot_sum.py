@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hwnas.supernet import make_layout
-from hwnas.supernet.mbv3 import MBV3Config
+from hwnas.supernet.families.mbv3 import MBV3Config
 from hwnas.supernet.slot_sum import SlotSum, distinct_blocks
 
 
@@ -24,7 +24,7 @@ def test_every_arch_is_the_sum_of_its_chain(small):
     genomes = small.space.all_genomes()
     assert len(genomes) == small.space.size == 2 * (4 + 16)
     archs = small.space.decode_many(genomes)
-    wanted = [10.5 + sum(value_of(block) for _, block in small.chain(a)) for a in archs]
+    wanted = [10.5 + sum(value_of(block) for _, block in small.blocks(a)) for a in archs]
     sums = SlotSum.of(small, value_of, 10.5)
     np.testing.assert_array_equal(sums.of_genomes(genomes), wanted)
     np.testing.assert_array_equal(sums.of_archs(archs), wanted)
@@ -33,16 +33,16 @@ def test_every_arch_is_the_sum_of_its_chain(small):
 def test_a_block_without_a_finite_value_counts_only_where_it_is(small):
     genomes = small.space.all_genomes()
     archs = small.space.decode_many(genomes)
-    second = {block for arch in archs for slot, block in small.chain(arch) if slot == "stage1.block2"}
+    second = {block for arch in archs for slot, block in small.blocks(arch) if slot == "stage1.block2"}
     sums = SlotSum.of(small, lambda block: np.inf if block in second else 1.0).of_genomes(genomes)
-    np.testing.assert_array_equal(np.isinf(sums), [any(b in second for _, b in small.chain(a)) for a in archs])
+    np.testing.assert_array_equal(np.isinf(sums), [any(b in second for _, b in small.blocks(a)) for a in archs])
     assert 0 < np.isinf(sums).sum() < len(sums)
     assert not np.isnan(sums).any()
 
 
 def test_random_archs_of_a_larger_space(layout, rng):
     archs = layout.space.sample(rng, 100)
-    wanted = [sum(value_of(block) for _, block in layout.chain(a)) for a in archs]
+    wanted = [sum(value_of(block) for _, block in layout.blocks(a)) for a in archs]
     np.testing.assert_array_equal(SlotSum.of(layout, value_of).of_archs(archs), wanted)
 
 
@@ -60,6 +60,6 @@ def test_every_block_is_asked_for_once(small):
     asked = []
     SlotSum.of(small, lambda block: asked.append(block) or 1.0)
     assert len(asked) == len(set(asked))
-    everywhere = {b for a in small.space.decode_many(small.space.all_genomes()) for _, b in small.chain(a)}
+    everywhere = {b for a in small.space.decode_many(small.space.all_genomes()) for _, b in small.blocks(a)}
     assert set(asked) == everywhere == set(distinct_blocks(small))
     assert len(distinct_blocks(small)) == len(everywhere)

@@ -11,13 +11,14 @@ from pydantic import ValidationError
 from hwnas.data import DataConfig, as_input
 from hwnas.errors import CheckpointError, RecipeError, ResumeError
 from hwnas.supernet import build_supernet, calibrate_bn, extract_subnet, make_layout
-from hwnas.supernet.ofav2 import OFAv2Config
+from hwnas.supernet.families.ofav2 import OFAv2Config
 from hwnas.train import PhaseConfig, TrainConfig, top1_percent, train_supernet
 from hwnas.train.checkpoint import load_supernet, load_tensors, save_supernet, weights_version
-from hwnas.train.loop import _follow, make_optimiser, train_step
+from hwnas.train.loop import _follow
 from hwnas.train.mixing import Mix, draw_mix, exchanged_moments
 from hwnas.train.monitor import landmarks
 from hwnas.train.phases import phase_space, sample_step
+from hwnas.train.step import make_optimiser, train_step
 from hwnas.train.teacher import calibrate_largest, exit_weights, soft_labels
 
 Y = torch.tensor([0, 1, 2, 3, 4, 6])

@@ -12,8 +12,9 @@ from hwnas.data import DataConfig
 from hwnas.errors import ResumeError, TrainingError
 from hwnas.supernet import build_supernet
 from hwnas.train.checkpoint import load_tensors, save_tensors
-from hwnas.train.loop import learning_rate, make_optimiser, train_step, train_supernet
+from hwnas.train.loop import train_supernet
 from hwnas.train.phases import PhaseConfig, TrainConfig
+from hwnas.train.step import learning_rate, make_optimiser, train_step
 
 PHASES = [
     {"name": "full", "epochs": 1, "lr": 0.05, "warmup_epochs": 0.4},
@@ -122,7 +123,7 @@ def test_a_killed_training_ends_with_the_same_bits(dropping, splits, killed_when
 import sys, torch
 from pathlib import Path
 from hwnas.data import DataConfig, ImageSet, Splits
-from hwnas.supernet.mbv3 import MBV3Config
+from hwnas.supernet.families.mbv3 import MBV3Config
 from hwnas.train import TrainConfig, train_supernet
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])

@@ -27,7 +27,7 @@ SECOND_RANK = """
 import sys, torch
 from pathlib import Path
 from hwnas.data import DataConfig, ImageSet, Splits
-from hwnas.supernet.mbv3 import MBV3Config
+from hwnas.supernet.families.mbv3 import MBV3Config
 from hwnas.train import TrainConfig, train_supernet
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
@@ -116,12 +116,12 @@ def test_synchronised_batch_norms_keep_their_names_and_their_answers(tiny, image
 
 def test_synchronised_blocks_are_not_fused(tiny, images, monkeypatch):
     """A fused block norms by the statistics of its own rank."""
-    from hwnas.supernet import elastic
+    from hwnas.supernet.blocks import mbconv
 
     net = build_supernet(tiny, 1).train()
     arch = net.space.restrict({"resolution": [11]}).largest()
     fused_blocks = []
-    monkeypatch.setattr(elastic.fused, "suits", lambda x, mid: fused_blocks.append(mid))
+    monkeypatch.setattr(mbconv.fused, "suits", lambda x, mid: fused_blocks.append(mid))
     net(images(3, 11), arch)
     assert fused_blocks
     fused_blocks.clear()

@@ -1,0 +1,182 @@
+"""What do many timings of a model say? Its latency, how certain that is, and what speaks against it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student_t
+
+from hwnas.errors import MeasurementError
+from hwnas.latency.agent import CPU, REFERENCE, Burst
+from hwnas.latency.conditions import Conditions
+from hwnas.latency.speed import SAME_SPEED, separate_speed
+
+DRIFT_PERCENT = 5.0
+"""A model that became this much slower or faster while it was timed is not stable."""
+
+SPEED_CHANGE_PERCENT = 20.0
+"""So is any model, where the machine's speed changed by this much."""
+
+CPU_SHARE = 0.9
+"""Below this share of a core, another process was running on it."""
+
+OUTLIER_RATIO = 1.5
+
+OUTLIERS_PERCENT = 5.0
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Latency of one model under stated conditions, milliseconds a batch."""
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    p99_ms: float
+    iqr_ms: float
+    n: int
+    """Timed runs, all sessions together."""
+    ci_percent: float
+    """Width of the 95 % confidence interval of the median, of the median."""
+    conditions: Conditions
+    sessions: int = 1
+    """Fresh sessions that were timed."""
+    drift_percent: float = 0.0
+    """How much slower the model was at the end of a session than at its start (the session where it was worst)."""
+    speed_change_percent: float = 0.0
+    """How much the machine's speed changed meanwhile; it is taken out of the other values."""
+    cpu_share_percent: float = 100.0
+    """Share of the time in which the process was running; below 100, others ran on its core."""
+    outliers_percent: float = 0.0
+    """Runs that took over 1.5 times the median."""
+    peak_memory_mb: float | None = None
+    """What the session added to the memory of the process at most; None: not known."""
+    warnings: tuple[str, ...] = ()
+    """Why the measurement is not stable, in words."""
+
+    @property
+    def stable(self) -> bool:
+        """Whether nothing speaks against the numbers."""
+        return not self.warnings
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {**asdict(self), "stable": self.stable}
+
+
+def summarise(
+    taken: Sequence[Burst], conditions: Conditions, precisions: Sequence[str], ci_percent: float = 100.0
+) -> list[Measurement]:
+    """Return the statistics of every model that was timed, the machine's speed taken out.
+
+    Args:
+        taken: in the order of time, the reference model among them.
+        conditions: of all; shape, precision and reference time are put in.
+        precisions: of the models, ``fp32`` or ``int8``.
+        ci_percent: a wider confidence interval is a warning.
+
+    Returns:
+        One measurement a model, all at the machine's most common speed meanwhile.
+    """
+    n_models = len(precisions)
+    which = np.array([n_models if b.model == REFERENCE else b.model for b in taken], dtype=np.int64)
+    known, index = np.unique(which, return_inverse=True)
+    if missing := set(range(n_models)) - set(known.tolist()):
+        raise MeasurementError(f"{len(missing)} of {n_models} models were not timed; time them again")
+    log_ms = np.log([np.median(b.values_ms) for b in taken])
+    own_core = conditions.provider == CPU
+    trust = np.array([min(1.0, b.cpu_share) ** 20 if own_core else 1.0 for b in taken])
+    times, slowness = separate_speed(log_ms, index, trust)
+    reference_ms = float(np.exp(times[n_models])) if len(known) > n_models else 0.0
+    low, high = np.percentile(slowness, [5, 95])
+    change = 100 * float(np.expm1(high - low))
+    out = []
+    for model in range(n_models):
+        own = np.flatnonzero(which == model)
+        made = _statistics([taken[int(i)] for i in own], slowness[own], float(times[model]))
+        changed = {
+            **asdict(conditions), "input_shape": tuple(taken[int(own[0])].input_shape), "precision": precisions[model],
+            "reference_ms": reference_ms,
+        }  # fmt: skip
+        warnings = _warnings(made, change, ci_percent, conditions.provider)
+        out.append(
+            Measurement(
+                **made, conditions=Conditions(**changed), speed_change_percent=round(change, 2), warnings=warnings
+            )
+        )
+    return out
+
+
+def _statistics(bursts: Sequence[Burst], slowness: NDArray[np.float64], log_ms: float) -> dict[str, Any]:
+    """Statistics of one model; ``slowness`` is that of the moments of its bursts, ``log_ms`` its time without it."""
+    corrected = [np.asarray(b.values_ms) / np.exp(s) for b, s in zip(bursts, slowness, strict=True)]
+    alike = np.abs(slowness) <= max(SAME_SPEED, float(np.abs(slowness).min()))
+    values = np.concatenate([v for v, near in zip(corrected, alike, strict=True) if near])
+    values = values * (np.exp(log_ms) / np.median(values))
+    p10, q1, median, q3, p90, p99 = np.percentile(values, [10, 25, 50, 75, 90, 99])
+    sessions: dict[int, list[float]] = {}
+    for burst, v in zip(bursts, corrected, strict=True):
+        sessions.setdefault(burst.session, []).append(float(np.log(np.median(v))))
+    drifts = [_drift(s) for s in sessions.values()]
+    between = between_sessions_ci_percent([float(np.median(s)) for s in sessions.values()])
+    return {
+        "median_ms": float(median), "p10_ms": float(p10), "p90_ms": float(p90), "p99_ms": float(p99),
+        "iqr_ms": float(q3 - q1), "n": sum(len(b.values_ms) for b in bursts), "sessions": len(sessions),
+        "ci_percent": max(median_ci_percent(values), between),
+        "drift_percent": round(100 * float(np.expm1(max(drifts, key=abs))), 2),
+        "cpu_share_percent": round(100 * float(np.median([b.cpu_share for b in bursts])), 1),
+        "outliers_percent": round(100 * float((values > OUTLIER_RATIO * median).mean()), 2),
+        "peak_memory_mb": max((b.peak_memory_mb for b in bursts if b.peak_memory_mb is not None), default=None),
+    }  # fmt: skip
+
+
+def _drift(log_ms: Sequence[float]) -> float:
+    """Last third of a session over its first, as a logarithm; 0 where it has too few bursts."""
+    third = len(log_ms) // 3
+    return float(np.median(log_ms[-third:]) - np.median(log_ms[:third])) if third >= 2 else 0.0
+
+
+def _warnings(made: dict[str, Any], change_percent: float, ci_percent: float, provider: str) -> tuple[str, ...]:
+    out = []
+    if made["ci_percent"] > ci_percent:
+        out.append(f"the interval of the median is {made['ci_percent']:.1f} % wide, asked was {ci_percent:g} %")
+    if abs(made["drift_percent"]) > DRIFT_PERCENT:
+        way = "slower" if made["drift_percent"] > 0 else "faster"
+        out.append(
+            f"it became {abs(made['drift_percent']):.0f} % {way} while it was timed (throttling, or slow to warm up)"
+        )
+    if change_percent > SPEED_CHANGE_PERCENT:
+        out.append(f"the machine's speed changed by {change_percent:.0f} % meanwhile; that is taken out")
+    if provider == CPU and made["cpu_share_percent"] < 100 * CPU_SHARE:
+        out.append(f"another process used its core: only {made['cpu_share_percent']:.0f} % of the time was its own")
+    if made["outliers_percent"] > OUTLIERS_PERCENT:
+        out.append(f"{made['outliers_percent']:.0f} % of the runs took over {OUTLIER_RATIO:g} times the median")
+    return tuple(out)
+
+
+def median_ci_percent(values: NDArray[np.float64]) -> float:
+    """Return the width of the 95 % confidence interval of the median, in percent of the median.
+
+    Distribution-free, from order statistics (binomial, normal approximation).
+    """
+    ordered, n = np.sort(values), len(values)
+    reach = 1.96 * n**0.5 / 2
+    low, high = max(0, int(n / 2 - reach)), min(n - 1, int(n / 2 + reach))
+    return float(100.0 * (ordered[high] - ordered[low]) / np.median(values))
+
+
+def between_sessions_ci_percent(log_medians: Sequence[float]) -> float:
+    """Return the width of the 95 % confidence interval of the mean of sessions' medians, in percent; 0 for one session.
+
+    Runs of one session share its memory layout, so many runs in few sessions say less than their number.
+    Student's t over sessions.
+    """
+    k = len(log_medians)
+    if k < 2:
+        return 0.0
+    reach = float(student_t.ppf(0.975, k - 1)) * float(np.std(log_medians, ddof=1)) / float(k) ** 0.5
+    return float(200.0 * reach)

@@ -1,0 +1,73 @@
+"""How long does one ONNX file take?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hwnas.errors import MeasurementError
+from hwnas.latency.agent import CPU
+from hwnas.latency.measure import MeasureConfig, measure
+from hwnas.latency.measurement import Measurement
+from hwnas.latency.target import Target
+from hwnas.progress import Progress, silent
+
+
+def profile(
+    model: str | Path, threads: int = 1, batch_size: int = 1, provider: str = CPU, sessions: int = 3,
+    session_s: float = 2.5, ci_percent: float = 2.0, time_limit_s: float = 20.0,
+    cores: Sequence[int] | None = None, input_shape: Sequence[int] | None = None, count_copies: bool = False,
+    target: Target | None = None, progress: Progress = silent,
+) -> Measurement:  # fmt: skip
+    """Time an ONNX file, over several fresh sessions; see `profile_all`."""
+    return profile_all(
+        [model], threads, batch_size, provider, sessions, session_s, ci_percent, time_limit_s, cores, input_shape,
+        count_copies, target, progress,
+    )[0]  # fmt: skip
+
+
+def profile_all(
+    models: Sequence[str | Path], threads: int = 1, batch_size: int = 1, provider: str = CPU, sessions: int = 3,
+    session_s: float = 2.5, ci_percent: float = 2.0, time_limit_s: float = 20.0,
+    cores: Sequence[int] | None = None, input_shape: Sequence[int] | None = None, count_copies: bool = False,
+    target: Target | None = None, progress: Progress = silent,
+) -> list[Measurement]:  # fmt: skip
+    """Time ONNX files one beside the other, over several fresh sessions each.
+
+    Args:
+        models: files, or folders of bundles.
+        threads: intra-op threads of ONNX Runtime.
+        batch_size: images in one inference.
+        provider: execution provider.
+        sessions: fresh sessions at least; memory layout, and with it the time, differs between them.
+        session_s: time in each session; long enough to see a processor that throttles.
+        ci_percent: more sessions are added while the confidence interval of the median is wider than this ...
+        time_limit_s: ... and less time than this is spent.
+        cores: pin the process to these cores.
+        input_shape: channels, height, width, for models whose axes are open.
+        count_copies: count copies to and from a GPU too.
+        target: another machine (`hwnas.latency.remote.RemoteHost`); default: this one.
+        progress: told after every session.
+
+    Raises:
+        MeasurementError: no such file, or it cannot be timed.
+    """
+    paths = [_model_file(Path(model)) for model in models]
+    bursts = max(1, round(session_s / BURST_S))
+    config = MeasureConfig(
+        threads=threads, batch_size=batch_size, sessions=sessions, bursts=bursts, burst_s=session_s / bursts,
+        ci_percent=ci_percent, time_limit_s=time_limit_s, cores=None if cores is None else tuple(cores),
+        input_shape=None if input_shape is None else tuple(input_shape), count_copies=count_copies,
+    )  # fmt: skip
+    return measure(paths, config, provider, target, f"time {paths[0].name}", progress)
+
+
+BURST_S = 0.1
+"""Of `profile`: the reference is timed this often."""
+
+
+def _model_file(path: Path) -> Path:
+    path = path / "model.onnx" if path.is_dir() else path
+    if not path.is_file():
+        raise MeasurementError(f"{path} does not exist; give an .onnx file or a model folder of a run")
+    return path

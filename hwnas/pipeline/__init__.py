@@ -1,1 +1,0 @@
-"""The whole chain: a recipe becomes a run folder with a Pareto archive of real models per device."""

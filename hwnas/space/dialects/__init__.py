@@ -1,0 +1,1 @@
+"""How others write archs: once-for-all, NAS-Bench-201."""

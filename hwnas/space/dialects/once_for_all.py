@@ -1,0 +1,123 @@
+"""How does once-for-all write an arch? Lists ``ks`` and ``e`` for every block slot, ``d`` per stage, ``r`` pixels.
+
+ResNets have no ``ks``, but ``w``: the index of the width multiplier of stem and stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hwnas.errors import SpaceError
+from hwnas.space.arch import Arch
+from hwnas.space.choice import Option
+from hwnas.space.space import SearchSpace
+
+
+def format_ofa(arch: Arch, space: SearchSpace) -> dict[str, Any]:
+    """Return an arch as once-for-all writes it; absent blocks hold a legal filler.
+
+    Raises:
+        SpaceError: ``space`` has no stages of blocks with a kernel size or an expand ratio.
+    """
+    form = _Form.of(space)
+    out: dict[str, Any] = {name: [] for name in form.lists}
+    for depth_name, names in form.stages:
+        out["d"].append(form.depth_out(arch[depth_name], depth_name))
+        for name in names:
+            choice = space[name]
+            option = arch.get(name, choice.options[0])
+            assert option is not None
+            for field_name in choice.fields:
+                out[LISTS[field_name]].append(choice.field_value(option, field_name))
+    for name in form.widths:
+        out["w"].append(space[name].index(arch[name]))
+    out["r"] = arch["resolution"]
+    return out
+
+
+def parse_ofa(config: Mapping[str, Any], space: SearchSpace) -> Arch:
+    """Read an arch that once-for-all wrote.
+
+    Args:
+        config: the lists; entries of blocks beyond a stage's depth are ignored. ``r`` may be a number or a list of one;
+            it may be left out where the space has one resolution.
+        space: a space of stages of blocks with a kernel size or an expand ratio.
+
+    Raises:
+        SpaceError: a list of the wrong length, an unknown key, or a value the space does not have.
+    """
+    form = _Form.of(space)
+    if unknown := sorted(set(config) - {"ks", "e", "d", "w", "wid", "r", "image_size"}):
+        raise SpaceError(f"unknown keys {unknown} in an OFA config; known are {', '.join((*form.lists, 'r'))}")
+    resolution = config.get("r", config.get("image_size"))
+    if isinstance(resolution, Sequence) and not isinstance(resolution, str):
+        resolution = resolution[0]
+    if resolution is None:
+        if len(space["resolution"].options) > 1:
+            raise SpaceError(f"the OFA config has no r; choose one of {list(space['resolution'].options)}")
+        resolution = space["resolution"].options[0]
+    for name, length in form.lists.items():
+        given = config.get(name)
+        if not isinstance(given, Sequence) or len(given) != length:
+            shown = len(given) if isinstance(given, Sequence) else "none"
+            raise SpaceError(f"the OFA config needs {length} entries in {name!r}, got {shown}")
+    values: dict[str, Any] = {"resolution": resolution}
+    slot = 0
+    for (depth_name, names), depth in zip(form.stages, config["d"], strict=True):
+        values[depth_name] = form.depth_in(depth, depth_name)
+        for name in names:
+            fields = space[name].fields
+            entries = tuple(config[LISTS[f]][slot] for f in fields)
+            if space[name].parent is None or values[depth_name] in space[name].active_for:
+                values[name] = entries if len(fields) > 1 else entries[0]
+            slot += 1
+    for name, index in zip(form.widths, config.get("w", ()) if form.widths else (), strict=True):
+        values[name] = space[name].options[index]
+    return space.arch(values)
+
+
+LISTS = {"kernel_size": "ks", "expand_ratio": "e"}
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How the choices of a space stand in the lists of once-for-all."""
+
+    stages: tuple[tuple[str, tuple[str, ...]], ...]
+    """Depth choice and block choices of every stage."""
+    widths: tuple[str, ...]
+    lists: dict[str, int]
+    """Length of each list."""
+    largest_depth: int
+
+    @classmethod
+    def of(cls, space: SearchSpace) -> _Form:
+        names = [c.name for c in space.choices]
+        stages = []
+        for depth_name in (n for n in names if n.endswith(".depth")):
+            prefix = depth_name.removesuffix("depth") + "block"
+            stages.append((depth_name, tuple(n for n in names if n.startswith(prefix))))
+        blocks = [space[n] for _, found in stages for n in found]
+        if not blocks or "resolution" not in names or any(set(b.fields) - set(LISTS) for b in blocks):
+            raise SpaceError(
+                "this space has no ks/e/d/r form: it needs a resolution, and stages of blocks with "
+                "kernel_size or expand_ratio; use SearchSpace.arch with the choices by name"
+            )
+        widths = tuple(c.name for c in space.choices if c.fields == ("width",))
+        lists = {
+            short: len(blocks) for field_name, short in LISTS.items() if any(field_name in b.fields for b in blocks)
+        }
+        lists["d"] = len(stages)
+        if widths:
+            lists["w"] = len(widths)
+        depths = [o for name, found in stages if found for o in space[name].options]
+        return cls(tuple(stages), widths, lists, max(d for d in depths if isinstance(d, int)))
+
+    def depth_in(self, depth: int, name: str) -> int:
+        """once-for-all keeps the stem's middle layer exactly where its depth is the largest of any stage."""
+        return int(depth == self.largest_depth) if name == "stem.depth" else depth
+
+    def depth_out(self, depth: Option, name: str) -> Option:
+        return (self.largest_depth if depth else 0) if name == "stem.depth" else depth

@@ -1,0 +1,43 @@
+"""Max pooling: spec and elastic form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hwnas.supernet.blocks.block import BlockSpec, ElasticBlock
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec(BlockSpec):
+    """Max pooling."""
+
+    kind: ClassVar[str] = "max_pool"
+
+    kernel_size: int
+    stride: int
+
+    def build(self) -> nn.Module:
+        """Return the pooling layer."""
+        return nn.Sequential(nn.MaxPool2d(self.kernel_size, self.stride, self.kernel_size // 2))
+
+
+class ElasticPool(ElasticBlock):
+    """A pooling layer, the same for every subnet, for a `PoolSpec`."""
+
+    @classmethod
+    def holding(cls, specs: Sequence[PoolSpec]) -> ElasticPool:
+        """Return a block that computes each of ``specs``."""
+        return cls()
+
+    def forward(self, x: Tensor, spec: BlockSpec) -> Tensor:
+        """See `ElasticBlock`."""
+        assert isinstance(spec, PoolSpec)
+        return F.max_pool2d(x, spec.kernel_size, spec.stride, spec.kernel_size // 2)
+
+    def fill(self, plain: nn.Module, spec: BlockSpec) -> None:
+        """There is nothing to copy."""

@@ -1,0 +1,332 @@
+"""A supernet that follows the search of each device: whose weights, whose values, and the same after any kill."""
+
+import csv
+import html
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import hwnas
+from hwnas.errors import RecipeError, ResumeError, TrainingError
+from hwnas.runs.adaptation import adaptation_training, frozen_stages
+from hwnas.runs.analysis.fleet import plan_fleet
+from hwnas.runs.latency_check import was_checked
+from hwnas.runs.recipe import load_recipe
+from hwnas.runs.run import open_run, run
+from hwnas.search import AdaptationConfig
+from hwnas.supernet import make_layout
+from hwnas.train.checkpoint import load_tensors, weights_version
+
+DEVICES = ("hexagon-dsp", "myriad-vpu")
+ADAPTATION = {"rounds": 2, "epochs": 0.5, "lr": 0.03, "subnets_per_step": 2}
+SEARCH = {"algorithm": "natv2", "evaluations": 6, "adaptation": ADAPTATION}
+EXPORT = {"front_size": 2}
+
+
+class Stop(BaseException):
+    """Stands for Ctrl-C."""
+
+
+@pytest.fixture(scope="module")
+def adapted_run(finished_run, tiny_recipe, tmp_path_factory):
+    """The finished run, searched again with adaptation; copy it before changing it."""
+    folder = shutil.copytree(finished_run, tmp_path_factory.mktemp("adapted") / "run")
+    path = folder.parent / "tiny.json.yaml"
+    path.write_text(json.dumps({**tiny_recipe, "search": SEARCH, "export": EXPORT}))
+    run(path, out=folder)
+    return folder
+
+
+@pytest.fixture
+def copied(adapted_run, tmp_path):
+    return shutil.copytree(adapted_run, tmp_path / "copy")
+
+
+@pytest.fixture
+def again(recipe_file):
+    """Start the recipe with adaptation, and with other values of top-level keys."""
+    return lambda out, progress=hwnas.runs.run.silent, **changes: run(
+        recipe_file(**{"search": SEARCH, "export": EXPORT, **changes}), out=out, progress=progress
+    )
+
+
+def marker(folder, device):
+    return json.loads((folder / "devices" / device / "search.json").read_text())
+
+
+def rows_of(folder, device):
+    with (folder / "devices" / device / "front.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def made_files(folder):
+    """Everything that must not depend on when a run was stopped."""
+    same = (".safetensors", ".onnx", "/arch.json", "metrics.json", "metrics.jsonl", "front.csv")
+    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {name: data for name, data in found.items() if name.endswith(same)}
+
+
+def assert_same_run(folder, other):
+    """What ``folder`` holds, apart from models of earlier fronts, is what ``other`` holds."""
+    found, wanted = made_files(folder), made_files(other)
+    assert {n for n in found if "models" not in n} == {n for n in wanted if "models" not in n}
+    assert {n: d for n, d in found.items() if n in wanted} == wanted
+    for device in DEVICES:
+        states = [{k: v for k, v in marker(f, device).items() if k != "duration_s"} for f in (folder, other)]
+        assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_each_round_begins_with_the_weights_of_the_one_before(adapted_run, device):
+    opened = open_run(adapted_run)
+    first, second = opened.adapted(device)
+    assert len({opened.weights, first.weights_version, second.weights_version}) == 3
+    assert opened.weights_of(device) == second.weights_version
+    assert (first.evaluations, second.evaluations) == (2, 4)
+    before = opened.weights
+    for number, one in enumerate((first, second), 1):
+        path = adapted_run / "devices" / device / one.folder / "supernet.safetensors"
+        assert weights_version(path) == one.weights_version
+        info = load_tensors(path)[1]["info"]
+        assert info["start"] == before
+        assert info["teacher"] == opened.weights
+        assert info["train"]["seed"] == number
+        (phase,) = info["train"]["phases"]
+        assert {k: phase[k] for k in ("epochs", "lr", "subnets_per_step", "teacher")} == {
+            "epochs": 0.5, "lr": 0.03, "subnets_per_step": 2, "teacher": "fixed",
+        }  # fmt: skip
+        assert set(phase["shares"]) == {c.name for c in opened.layout.space.choices}
+        before = one.weights_version
+
+
+def test_devices_have_lineages_of_their_own(adapted_run):
+    opened = open_run(adapted_run)
+    assert opened.weights_of(DEVICES[0]) != opened.weights_of(DEVICES[1])
+    with opened.archive() as archive:
+        for device in DEVICES:
+            archs = archive.requested([device])
+            assert len(archs) == 6
+            assert opened.considered(device, archive) == archs
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_arch_is_evaluated_again_with_the_last_weights(adapted_run, device):
+    opened = open_run(adapted_run)
+    versions = [opened.weights, *(a.weights_version for a in opened.adapted(device))]
+    with opened.archive() as archive:
+        archs = archive.requested([device])
+        known = np.array([["top1_percent" in archive.values(a, v, "validation") for v in versions] for a in archs])
+        # two archs were asked for in each state of the weights, and every later state knows them
+        assert known[:, 2].all()
+        assert known[:, 1].tolist() == [True] * 4 + [False] * 2
+        assert known[:2, 0].all()
+        evaluator = opened.evaluator_of(versions[-1])
+        for arch in archs[:3]:
+            assert (
+                archive.values(arch, versions[-1], "validation")["top1_percent"] == evaluator.score(arch).top1_percent
+            )
+        means = [[archive.values(a, v, "validation")["top1_percent"] for a in archs[:4]] for v in versions[1:]]
+    second = opened.adapted(device)[1]
+    assert [second.top1_before_percent, second.top1_after_percent] == pytest.approx(np.mean(means, axis=1), abs=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_front_and_bundles_are_of_the_last_weights_and_say_so(adapted_run, device):
+    opened = open_run(adapted_run)
+    version = opened.weights_of(device)
+    asked = {r["key"] for r in rows_of(adapted_run, device)}
+    for row, model in zip(rows_of(adapted_run, device), opened.front(device), strict=True):
+        assert row["weights_version"] == model.weights_version == version
+        metrics = json.loads((model.folder / "metrics.json").read_text())
+        assert metrics["weights_version"] == version
+        net = hwnas.load_model(model.folder)
+        with opened.archive() as archive:
+            arch = archive.find(row["key"])
+            assert arch.key in {a.key for a in archive.requested([device])}
+        for split, name in (("validation", "top1_percent"), ("test", "test_top1_percent")):
+            images = getattr(opened.splits, split)
+            with torch.no_grad():
+                right = (net(opened.evaluator.inputs(images, arch)).argmax(1) == images.labels).double().mean()
+            assert metrics[name] == pytest.approx(100 * float(right))
+        assert float(row["top1_percent"]) == pytest.approx(metrics["top1_percent"], rel=1e-5)
+    assert asked
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_message_counts_repeated_evaluations(adapted_run, device):
+    found = marker(adapted_run, device)
+    assert (found["evaluations"], found["repeated"]) == (6, 6)  # 2 after the first round, 4 after the second
+    assert "6 archs evaluated" in found["message"]
+    assert "values renewed in 2 round(s), which repeated 6 evaluations" in found["message"]
+    assert f"supernet adapted to weights {found['adapted'][-1]['weights_version']}" in found["message"]
+    page = html.unescape(re.sub(r"<script.*?</script>", "", (adapted_run / "report.html").read_text(), flags=re.S))
+    assert f"those of the weights {found['adapted'][-1]['weights_version']}, which its search adapted" in page
+    assert "and again after each adaptation of the supernet" in page
+
+
+def test_a_second_start_computes_nothing(copied, again):
+    before, told = made_files(copied), []
+    again(copied, lambda task, *_: told.append(task))
+    assert made_files(copied) == before
+    assert set(told) <= {"export"}
+
+
+def test_a_search_stopped_at_every_step_ends_with_the_same_files(adapted_run, finished_run, again, tmp_path):
+    out = shutil.copytree(finished_run, tmp_path / "run")
+    first, second = DEVICES
+    for task, at in (
+        (f"search for {first}", 2), (f"adaptation 1 for {first}", 1), (f"adaptation 1 for {first}", 3),
+        (f"evaluate again 1 for {first}", 1), (f"search for {first}", 4), (f"adaptation 2 for {first}", 2),
+        (f"evaluate again 2 for {first}", 3), (f"search for {first}", 6), (f"adaptation 2 for {second}", 3),
+        ("export", 2),
+    ):  # fmt: skip
+
+        def progress(name, done, total, note="", task=task, at=at):
+            if name == task and done == at:
+                raise Stop
+
+        with pytest.raises(Stop):
+            again(out, progress)
+    again(out)
+    assert_same_run(out, adapted_run)
+
+
+@pytest.mark.slow
+def test_a_search_killed_while_it_adapts_ends_with_the_same_files(
+    adapted_run, finished_run, again, recipe_file, killed_run, tmp_path
+):
+    out = shutil.copytree(finished_run, tmp_path / "run")
+    recipe = recipe_file(search=SEARCH, export=EXPORT)
+    first, second = DEVICES
+    for at in (f"adaptation 1 for {first}: 3", f"evaluate again 1 for {first}: 1", f"adaptation 2 for {second}: 2"):
+        killed_run(recipe, out, at)
+    again(out)
+    assert_same_run(out, adapted_run)
+
+
+def test_without_adaptation_everything_is_as_if_there_had_been_none(copied, finished_run, again, tiny_recipe):
+    told = []
+    again(copied, lambda task, *_: told.append(task), search=tiny_recipe["search"], export=tiny_recipe["export"])
+    assert not any("adaptation" in task for task in told)
+    opened = open_run(copied)
+    for device in DEVICES:
+        front = (finished_run / "devices" / device / "front.csv").read_bytes()
+        assert (copied / "devices" / device / "front.csv").read_bytes() == front
+        assert b"weights_version" not in front
+        assert opened.weights_of(device) == opened.weights
+        for model in opened.front(device):
+            before = finished_run / "devices" / device / "models" / model.key / "metrics.json"
+            assert (model.folder / "metrics.json").read_bytes() == before.read_bytes()
+
+
+def test_markers_of_older_versions_stay_valid(copied, finished_run, again, tiny_recipe):
+    """What a version without a setting wrote is not searched again by one with it."""
+    path = finished_run / "devices" / DEVICES[0] / "search.json"
+    found = json.loads(path.read_text())
+    del found["settings"]["search"]["adaptation"]
+    run_folder = shutil.copytree(finished_run, copied.parent / "older")
+    (run_folder / "devices" / DEVICES[0] / "search.json").write_text(json.dumps(found))
+    told = []
+    again(run_folder, lambda task, *_: told.append(task), search=tiny_recipe["search"], export=tiny_recipe["export"])
+    assert not any(task.startswith("search") for task in told)
+
+
+def test_stages_that_were_held_do_not_learn(finished_run, again, tmp_path, monkeypatch):
+    monkeypatch.setattr("hwnas.search.hurricane._LIST", 0)  # as in a space too large to be listed
+    monkeypatch.setattr("hwnas.search.natv2._LIST", 0)
+    out = shutil.copytree(finished_run, tmp_path / "run")
+    search = {"algorithm": "hurricane", "evaluations": 9, "adaptation": ADAPTATION}
+    done = again(out, devices=[DEVICES[0]], search=search)
+    first, second = done.adapted(DEVICES[0])
+    assert (first.evaluations, second.evaluations) == (5, 6)  # 4 first archs, then a fifth of 5 each
+    assert (first.frozen_stages, second.frozen_stages) == ((0, 1), ())
+    paths = [out / "train", *(out / "devices" / DEVICES[0] / one.folder for one in (first, second))]
+    trained, later, all_stages = (load_tensors(p / "supernet.safetensors")[0] for p in paths)
+    for name in trained:
+        if name.endswith("conv.weight"):
+            held = name.startswith(("parts.stem", "parts.stage1_"))
+            assert torch.equal(trained[name], later[name]) == held, name
+            assert not torch.equal(trained[name], all_stages[name]), name
+
+
+def test_stages_are_known_by_the_names_of_their_choices(layout):
+    space = layout.space
+    assert frozen_stages(space, space.stages[0]) == (0, 1)
+    assert frozen_stages(space, space.stages[1]) == (0, 2)
+    assert frozen_stages(space, ()) == ()
+    assert frozen_stages(space, space.stages[0][:1]) == ()  # the rest of the stage varies
+    cell = make_layout(load_recipe("nasbench201").supernet).space
+    assert frozen_stages(cell, cell.stages[0]) == ()  # all stages share the cell
+    deep = make_layout(load_recipe("ofa-resnet50d").supernet).space
+    assert frozen_stages(deep, [name for stage in deep.stages[:2] for name in stage]) == (0, 1)
+
+
+def test_an_adaptation_is_one_phase_in_which_everything_is_elastic(layout, tiny_recipe):
+    train = hwnas.train.TrainConfig.model_validate(tiny_recipe["train"])
+    shares = {c.name: np.full(len(c.options), 1 / len(c.options)) for c in layout.space.choices}
+    made = adaptation_training(train, AdaptationConfig(distill_ratio=0.0), 2, shares, (0, 1), layout.space)
+    assert (made.batch_size, made.weight_decay, made.seed) == (train.batch_size, train.weight_decay, train.seed + 2)
+    (phase,) = made.phases
+    assert hwnas.train.phases.phase_space(phase, layout.space).size == layout.space.size
+    assert (phase.teacher, phase.frozen_stages, phase.sampling) == ("none", (0, 1), "uniform")
+
+
+def test_fine_tuning_begins_with_the_weights_of_the_device(copied):
+    opened = open_run(copied)
+    model = opened.front(DEVICES[1])[0]
+    _, bundle = opened.finetune(model.key, copied / "finetuned", device=DEVICES[1])
+    assert bundle.metrics["finetuned_from"] == opened.weights_of(DEVICES[1])
+    assert bundle.metrics["top1_before_percent"] == pytest.approx(model.values["top1_percent"], rel=1e-5)
+
+
+def test_a_latency_check_counts_only_where_it_stands_in_the_bundles(copied):
+    models = list(open_run(copied).front(DEVICES[0]))
+    path = copied / "devices" / DEVICES[0] / "latency_check.json"
+    assert not was_checked(path, models)
+    path.write_text(json.dumps({"keys": [m.key for m in models]}))
+    assert not was_checked(path, models)  # bundles of other weights were written in their place
+    for model in models:
+        metrics = model.folder / "metrics.json"
+        metrics.write_text(json.dumps({**json.loads(metrics.read_text()), "measured_latency": {}}))
+    assert was_checked(path, models)
+    assert not was_checked(path, models[:1])
+
+
+# -- mistakes -------------------------------------------------------------------------------------------
+
+
+def test_devices_without_common_weights_have_no_fleet(adapted_run):
+    with pytest.raises(
+        RecipeError, match=r"was adapted to hexagon-dsp, myriad-vpu, so devices have no weights in common"
+    ):
+        plan_fleet(open_run(adapted_run), 1)
+
+
+def test_a_budget_of_time_does_not_plan_trainings(copied, recipe_file, tmp_path):
+    with pytest.raises(RecipeError, match="a budget sizes searches without"):
+        run(recipe_file(search=SEARCH), out=tmp_path / "new", budget_s=60)
+    assert not (tmp_path / "new").exists()
+    opened = open_run(copied)
+    opened.budget_s = 60
+    with pytest.raises(RecipeError, match=r"a budget sizes searches without search\.adaptation; give --evaluations"):
+        opened.search()
+
+
+def test_weights_that_are_not_those_of_the_search_are_refused(copied):
+    opened = open_run(copied)
+    (one, last), base = opened.adapted(DEVICES[0]), copied / "devices" / DEVICES[0]
+    shutil.copy(base / one.folder / "supernet.safetensors", base / last.folder / "supernet.safetensors")
+    with pytest.raises(ResumeError, match="has other weights than the search used"):
+        opened.evaluator_of(last.weights_version)
+    with pytest.raises(ResumeError, match="has no weights 0123"):
+        opened.evaluator_of("0123")
+
+
+def test_a_rate_that_is_too_high_names_the_setting(finished_run, again, tmp_path):
+    out = shutil.copytree(finished_run, tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"adaptation 1 for hexagon-dsp: loss is .*; lower search\.adaptation\.lr"):
+        again(out, search={**SEARCH, "adaptation": {**ADAPTATION, "lr": 1e30, "epochs": 2}})

@@ -1,0 +1,71 @@
+"""What several runs reached, by hand."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from hwnas.errors import RecipeError
+from hwnas.runs.analysis.results import collect
+from hwnas.runs.run import open_run
+
+DEVICE = "hexagon-dsp"
+
+
+@pytest.fixture
+def with_front(finished_run, tmp_path):
+    """Make a copy of the finished run whose front has the given latencies and accuracies."""
+
+    def make(name, points):
+        folder = shutil.copytree(finished_run, tmp_path / name)
+        path = folder / "devices" / DEVICE / "front.csv"
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        made = [{**rows[i % len(rows)], "latency_ms": ms, "top1_percent": top1} for i, (ms, top1) in enumerate(points)]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(made)
+        return open_run(folder)
+
+    return make
+
+
+def bands_of(run, others):
+    with run.archive() as archive:
+        return {d.name: d.bands for d in collect(run, archive, others).devices}
+
+
+def test_bands_of_three_fronts_by_hand(with_front):
+    first = with_front("first", [(1, 80), (3, 90)])
+    second = with_front("second", [(2, 85), (4, 95)])
+    third = with_front("third", [(2, 70), (3, 92)])
+    bands = bands_of(first, [second, third])[DEVICE]
+    assert bands.runs == ("first", "second", "third")
+    assert bands.best == ((1.0, 80.0), (2.0, 85.0), (3.0, 92.0), (4.0, 95.0))
+    # two of three: 80 % in 2 ms (first, second), 90 % in 3 ms (first, third), 92 % in 4 ms (second, third)
+    assert bands.median == ((2.0, 80.0), (3.0, 90.0), (4.0, 92.0))
+    assert bands.worst == ((2.0, 70.0), (3.0, 85.0), (4.0, 90.0))
+
+
+def test_one_run_has_no_bands_and_a_device_of_one_run_neither(with_front):
+    first, second = with_front("first", [(1, 80)]), with_front("second", [(1, 81)])
+    assert set(bands_of(first, []).values()) == {None}
+    second.recipe = second.recipe.model_copy(update={"devices": (DEVICE,)})
+    bands = bands_of(first, [second])
+    assert bands[DEVICE] is not None
+    assert bands["myriad-vpu"] is None
+
+
+def test_runs_that_cannot_be_compared_are_named(with_front):
+    first, second = with_front("first", [(1, 80)]), with_front("second", [(1, 81)])
+    path = second.folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "data": {"sha256": "other"}}))
+    with pytest.raises(RecipeError, match=r"second is of other data than .*first; compare runs of the same data"):
+        bands_of(first, [second])
+    path.write_text(json.dumps(manifest))
+    second.recipe = second.recipe.model_copy(update={"devices": ("edge-tpu",)})
+    with pytest.raises(RecipeError, match=r"second has no device of .*first; these are hexagon-dsp, myriad-vpu"):
+        bands_of(first, [second])

@@ -1,0 +1,401 @@
+"""The whole chain on real digits: every file, nothing twice, and the same fronts after any kill."""
+
+import csv
+import hashlib
+import html
+import json
+import math
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import hwnas
+from hwnas.archive import Archive
+from hwnas.errors import CheckpointError, DeviceError, MissingBlockError, RecipeError, ResumeError
+from hwnas.export.onnx_file import run_onnx
+from hwnas.latency.table import load_device
+from hwnas.pareto import non_dominated
+from hwnas.runs.run import open_run, run
+from hwnas.runs.analysis.summary import summarise
+from hwnas.supernet import count_params
+
+DEVICES = ("hexagon-dsp", "myriad-vpu")
+
+
+def digests(folder):
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+def fronts(folder):
+    return {p.parent.name: p.read_bytes() for p in folder.glob("devices/*/front.csv")}
+
+
+def rows_of(folder, device):
+    with (folder / "devices" / device / "front.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def copied(finished_run, tmp_path):
+    return shutil.copytree(finished_run, tmp_path / "run")
+
+
+@pytest.fixture
+def again(recipe_file):
+    """Start the tiny recipe again, with other values of top-level keys."""
+    return lambda out, progress=hwnas.runs.run.silent, **changes: run(
+        recipe_file(**changes), out=out, progress=progress
+    )
+
+
+# -- what a run leaves ----------------------------------------------------------------------------------
+
+
+def test_every_file_is_there(finished_run):
+    top = {p.name for p in finished_run.iterdir()}
+    assert top >= {"recipe.yaml", "manifest.json", "train", "archive.db", "devices", "report.html", "fronts.png"}
+    assert {p.name for p in (finished_run / "train").iterdir()} == {"supernet.safetensors", "metrics.jsonl"}
+    assert {p.name for p in (finished_run / "devices").iterdir()} == set(DEVICES)
+    assert not list(finished_run.rglob("*.partial"))
+
+
+def test_no_pickle_is_anywhere(finished_run):
+    for path in finished_run.rglob("*"):
+        if path.is_file():
+            assert path.suffix not in (".pt", ".pth", ".pkl", ".pickle", ".joblib", ".tar"), path
+            start = path.read_bytes()[:2]
+            assert start[:1] != b"\x80", path
+            assert start != b"PK", path
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_front_has_the_promised_columns_and_is_a_front(finished_run, device):
+    rows = rows_of(finished_run, device)
+    assert list(rows[0])[:6] == ["key", "top1_percent", "latency_ms", "params", "macs", "introspectability"]
+    assert 1 <= len(rows) <= 4
+    assert len({r["key"] for r in rows}) == len(rows)
+    names = {"top1_percent": -1, "latency_ms": 1, "params": 1, "introspectability": -1}
+    losses = np.array([[sign * float(r[name]) for name, sign in names.items()] for r in rows])
+    assert non_dominated(losses).all()
+    latencies = [float(r["latency_ms"]) for r in rows]
+    assert latencies == sorted(latencies)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_number_of_a_front_is_what_the_model_says(finished_run, device):
+    opened = open_run(finished_run)
+    for row in rows_of(finished_run, device):
+        folder = finished_run / "devices" / device / "models" / row["key"]
+        net = hwnas.load_model(folder)
+        with opened.archive() as archive:
+            arch = archive.find(row["key"])
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert int(row["params"]) == count_params(net) == metrics["params"]
+        assert int(row["macs"]) == metrics["macs"]
+        assert float(row["latency_ms"]) == pytest.approx(
+            load_device(device).estimate_ms(opened.layout.space.arch(arch.as_dict())), rel=1e-5
+        )
+        assert metrics["latency_origin"] == "modelled"
+        for split, name in (("validation", "top1_percent"), ("test", "test_top1_percent")):
+            images = getattr(opened.splits, split)
+            x = opened.evaluator.inputs(images, arch)
+            with torch.no_grad():
+                top1 = 100 * float((net(x).argmax(1) == images.labels).double().mean())
+            assert metrics[name] == pytest.approx(top1)
+            stored = run_onnx(folder / "model.onnx", x)
+            assert 100 * float((stored.argmax(1) == images.labels).double().mean()) == pytest.approx(top1)
+        assert float(row["top1_percent"]) == pytest.approx(metrics["top1_percent"], rel=1e-5)
+        onnx.checker.check_model(onnx.load(folder / "model.onnx"), full_check=True)
+
+
+def test_the_search_spent_its_budget_on_each_device_and_shared_its_evaluations(finished_run):
+    opened = open_run(finished_run)
+    with opened.archive() as archive:
+        asked = {d: archive.requested([d]) for d in DEVICES}
+        assert all(len(archs) == 8 for archs in asked.values())
+        known = [archive.values(a, opened.weights, "validation") for archs in asked.values() for a in archs]
+    assert all(k.keys() == {"top1_percent", "top1_stderr_percent", "introspectability"} for k in known)
+
+
+def test_the_test_split_is_used_for_exported_models_only(finished_run):
+    opened = open_run(finished_run)
+    exported = {r["key"] for d in DEVICES for r in rows_of(finished_run, d)}
+    with opened.archive() as archive:
+        tested = {a.key for a in archive.archs() if archive.values(a, opened.weights, "test")}
+    assert tested == exported
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_predictor_is_judged_at_the_end_of_a_search(finished_run, device):
+    opened = open_run(finished_run)
+    found = opened.predictor_quality(device)
+    assert set(found) == {"top1_percent", "introspectability"}
+    (listed,) = [d for d in summarise(opened)["devices"] if d["device"] == device]
+    page = html.unescape((finished_run / "report.html").read_text())
+    with opened.archive() as archive:
+        known = len(opened.considered(device, archive)) if device == DEVICES[1] else 8
+    for name, quality in found.items():
+        assert (quality.archs, quality.folds) == (known, min(5, known // 2))
+        assert -1 <= quality.metrics.kendall_tau <= 1
+        assert math.isfinite(quality.metrics.rmse)
+        assert listed["predictor"][name]["archs"] == known
+        assert f"{name}: {quality}" in page
+
+
+def test_the_manifest_says_where_numbers_come_from(finished_run):
+    manifest = json.loads((finished_run / "manifest.json").read_text())
+    assert manifest["seeds"] == {"train": 0, "search": 0, "data": 0}
+    assert manifest["data"]["train"] == 150
+    assert manifest["data"]["sha256"] == open_run(finished_run).splits.sha256
+    assert manifest["versions"]["torch"] == torch.__version__.split("+")[0] or "+" in manifest["versions"]["torch"]
+    assert manifest["values_hash"] == open_run(finished_run).recipe.values_hash()
+
+
+def test_a_front_is_read_in_python(finished_run, tmp_path):
+    front = open_run(finished_run).front("hexagon-dsp")
+    assert [m.key for m in front] == [r["key"] for r in rows_of(finished_run, "hexagon-dsp")]
+    bundle = front.knee().export(tmp_path / "out")
+    assert (bundle.folder / "model.onnx").is_file()
+    with pytest.raises(RecipeError, match=r"has no front of 'edge-tpu'; it has \['hexagon-dsp', 'myriad-vpu'\]"):
+        open_run(finished_run).front("edge-tpu")
+
+
+# -- going on -------------------------------------------------------------------------------------------
+
+
+def test_a_second_start_computes_and_changes_nothing(copied, again):
+    before, times = digests(copied), {p: p.stat().st_mtime_ns for p in copied.rglob("*") if p.is_file()}
+    told = []
+    again(copied, lambda task, *_: told.append(task))
+    assert digests(copied) == before
+    touched = {p.name for p, t in times.items() if p.stat().st_mtime_ns != t}
+    assert touched <= {"fronts.png"}  # drawn again, with the same content
+    assert set(told) <= {"export"}
+
+
+def test_the_same_recipe_gives_the_same_fronts_and_weights(finished_run, again, tmp_path):
+    again(tmp_path / "other")
+    assert fronts(tmp_path / "other") == fronts(finished_run)
+    weights = "train/supernet.safetensors"
+    assert (tmp_path / "other" / weights).read_bytes() == (finished_run / weights).read_bytes()
+
+
+class Stop(BaseException):
+    """Stands for Ctrl-C."""
+
+
+def test_a_run_stopped_at_every_step_ends_with_the_same_fronts(finished_run, again, tmp_path):
+    out = tmp_path / "stopped"
+    for task, at in (
+        ("train", 1), ("train", 13), ("train", 18), ("search for hexagon-dsp", 3), ("search for hexagon-dsp", 8),
+        ("search for myriad-vpu", 5), ("export", 2),
+    ):  # fmt: skip
+
+        def progress(name, done, total, note="", task=task, at=at):
+            if name == task and done == at:
+                raise Stop
+
+        with pytest.raises(Stop):
+            again(out, progress)
+    again(out)
+    assert fronts(out) == fronts(finished_run)
+    found, wanted = digests(out), digests(finished_run)
+    assert found.keys() == wanted.keys()
+    same = ("front.csv", ".safetensors", ".onnx", "/arch.json", "metrics.json", "metrics.jsonl", "recipe.yaml")
+    for name, digest in wanted.items():
+        assert found[name] == digest or not name.endswith(same), name
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_ends_with_the_same_fronts(finished_run, again, recipe_file, killed_run, tmp_path):
+    out = tmp_path / "killed"
+    for at in ("train: 13", "search for myriad-vpu: 5"):
+        killed_run(recipe_file(), out, at)
+    again(out)
+    assert fronts(out) == fronts(finished_run)
+
+
+@pytest.mark.slow
+def test_a_measured_device_joins_an_existing_run(copied, finished_run, again):
+    told = []
+    done = again(copied, lambda task, *_: told.append(task), devices=[*DEVICES, "local-cpu"])
+    assert "train" not in told
+    assert "search for hexagon-dsp" not in told
+    timings = {"time blocks and networks for local-cpu", "time networks for local-cpu"}
+    assert {*timings, "search for local-cpu"} <= set(told)
+    for name in DEVICES:
+        assert fronts(copied)[name] == fronts(finished_run)[name]
+    assert (copied / "train" / "supernet.safetensors").read_bytes() == (
+        finished_run / "train" / "supernet.safetensors"
+    ).read_bytes()
+    folder = copied / "devices" / "local-cpu"
+    assert {"table", "refitted", "front.csv", "search.json", "latency_check.json", "models"} == {
+        p.name for p in folder.iterdir()
+    }
+    check = json.loads((folder / "latency_check.json").read_text())
+    front = done.front("local-cpu")
+    assert check["keys"] == [m.key for m in front]
+    assert len(check["measured_ms"]) == len(front)
+    for scale, name in ((check["machine_slowdown"], "mape_percent"), (1.0, "mape_percent_as_timed")):
+        error = [abs(p * scale / m - 1) for p, m in zip(check["predicted_ms"], check["measured_ms"], strict=True)]
+        assert check[name] == pytest.approx(100 * sum(error) / len(error), abs=0.05)
+    # The loop is closed: the front is ranked by what was measured, the archive has both, the correction is refitted.
+    at_table_speed = [m / check["machine_slowdown"] for m in check["measured_ms"]]
+    assert [m.latency_ms for m in front] == pytest.approx(at_table_speed, rel=1e-3)
+    assert at_table_speed == sorted(at_table_speed)
+    assert {m.values["on_measured_front"] for m in front} <= {0.0, 1.0}
+    with done.archive() as archive:
+        kept = archive.values(done.find(front[0].key, archive), done.weights, "latency local-cpu")
+    assert kept["measured_latency_ms"] == pytest.approx(front[0].latency_ms, rel=1e-5)
+    assert kept["predicted_latency_ms"] == front[0].values["latency_ms"]
+    assert check["mape_percent_refitted"] >= 0
+    before_fit = load_device(folder / "table").profile.correction.n_networks
+    assert load_device(folder / "refitted").profile.correction.n_networks == before_fit + len(front)
+    metrics = json.loads((front[0].folder / "metrics.json").read_text())
+    assert metrics["latency_origin"] == "measured"
+    assert metrics["measured_latency"]["conditions"]["provider"] == "CPUExecutionProvider"
+    before = digests(copied)
+    again(copied, devices=[*DEVICES, "local-cpu"])
+    assert digests(copied) == before
+
+
+def test_a_modelled_device_joins_an_existing_run(copied, again):
+    told = []
+    again(copied, lambda task, *_: told.append(task), devices=[*DEVICES, "edge-tpu"])
+    assert {"train", "search for hexagon-dsp", "search for myriad-vpu"}.isdisjoint(told)
+    assert "search for edge-tpu" in told
+    assert rows_of(copied, "edge-tpu")
+
+
+def test_another_search_keeps_the_training_and_its_evaluations(copied, again):
+    opened = open_run(copied)
+    with opened.archive() as archive:
+        before = {a.key for a in archive.archs()}
+    told = []
+    again(copied, lambda task, *_: told.append(task), search={"algorithm": "random", "evaluations": 5})
+    assert "train" not in told
+    with opened.archive() as archive:
+        assert before <= {a.key for a in archive.archs()}
+        assert len(archive.requested(["hexagon-dsp"])) == 5
+    assert all(len(rows_of(copied, d)) <= 4 for d in DEVICES)
+
+
+# -- mistakes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("section", ["train", "data", "supernet", "evaluation"])
+def test_a_run_of_another_recipe_is_refused_and_left_alone(copied, again, tiny_recipe, section):
+    changes = {
+        "train": {**tiny_recipe["train"], "batch_size": 30},
+        "data": {**tiny_recipe["data"], "max_images": 140},
+        "supernet": {**tiny_recipe["supernet"], "expand_width": 32},
+        "evaluation": {"calibration_images": 100},
+    }
+    before = digests(copied)
+    with pytest.raises(ResumeError, match=f"holds a run with other settings of {section}; use another --out"):
+        again(copied, **{section: changes[section]})
+    assert digests(copied) == before
+
+
+def test_limits_that_nothing_meets_are_named(again, copied):
+    before = fronts(copied)
+    with pytest.raises(RecipeError, match=r"hexagon-dsp .*latency_ms<=0\.001 binds.*loosen the constraints"):
+        again(copied, constraints=["latency_ms<=0.001"])
+    assert fronts(copied) == before
+
+
+def test_limits_hold_on_every_front(again, copied):
+    limit = float(np.median([float(r["params"]) for r in rows_of(copied, "hexagon-dsp")]))
+    again(copied, constraints=[f"params<={limit}"])
+    assert all(float(r["params"]) <= limit for d in DEVICES for r in rows_of(copied, d))
+
+
+def test_contradicting_limits_are_named_before_anything_is_written(again, tmp_path):
+    with pytest.raises(RecipeError, match="contradict each other"):
+        again(tmp_path / "new", constraints=["latency_ms<=1", "latency_ms>=2"])
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"devices": ["toaster"]}, DeviceError, "device 'toaster' is unknown; shipped devices are"),
+        ({"devices": ["edge-tpu", "edge-tpu"]}, RecipeError, "devices name 'edge-tpu' twice"),
+    ],
+)
+def test_a_mistake_is_found_before_anything_is_written(again, tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
+        again(tmp_path / "new", **changes)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_table_that_lacks_a_block_is_found_before_anything_is_written(again, tmp_path):
+    device = load_device("local-cpu")
+    folder = tmp_path / "my-board"
+    folder.mkdir()
+    source = device.profile.model_copy(update={"name": "my-board"})
+    (folder / "profile.yaml").write_text(source.model_dump_json())
+    (folder / "blocks.csv").write_text("kind,in_channels,n,median_ms,iqr_ms,origin\nconv,5,9,0.5,0.1,measured\n")
+    with pytest.raises(MissingBlockError, match=r"device 'my-board' has no time for block \[conv act="):
+        again(tmp_path / "new", devices=[str(folder)])
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"is no run folder: it has no recipe\.yaml; make one with `hwnas run"):
+        open_run(tmp_path)
+
+
+def test_an_archive_of_another_recipe_is_refused(copied, again):
+    with Archive(copied / "other.db", open_run(copied).layout.space, "other"):
+        pass
+    (copied / "other.db").replace(copied / "archive.db")
+    shutil.rmtree(copied / "devices")
+    with pytest.raises(ResumeError, match=r"archive\.db belongs to another recipe"):
+        again(copied)
+
+
+def test_only_training_is_shared_by_several_processes(copied, monkeypatch):
+    before = digests(copied)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    opened = open_run(copied)
+    for verb in (opened.run, opened.search, opened.export, opened.check_latency):
+        with pytest.raises(RecipeError, match="2 processes were started by torchrun, but only `hwnas train` shares"):
+            verb()
+    assert digests(copied) == before
+
+
+# -- fine-tuning ----------------------------------------------------------------------------------------
+
+
+def test_a_model_is_fine_tuned_into_a_new_bundle(copied):
+    opened = open_run(copied)
+    model = opened.front("myriad-vpu")[0]
+    before = digests(copied)
+    result, bundle = opened.finetune(model.key[:8], copied / "finetuned" / "x", device="myriad-vpu")
+    metrics = bundle.metrics
+    assert metrics["key"] == model.key
+    assert metrics["top1_before_percent"] == pytest.approx(model.values["top1_percent"], rel=1e-5)
+    assert metrics["top1_percent"] == pytest.approx(result.top1_percent)
+    assert metrics["top1_percent"] >= metrics["top1_before_percent"]
+    assert metrics["latency_ms"] == pytest.approx(model.values["latency_ms"], rel=1e-5)
+    assert metrics["device"] == "myriad-vpu"
+    assert math.isfinite(metrics["test_top1_percent"])
+    net = hwnas.load_model(bundle.folder)
+    with opened.archive() as archive:
+        x = opened.evaluator.inputs(opened.splits.validation, archive.find(model.key))
+    with torch.no_grad():
+        assert torch.equal(net(x), result.network(x))
+    after = {k: v for k, v in digests(copied).items() if not k.startswith("finetuned")}
+    assert {k: v for k, v in after.items() if "archive.db" not in k} == {
+        k: v for k, v in before.items() if "archive.db" not in k
+    }
+    with pytest.raises(RecipeError, match=r"no single model 'zzz' in .*; keys of its fronts are"):
+        opened.finetune("zzz", copied / "finetuned" / "y")
