@@ -95,7 +95,7 @@ class Registry(Generic[T]):
             found: Any = import_module(module)
             for part in attribute.split("."):
                 found = getattr(found, part)
-        except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way while it is imported
+        except Exception as error:  # a plug-in may fail in any way while it is imported
             raise PluginError(
                 f"{self.kind} {name!r} cannot be imported from {place!r}: {type(error).__name__}: {error}"
             ) from error
