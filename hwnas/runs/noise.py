@@ -36,13 +36,14 @@ def may_be_on_front(problem: Problem, losses: FloatArray, stderr: FloatArray) ->
 
     Args:
         problem: limits hold for a row before it is improved.
-        losses: ``(n, m)``; rows with NaN are never on a front.
-        stderr: ``(n, m)`` standard errors, 0 where a value is exact.
+        losses: ``(n, columns)`` of the problem; rows with NaN are never on a front.
+        stderr: ``(n, columns)`` standard errors, 0 where a value is exact.
     """
     complete = ~np.isnan(losses).any(axis=1)
     able = complete & (problem.violation(losses) <= 0)
-    others = losses[able]
-    hopeful = losses - stderr
+    m = problem.n_objectives
+    others = losses[able, :m]
+    hopeful = (losses - stderr)[:, :m]
     out = np.zeros(len(losses), dtype=bool)
     for i in np.flatnonzero(able):
         no_worse = (others <= hopeful[i]).all(axis=1)
@@ -50,25 +51,25 @@ def may_be_on_front(problem: Problem, losses: FloatArray, stderr: FloatArray) ->
     return out
 
 def near_ties(
-    top1: FloatArray, top1_stderr: FloatArray, latency: FloatArray, latency_stderr: FloatArray, members: BoolArray
+    losses: FloatArray, stderr: FloatArray, latency: FloatArray, latency_stderr: FloatArray, members: BoolArray
 ) -> BoolArray:
-    """Return ``(n,)``: which members of an accuracy-latency front differ from another one by noise only.
+    """Return ``(n,)``: which members of a score-latency front differ from another one by noise only.
 
-    Along ascending latency a model ties where its accuracy is not above that of the last distinct model by more than
+    Along ascending latency a model ties where its score is not better than that of the last distinct model by more than
     the standard error of the difference; and a distinct model ties where a better one is not slower by more than that.
 
     Args:
-        top1: ``(n,)`` percent.
-        top1_stderr: ``(n,)`` percentage points.
+        losses: ``(n,)`` scores, minimised (maximised ones negated).
+        stderr: ``(n,)`` in the unit of the score.
         latency: ``(n,)`` milliseconds.
         latency_stderr: ``(n,)`` milliseconds.
         members: ``(n,)`` which rows are on the front.
     """
-    ties = np.zeros(len(top1), dtype=bool)
-    order = [i for i in np.lexsort((-top1, latency)) if members[i]]
+    ties = np.zeros(len(losses), dtype=bool)
+    order = [i for i in np.lexsort((losses, latency)) if members[i]]
     last = order[0] if order else 0
     for i in order[1:]:
-        better = top1[i] - top1[last] > np.hypot(top1_stderr[i], top1_stderr[last])
+        better = losses[last] - losses[i] > np.hypot(stderr[i], stderr[last])
         slower = latency[i] - latency[last] > np.hypot(latency_stderr[i], latency_stderr[last])
         if not better:
             ties[i] = True
