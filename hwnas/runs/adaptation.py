@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from hwnas.search.adapt import Round, best_shares
 from hwnas.search.config import AdaptationConfig
 from hwnas.search.problem import Problem
 from hwnas.space import Arch, SearchSpace
-from hwnas.supernet import SuperNet
+from hwnas.supernet import Layout, SuperNet
 from hwnas.train.checkpoint import load_supernet, weights_version
 from hwnas.train.loop import NOT_BINDING, train_supernet
 from hwnas.train.phases import PhaseConfig, TrainConfig
@@ -100,7 +99,7 @@ class Lineage:
         config = run.recipe.search.adaptation
         assert config is not None, "the lineage belongs to a search with adaptation"
         shares = best_shares(self.problem, archs, as_losses(values, self.problem.objectives), config.best)
-        frozen = frozen_stages(run.layout.space, pause.held)
+        frozen = frozen_stages(run.layout, pause.held)
         base = run.folder / "devices" / self.device
         start = base / self.adapted[-1].folder if self.adapted else run.folder / "train"
         train = adaptation_training(run.recipe.train, config, number, shares, frozen, run.layout.space)
@@ -151,25 +150,18 @@ def adaptation_training(
     # Another seed a round, so that images come in another order and with other augmentation.
     return train.model_copy(update={"phases": (phase,), "seed": train.seed + number, "start_from": None})
 
-def frozen_stages(space: SearchSpace, held: Sequence[str]) -> tuple[int, ...]:
+def frozen_stages(layout: Layout, held: Sequence[str]) -> tuple[int, ...]:
     """Return the stages of the network whose weights only held choices use, and 0 with them (the stem).
 
     Empty where nothing is held, or where held choices are not those of whole stages (as the edges of a cell, which all
     stages share).
     """
-    numbers = {name: _stage(name) for stage in space.stages for name in stage}
+    numbers = {name: layout.stage_of_choice(name) for names in layout.space.stages for name in names}
     found = {numbers[name] for name in held}
     free = {number for name, number in numbers.items() if name not in held}
     if not found or None in found or found & free:
         return ()
     return tuple(sorted({0, *(n for n in found if n is not None)}))
-
-def _stage(choice: str) -> int | None:
-    """Number of the stage that a choice's name begins with; 0 for the stem."""
-    found = re.match(r"stage(\d+)\.", choice)
-    if found:
-        return int(found[1])
-    return 0 if choice.startswith("stem.") else None
 
 def read_adapted(marker: Path) -> list[Adapted]:
     """Return the adaptations that a device's ``search.json`` lists; none where there is no such file."""

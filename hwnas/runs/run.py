@@ -48,7 +48,6 @@ from hwnas.search.loop import run_search
 from hwnas.search.natv2 import PredictorQuality
 from hwnas.search.problem import Constraint, Problem, Searcher
 from hwnas.space import Arch
-from hwnas.space.dialects.nasbench201 import EDGES, edge_name
 from hwnas.supernet import Layout, SuperNet, count_params, make_layout
 from hwnas.supernet.slot_sum import SlotSum
 from hwnas.train.checkpoint import load_supernet, weights_version
@@ -297,9 +296,9 @@ class Run:
         constraints = tuple(Constraint.parse(text) for text in self.recipe.constraints)
         capacity = tuple(_cheap(n, cheap[n]) for n in ("macs", "params") if n not in self.recipe.objectives)
         graph = None
-        if self.recipe.supernet.family == "nasbench201":
+        if self.layout.cell_edges is not None:
             # No stand-ins: cells that compute the same function have weights of their own in a supernet.
-            graph = CellFeatures(self.layout.space, {edge_name(i, j): (i, j) for i, j in EDGES})
+            graph = CellFeatures(self.layout.space, self.layout.cell_edges)
         return Problem(self.layout.space, tuple(made), constraints, capacity, graph, graph and graph.words)
 
     @staticmethod

@@ -96,14 +96,13 @@ def _device(run: Run, name: str, archive: Archive, others: Sequence[Run]) -> Dev
 
 def describe_arch(arch: Arch) -> str:
     """Say an arch in one short line: resolution, depths and kernel sizes where it has them, else its options."""
-    depths = [str(option) for name, option in arch.items if name.endswith(".depth")]
-    if not depths or arch.space is None:
+    space = arch.space
+    depths, kernels = (
+        [str(space[n].field_value(o, field)) for n, o in arch.items if field in space[n].fields] if space else []
+        for field in ("depth", "kernel_size")
+    )
+    if not depths:
         return " ".join(f"{name}={option}" for name, option in arch.items)
-    kernels = [
-        str(arch.space[name].field_value(option, "kernel_size"))
-        for name, option in arch.items
-        if "kernel_size" in arch.space[name].fields
-    ]
     return f"{arch['resolution']} px | {'-'.join(depths)} | {''.join(kernels)}"
 
 def _training(path: Path) -> list[dict[str, Any]]:
