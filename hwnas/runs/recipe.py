@@ -18,7 +18,8 @@ from hwnas.objectives.subnets import EvaluationConfig
 from hwnas.search.config import SearchConfig
 from hwnas.search.problem import Constraint
 from hwnas.files import shipped_folder
-from hwnas.supernet import SupernetConfig
+from hwnas.supernet import FamilyConfig, SupernetConfig
+from hwnas.supernet.families.family import settings_class
 from hwnas.train.phases import TrainConfig
 
 
@@ -141,15 +142,21 @@ def check_recipe(values: dict[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"{where}: {describe(error, Recipe)}") from None
+        raise RecipeError(f"{where}: {describe(error, Recipe, values)}") from None
 
-def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """Say in one line what was given where, and what is allowed."""
+def describe(error: ValidationError, model: type[BaseModel], values: Any) -> str:
+    """Say in one line what was given where, and what is allowed.
+
+    Args:
+        error: of validating ``values``.
+        model: what they were validated as.
+        values: plain values; their ``family`` says which settings a supernet has.
+    """
     first = error.errors()[0]
     location = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
     key = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
-        known = _known_keys(model, location[:-1])
+        known = _known_keys(model, location[:-1], values)
         near = get_close_matches(str(location[-1]), known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         message = f"unknown key {key!r}; known keys here are {', '.join(known)}{hint}"
@@ -163,12 +170,14 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     more = error.error_count() - 1
     return message + (f" (and {more} more)" if more else "")
 
-def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
-    """Keys of the section at ``location``; the innermost model that annotations lead to."""
+def _known_keys(model: type[BaseModel], location: Sequence[str | int], values: Any) -> list[str]:
+    """Keys of the section at ``location``; the innermost model that annotations, and a supernet's family, lead to."""
     current: Any = model
     for part in location:
+        values = values[part]
         if isinstance(part, str) and part in getattr(current, "model_fields", {}):
             current = _model_in(current.model_fields[part].annotation) or current
+            current = settings_class(values) if current is FamilyConfig else current
     return sorted(current.model_fields)
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
