@@ -46,7 +46,8 @@ from hwnas.search.adapt import plan_rounds
 from hwnas.search.config import SearchConfig
 from hwnas.search.loop import run_search
 from hwnas.search.natv2 import PredictorQuality
-from hwnas.search.problem import Constraint, Problem, Searcher
+from hwnas.search.limits import Limit
+from hwnas.search.problem import Problem, Searcher
 from hwnas.space import Arch
 from hwnas.space.dialects.nasbench201 import EDGES, edge_name
 from hwnas.supernet import Layout, SuperNet, count_params, make_layout
@@ -197,7 +198,7 @@ class Run:
     def check_devices(self) -> None:
         """Raise where limits contradict each other, or a device has no time for a block."""
         names = [Objective(name, "min", self._unevaluated) for name in self.recipe.objectives]
-        Problem(self.layout.space, tuple(names), tuple(map(Constraint.parse, self.recipe.constraints)))
+        Problem(self.layout.space, tuple(names), tuple(map(Limit.parse, self.recipe.constraints)))
         for device in self.devices.values():
             if not needs_table(device):
                 self.problem(device)
@@ -294,7 +295,7 @@ class Run:
             else Objective(name, PROXIES[name].direction if name in PROXIES else "max", self._unevaluated)
             for name in self.recipe.objectives
         ]
-        constraints = tuple(Constraint.parse(text) for text in self.recipe.constraints)
+        constraints = tuple(Limit.parse(text) for text in self.recipe.constraints)
         capacity = tuple(_cheap(n, cheap[n]) for n in ("macs", "params") if n not in self.recipe.objectives)
         graph = None
         if self.recipe.supernet.family == "nasbench201":

@@ -1,6 +1,5 @@
 """One grammar of limits, on objectives and on values that are not optimised."""
 
-
 import numpy as np
 import pytest
 
