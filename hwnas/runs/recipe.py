@@ -11,12 +11,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from hwnas.data import DataConfig
-from hwnas.errors import RecipeError
+from hwnas.errors import RecipeError, SearchError
 from hwnas.finetune import FinetuneConfig
 from hwnas.latency.plan import TableConfig
 from hwnas.objectives.subnets import EvaluationConfig
 from hwnas.search.config import SearchConfig
-from hwnas.search.problem import Constraint
+from hwnas.search.limits import Limit
 from hwnas.files import shipped_folder
 from hwnas.supernet import FamilyConfig, SupernetConfig
 from hwnas.supernet.families.family import settings_class
@@ -73,8 +73,8 @@ class Recipe(BaseModel):
     def _readable(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         for text in texts:
             try:
-                objective = Constraint.parse(text).objective
-            except RecipeError as error:
+                objective = Limit.parse(text).value
+            except SearchError as error:
                 raise ValueError(str(error)) from None
             objectives = info.data.get("objectives", (objective,))
             if objective not in objectives:
