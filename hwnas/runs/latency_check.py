@@ -13,7 +13,9 @@ from hwnas.archive import Archive, Evaluation
 from hwnas.export.bundle import Bundle
 from hwnas.files import write_json
 from hwnas.latency.correction import correction_features, fit_correction
-from hwnas.latency.networks import known_networks, measure_beside
+from hwnas.latency.slowdown import measure_beside
+from hwnas.latency.table_networks import read_networks
+from hwnas.latency.target import target_of
 from hwnas.latency.measure import MeasureConfig
 from hwnas.latency.measurement import Measurement
 from hwnas.latency.table import Device, block_ops, relative_errors, save_device
@@ -46,7 +48,7 @@ def check_models(
     layout: Layout, device: Device, folder: Path, models: Sequence[FrontModel], archs: Sequence[Arch],
     progress: Progress,
 ) -> Checked:  # fmt: skip
-    """Time exported models on this machine beside their estimates, and refit the correction to what was found.
+    """Time exported models on the device's target, beside their estimates, and refit the correction to what was found.
 
     The machine may run faster or slower now than when the table was made; networks of the table that are timed again
     say by how much, and the table is judged at its own speed. The device with the refitted correction is written to
@@ -61,11 +63,12 @@ def check_models(
         progress: told after every timing.
     """
     config = CHECK.model_copy(update={"threads": device.profile.threads or 1})
-    provider = device.profile.provider or "CPUExecutionProvider"
     quantised = [m for m in models if (m.folder / INT8_FILE).exists()]
     files = [m.folder / "model.onnx" for m in models] + [m.folder / INT8_FILE for m in quantised]
-    known = known_networks(folder / "table", layout.space)
-    found, slowdown = measure_beside(layout, files, known, config, provider, progress)
+    known = read_networks(folder / "table", layout.space)
+    found, slowdown = measure_beside(
+        layout, files, known, config, device.profile.provider, progress, target_of(device.profile)
+    )
     int8 = dict(zip((m.key for m in quantised), found[len(models) :], strict=True))
     for model, t in zip(models, found, strict=False):
         metrics = {**Bundle(model.folder).metrics, "measured_latency": t.as_dict()}

@@ -27,7 +27,7 @@ from hwnas.export.onnx_file import quantize_onnx
 from hwnas.files import exclusive, make_folder, n_ranks, write_json, write_text
 from hwnas.finetune import FinetuneConfig, FinetuneResult, finetune
 from hwnas.latency.build import build_table, needs_table
-from hwnas.latency.checks import is_here
+from hwnas.latency.validity import holds_now
 from hwnas.latency.table import Device, load_device
 from hwnas.objectives import Objective, as_losses
 from hwnas.objectives.proxies.by_name import PROXIES
@@ -242,8 +242,8 @@ class Run:
         for name, device in self.devices.items():
             if needs_table(device):
                 self.devices[name] = build_table(
-                    self.layout, device.profile, self._device_folder(name) / "table", self.recipe.tables,
-                    self._progress(name),
+                    self.layout, self._device_folder(name) / "table", device.profile, device.name,
+                    config=self.recipe.tables, progress=self._progress(name),
                 )  # fmt: skip
 
     @_writes
@@ -562,9 +562,9 @@ class Run:
 
     @_writes
     def check_latency(self) -> None:
-        """Time the exported models of every device that this machine is, beside their estimates."""
+        """Time the exported models of every device that was measured and is at hand, beside their estimates."""
         for name, device in self.devices.items():
-            if not is_here(device):
+            if not holds_now(device):
                 continue
             path = self._device_folder(name) / "latency_check.json"
             front = self.front(name)
