@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 import torch
-from hwnas.latency.agent import device_name
+from hwnas.latency.time_onnx import device_name
 from hwnas.latency.measure import MeasureConfig, measure, reference_model
 from hwnas.runs.manifest import package_versions
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from hwnas.data import Splits
-from hwnas.latency.agent import device_name
+from hwnas.latency.time_onnx import device_name
 from hwnas.runs.recipe import Recipe
 
 
