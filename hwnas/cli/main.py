@@ -227,12 +227,12 @@ def finetune(
             raise _unknown(device, opened)
         result, bundle = opened.finetune(key, out or opened.folder / "finetuned" / key, config, device)
     found = {
-        "bundle": str(bundle.folder), "top1_before_percent": result.top1_before_percent,
-        "top1_percent": result.top1_percent, "test_top1_percent": bundle.metrics["test_top1_percent"],
+        "bundle": str(bundle.folder), "top1_before_percent": result.score_before,
+        "top1_percent": result.score, "test_top1_percent": bundle.metrics["test_top1_percent"],
     }  # fmt: skip
     _print(
         as_json, found,
-        f"validation top-1 {result.top1_before_percent:.2f} % -> {result.top1_percent:.2f} %, "
+        f"validation top-1 {result.score_before:.2f} % -> {result.score:.2f} %, "
         f"test {found['test_top1_percent']:.2f} %\nbundle: {bundle.folder}",
     )  # fmt: skip
 
