@@ -1,7 +1,7 @@
 """Which models make a device's front? The best of every comparable evaluation that the archive holds.
 
-Comparable are values of the same precision on validation images; what was seen on few of them is evaluated on all where that
-may change who is on the front. More evaluations, another search or a limit that does not bind only ever add candidates.
+Comparable are values of the same precision on validation images; what was seen on few of them is evaluated on all where
+that may change who is on the front. More evaluations, another search or a limit that does not bind only ever add candidates.
 """
 
 from __future__ import annotations
@@ -42,9 +42,7 @@ def update_front(evaluations: Evaluations, device: Device, settings: DeviceSearc
     write_history(folder, history.with_front(settings))
 
 
-def write_models(
-    evaluations: Evaluations, device: Device, settings: DeviceSearch, models: Sequence[Candidate]
-) -> None:
+def write_models(evaluations: Evaluations, device: Device, settings: DeviceSearch, models: Sequence[Candidate]) -> None:
     """Write the front of a device with these models, and everything that is known of them."""
     context = evaluations.context
     versions = [m.weights_version for m in models]
@@ -144,9 +142,7 @@ def model_columns(
     losses = -score.sign * out[score.name]
     members = non_dominated(np.stack([losses, out["latency_ms"]], axis=1))
     out["on_accuracy_latency_front"] = members.astype(float)
-    out["near_tie"] = near_ties(
-        losses, out[stderr], out["latency_ms"], out["latency_stderr_ms"], members
-    ).astype(float)
+    out["near_tie"] = near_ties(losses, out[stderr], out["latency_ms"], out["latency_stderr_ms"], members).astype(float)
     return out | measured_columns(evaluations.archive, device.name, models, losses)
 
 

@@ -1,8 +1,8 @@
 """How is one device searched? From everything that is known already, deterministically, and exactly continued.
 
 A search is named by its settings. When it begins, the archive notes how much was known; what was known then is its warm
-start, also when it is continued later. Its evaluations are kept one by one, so a search that was stopped asks again for the
-same archs, finds their values, and goes on.
+start, also when it is continued later. Its evaluations are kept one by one, so a search that was stopped asks again for
+the same archs, finds their values, and goes on.
 """
 
 from __future__ import annotations
