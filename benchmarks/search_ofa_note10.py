@@ -32,7 +32,7 @@ from hwnas.objectives import Objective
 from hwnas.objectives.subnets import macs_of_space, params_of_space
 from hwnas.pareto import hypervolume
 from hwnas.runs.recipe import load_recipe
-from hwnas.search import Constraint, Problem, Region, evolve, make_searcher, run_search
+from hwnas.search import Limit, Problem, Region, evolve, make_searcher, run_search
 from hwnas.space import Arch
 from hwnas.space.dialects.once_for_all import format_ofa
 from hwnas.supernet import make_layout
@@ -185,7 +185,7 @@ class Bench:
         def excess_ms(genomes: IntArray) -> FloatArray:
             return np.maximum(self.latency_ms(genomes) - limit_ms, 0.0)
 
-        limit = (Constraint("excess_ms", "<=", 0.0),)
+        limit = (Limit(None, "excess_ms", "<=", 0.0),)
         return Problem(self.space, (top1, objective("excess_ms", "min", excess_ms, True)), limit, (latency, *capacity))
 
     def search(

@@ -5,6 +5,7 @@ The tree; every class also inherits the built-in that a caller would expect::
     HwnasError
     ├── SpaceError            (ValueError)    an arch or option outside its space
     ├── RecipeError           (ValueError)    a file, key or value of a recipe or a command
+    ├── SearchError           (ValueError)    a search that cannot be asked for: budget, objectives, limits, settings
     ├── PluginError           (ValueError)    a name that stands for nothing, or a plug-in that cannot be used
     ├── DataError             (ValueError)    a dataset that cannot be used
     ├── DeviceError           (ValueError)    an unknown device or a damaged device profile
@@ -33,6 +34,10 @@ class SpaceError(HwnasError, ValueError):
 
 class RecipeError(HwnasError, ValueError):
     """A file, key or value of a recipe (or of a command's arguments) is wrong."""
+
+
+class SearchError(HwnasError, ValueError):
+    """A search cannot be done as asked: a budget below 1, no objectives, contradictory limits, an unknown setting."""
 
 
 class PluginError(HwnasError, ValueError):

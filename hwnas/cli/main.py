@@ -14,7 +14,7 @@ from hwnas.cli.bench import app as bench_app
 from hwnas.cli.fleet import fleet
 from hwnas.cli.profile import profile
 from hwnas.cli.tables import app as tables_app
-from hwnas.cli.tables import doubt_devices
+from hwnas.cli.tables import warn_of_mismatches
 from hwnas.errors import HwnasError, OutputError
 from hwnas.files import first_rank
 
@@ -103,7 +103,7 @@ def _run(
     from hwnas.runs.recipe import load_recipe
     from hwnas.runs.run import run as run_recipe
 
-    doubt_devices(_split(devices) or load_recipe(recipe, overrides or ()).devices, strict)
+    warn_of_mismatches(_split(devices) or load_recipe(recipe, overrides or ()).devices, strict)
     with _progress(as_json) as progress:
         done = run_recipe(recipe, _split(devices), out, overrides or (), progress, budget_s)
     _print_run(done, as_json)
@@ -153,7 +153,7 @@ def search(
         values["constraints"] = limit
     if algorithm is not None:
         values["search"]["algorithm"] = algorithm
-    doubt_devices(values["devices"], strict)
+    warn_of_mismatches(values["devices"], strict)
     with _progress(as_json) as progress:
         opened = start_run(check_recipe(values, "search"), folder, progress)
         opened.budget_s = budget_s

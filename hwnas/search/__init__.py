@@ -3,10 +3,11 @@
 from hwnas.search.adapt import Round, best_shares, gene_distributions, plan_rounds
 from hwnas.search.config import AdaptationConfig, SearchConfig
 from hwnas.search.evolve import evolve, survivors
+from hwnas.search.limits import Limit, check_limits, limits_for
 from hwnas.search.loop import Evaluate, Generation, Renew, Result, run_search
 from hwnas.search.minimize import minimize
 from hwnas.search.natv2 import PredictorQuality
-from hwnas.search.problem import Constraint, Problem, Searcher
+from hwnas.search.problem import Problem, Searcher
 from hwnas.search.region import Region
 from hwnas.search.searchers import SEARCHERS, make_searcher
 from hwnas.search.specialise import Specialisation, specialise
@@ -14,9 +15,9 @@ from hwnas.search.specialise import Specialisation, specialise
 __all__ = [
     "SEARCHERS",
     "AdaptationConfig",
-    "Constraint",
     "Evaluate",
     "Generation",
+    "Limit",
     "PredictorQuality",
     "Problem",
     "Region",
@@ -27,8 +28,10 @@ __all__ = [
     "Searcher",
     "Specialisation",
     "best_shares",
+    "check_limits",
     "evolve",
     "gene_distributions",
+    "limits_for",
     "make_searcher",
     "minimize",
     "plan_rounds",

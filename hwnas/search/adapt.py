@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.errors import RecipeError
-from hwnas.search.evolve import survivors
+from hwnas.errors import SearchError
+from hwnas.search.evolve import fittest
 from hwnas.search.problem import Problem, Searcher
 from hwnas.space import Arch, SearchSpace
 
@@ -37,7 +37,7 @@ def plan_rounds(searcher: Searcher, n: int) -> tuple[Round, ...]:
     where one phase ends and the next begins: the last changes first, and what is left splits the last phase evenly.
     """
     if n < 1:
-        raise RecipeError(f"{n} rounds of adaptation; give at least 1")
+        raise SearchError(f"{n} rounds of adaptation; give at least 1")
     changes: tuple[Round, ...] = tuple(getattr(searcher, "phase_changes", ()))
     if n <= len(changes):
         return changes[-n:]
@@ -55,12 +55,12 @@ def best_shares(problem: Problem, archs: Sequence[Arch], losses: FloatArray, mos
     Args:
         problem: says what is better.
         archs: evaluated, by any searcher.
-        losses: ``(n, m)``; rows with NaN have failed and do not count.
+        losses: ``(n, columns)``; rows with NaN have failed and do not count.
         most: archs at most.
     """
     complete = np.asarray(np.isfinite(losses).all(axis=1), dtype=bool)
     n = min(most, -(-int(complete.sum()) // 2))
-    best = survivors(losses, problem.violation(losses), n) if n else np.zeros(0, dtype=np.int64)
+    best = fittest(problem, losses, n) if n else np.zeros(0, dtype=np.int64)
     genomes = problem.space.encode_many([archs[i] for i in best.tolist() if complete[i]])
     return gene_distributions(problem.space, genomes)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from hwnas.errors import RecipeError
+from hwnas.errors import RecipeError, SearchError
 from hwnas.predictors import PREDICTORS
 from hwnas.search.adapt import BEST
 from hwnas.search.natv2 import SELECTIONS
@@ -100,5 +100,5 @@ class SearchConfig(BaseModel):
         settings = {k: v for k, v in given.items() if v is not None}
         try:
             return make_searcher(self.algorithm, problem, evaluations=self.evaluations, seed=self.seed, **settings)
-        except RecipeError as error:
+        except SearchError as error:
             raise RecipeError(f"search: {error}") from None

@@ -12,6 +12,7 @@ from pymoo.util.ref_dirs import get_reference_directions
 
 from hwnas.pareto import crowding_distance, non_dominated_rank
 from hwnas.search.memory import genome_keys
+from hwnas.search.problem import Problem
 from hwnas.search.region import Region
 
 FloatArray = NDArray[np.float64]
@@ -57,6 +58,18 @@ def survivors(losses: FloatArray, violation: FloatArray, k: int) -> IntArray:
         if filled >= k:
             break
     return np.lexsort((-room, rank, violation))[:k]
+
+
+def fittest(problem: Problem, losses: FloatArray, k: int) -> IntArray:
+    """Return the rows, best first, of the ``k`` best evaluated archs: `survivors` by objectives, within all limits.
+
+    Args:
+        problem: says which columns are objectives, and the limits.
+        losses: ``(n, columns)``; rows with NaN have failed and come last.
+        k: how many.
+    """
+    over = np.where(np.isnan(losses).any(axis=1), np.inf, problem.violation(losses))
+    return survivors(losses[:, : problem.n_objectives], over, k)
 
 
 @cache

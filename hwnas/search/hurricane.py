@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.search.adapt import Round
-from hwnas.search.evolve import survivors
+from hwnas.search.evolve import fittest
 from hwnas.search.natv2 import _LIST, NATv2
 from hwnas.search.region import Region
 from hwnas.search.specialise import Specialisation, specialise
@@ -110,5 +110,5 @@ class Hurricane(NATv2):
         memory = self.memory
         if not memory.complete.any():
             return memory.draw_new(self._rng, _WINNERS)
-        best = survivors(memory.losses, self.problem.violation(memory.losses), _WINNERS)
+        best = fittest(self.problem, memory.losses, _WINNERS)
         return memory.genomes[best[memory.complete[best]]]

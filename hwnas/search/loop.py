@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.errors import RecipeError
+from hwnas.errors import SearchError
 from hwnas.objectives import as_losses
 from hwnas.pareto import non_dominated
 from hwnas.search.problem import Problem, Searcher
@@ -22,9 +22,9 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 Evaluate = Callable[[Sequence[Arch]], FloatArray]
-"""Archs to ``(n, m)`` values in the objectives' own units; a failed evaluation is a row with NaN."""
+"""Archs to ``(n, columns)`` values in own units (`Problem.columns`); a failed evaluation is a row with NaN."""
 Renew = Callable[[int, tuple[Arch, ...], FloatArray], FloatArray]
-"""Number of a renewal (from 1), all archs so far and their ``(n, m)`` values, to their new values."""
+"""Number of a renewal (from 1), all archs so far and their ``(n, columns)`` values, to their new values."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Generation:
     """Counts from 1."""
     archs: tuple[Arch, ...]
     values: FloatArray
-    """``(n, m)`` in own units; failed evaluations hold NaN."""
+    """``(n, columns)`` in own units; failed evaluations hold NaN."""
     evaluated: int
     """Distinct archs evaluated so far."""
     budget: int
@@ -50,7 +50,7 @@ class Result:
     archs: tuple[Arch, ...]
     """Warm-start archs first, then those evaluated, in the order of evaluation."""
     values: FloatArray
-    """``(n, m)`` in the objectives' own units; failed evaluations hold NaN."""
+    """``(n, columns)`` in own units: objectives, then limited values; failed evaluations hold NaN."""
     n_warm_start: int
     """How many of the first rows were known before the search."""
     ended: Literal["budget", "exhausted", "stopped"]
@@ -69,8 +69,8 @@ class Result:
 
     @cached_property
     def losses(self) -> FloatArray:
-        """``(n, m)`` values with maximised columns negated."""
-        return as_losses(self.values, self.problem.objectives)
+        """``(n, columns)`` values with maximised columns negated."""
+        return as_losses(self.values, self.problem.columns)
 
     @cached_property
     def feasible(self) -> BoolArray:
@@ -80,9 +80,9 @@ class Result:
 
     @cached_property
     def front(self) -> IntArray:
-        """Row numbers of the feasible archs that no other dominates, ascending."""
+        """Row numbers of the feasible archs that no other dominates in the objectives, ascending."""
         rows = np.flatnonzero(self.feasible)
-        return rows[non_dominated(self.losses[rows])] if len(rows) else rows
+        return rows[non_dominated(self.losses[rows, : self.problem.n_objectives])] if len(rows) else rows
 
     @property
     def message(self) -> str:
@@ -107,11 +107,11 @@ class Result:
         complete = np.flatnonzero(np.isfinite(self.values).all(axis=1))
         losses = self.losses[complete]
         broken = [
-            (Problem.violation(_only(self.problem, i), losses) > 0).sum() for i in range(len(self.problem.constraints))
+            (Problem.violation(_only(self.problem, i), losses) > 0).sum() for i in range(len(self.problem.limits))
         ]
-        binding = self.problem.constraints[int(np.argmax(broken))]
+        binding = self.problem.limits[int(np.argmax(broken))]
         row = int(complete[np.argmin(self.problem.violation(losses))])
-        near = ", ".join(f"{o.name}={v:.6g}" for o, v in zip(self.problem.objectives, self.values[row], strict=True))
+        near = ", ".join(f"{o.name}={v:.6g}" for o, v in zip(self.problem.columns, self.values[row], strict=True))
         return (
             f"no arch is within the limits: {binding} binds "
             f"({max(broken)} of {len(complete)} archs break it); "
@@ -120,8 +120,8 @@ class Result:
 
 
 def _only(problem: Problem, i: int) -> Problem:
-    """The problem with its i-th constraint alone."""
-    return Problem(problem.space, problem.objectives, (problem.constraints[i],))
+    """The problem with its i-th limit alone."""
+    return replace(problem, limits=(problem.limits[i],))
 
 
 def run_search(
@@ -145,25 +145,25 @@ def run_search(
         evaluate: called with distinct archs, never twice with the same one.
         budget: distinct archs to evaluate, at least 1; the last generation is cut to it.
         on_generation: called after every generation; True ends the search.
-        warm_start: archs and ``(n, m)`` values in own units that are known already and cost nothing.
+        warm_start: archs and ``(n, columns)`` values in own units that are known already and cost nothing.
         renew: called where values lose their meaning, as when a supernet's weights change: it returns new values of
             all archs, and the searcher goes on with these only. What it evaluates is outside of the budget.
         renew_at: shares of the budget, ascending, after which ``renew`` is called; a generation that would reach
             beyond is evaluated in two parts.
 
     Raises:
-        RecipeError: a budget below 1, values of another shape, or shares without ``renew``.
+        SearchError: a budget below 1, values of another shape, or shares without ``renew``.
     """
     if budget < 1:
-        raise RecipeError(f"the budget is {budget} evaluations; give at least 1")
+        raise SearchError(f"the budget is {budget} evaluations; give at least 1")
     if renew_at and renew is None:
-        raise RecipeError("renew_at says when values are renewed, but there is no renew; give both or none")
+        raise SearchError("renew_at says when values are renewed, but there is no renew; give both or none")
     archs: list[Arch] = []
     rows: list[FloatArray] = []
     if warm_start is not None and len(warm_start[0]):
         archs.extend(warm_start[0])
         rows.append(_checked(problem, warm_start[0], warm_start[1]))
-        searcher.tell(list(archs), as_losses(rows[0], problem.objectives))
+        searcher.tell(list(archs), as_losses(rows[0], problem.columns))
     n_warm_start, known, number = len(archs), set(archs), 0
     due = [math.ceil(share * budget - 1e-9) for share in renew_at]
     renewals = repeated = 0
@@ -175,7 +175,7 @@ def run_search(
             repeated += len(archs)
             values = _checked(problem, archs, renew(renewals, tuple(archs), np.concatenate(rows)))
             rows = [values]
-            searcher.tell(list(archs), as_losses(values, problem.objectives))
+            searcher.tell(list(archs), as_losses(values, problem.columns))
             continue
         if not pending:
             asked = searcher.ask()
@@ -184,31 +184,31 @@ def run_search(
                 break
             pending = [a for a in dict.fromkeys(asked) if a not in known][: budget - done]
             if not pending:
-                raise RecipeError("the searcher asked only for archs that were evaluated already")
+                raise SearchError("the searcher asked only for archs that were evaluated already")
         room = (due[renewals] if renewals < len(due) else budget) - done
         part, pending = pending[:room], pending[room:]
         values = _checked(problem, part, evaluate(tuple(part)))
         known.update(part)
         archs.extend(part)
         rows.append(values)
-        searcher.tell(part, as_losses(values, problem.objectives))
+        searcher.tell(part, as_losses(values, problem.columns))
         number += 1
         generation = Generation(number, tuple(part), values, len(archs) - n_warm_start, budget)
         if on_generation is not None and on_generation(generation):
             ended = "stopped"
             break
     notes = tuple(dict.fromkeys(getattr(searcher, "notes", ())))
-    values = np.concatenate(rows) if rows else np.zeros((0, len(problem.objectives)))
+    values = np.concatenate(rows) if rows else np.zeros((0, len(problem.columns)))
     return Result(problem, tuple(archs), values, n_warm_start, ended, notes, renewals, repeated)
 
 
 def _checked(problem: Problem, archs: Sequence[Arch], values: FloatArray) -> FloatArray:
     """Return a float copy of ``values`` with NaN for whatever is not finite."""
     values = np.array(values, dtype=float)
-    if values.shape != (len(archs), len(problem.objectives)):
-        raise RecipeError(
+    if values.shape != (len(archs), len(problem.columns)):
+        raise SearchError(
             f"evaluate returned values of shape {values.shape} for {len(archs)} archs and "
-            f"{len(problem.objectives)} objectives; return one row an arch and one column an objective"
+            f"{len(problem.columns)} objectives and limited values; return one row an arch and one column a value"
         )
     values[~np.isfinite(values)] = np.nan
     return values

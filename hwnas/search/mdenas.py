@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.search.evolve import survivors
+from hwnas.search.evolve import fittest
 from hwnas.search.memory import Memory
 from hwnas.search.problem import Problem
 from hwnas.space import Arch
@@ -54,14 +54,14 @@ class MdeNAS:
         return self.memory.problem.space.decode_many(np.concatenate([genomes, more]))
 
     def tell(self, archs: Sequence[Arch], losses: FloatArray) -> None:
-        """Learn ``(n, m)`` losses and move the distributions by one step."""
+        """Learn ``(n, columns)`` losses and move the distributions by one step."""
         self.memory.add(archs, losses)
         n = len(self.memory)
         if not self.memory.complete.any():
             return
         known, problem = self.memory.losses, self.memory.problem
         merit = np.empty(n)
-        merit[survivors(known, problem.violation(known), n)] = 1.0 - np.arange(n) / n
+        merit[fittest(problem, known, n)] = 1.0 - np.arange(n) / n
         active = problem.space.active(self.memory.genomes)
         for i, p in enumerate(self._p):
             genes, own = self.memory.genomes[active[:, i], i], merit[active[:, i]]
@@ -75,11 +75,11 @@ class MdeNAS:
             self._p[i] = moved / moved.sum()
 
     def _draw(self, n: int) -> IntArray:
-        """At most ``n`` new genomes of the distributions; those within the limits on cheap objectives first."""
+        """At most ``n`` new genomes of the distributions; those within the limits on cheap values first."""
         problem = self.memory.problem
         pool = np.stack([self._rng.choice(len(p), 20 * n, p=p) for p in self._p], axis=1)
         pool = problem.space.canonical(pool)
         pool = pool[self.memory.is_new(pool)]
-        if problem.cheap_constraints and len(pool):
+        if problem.cheap_limits and len(pool):
             pool = pool[np.argsort(problem.violation(problem.cheap_losses(pool)), kind="stable")]
         return pool[:n]

@@ -7,7 +7,7 @@ from collections.abc import Sequence, Set
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.errors import RecipeError
+from hwnas.errors import SearchError
 from hwnas.search.problem import Problem
 from hwnas.space import Arch
 
@@ -39,7 +39,7 @@ class Memory:
         self._seen: set[bytes] = set()
         self._rows: dict[bytes, int] = {}
         self._genomes = np.zeros((64, len(problem.space)), dtype=np.int64)
-        self._losses = np.zeros((64, len(problem.objectives)))
+        self._losses = np.zeros((64, len(problem.columns)))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -51,7 +51,7 @@ class Memory:
 
     @property
     def losses(self) -> FloatArray:
-        """``(n, m)`` losses of `genomes`; failed evaluations hold NaN."""
+        """``(n, columns)`` losses of `genomes`; failed evaluations hold NaN."""
         return self._losses[: len(self)]
 
     @property
@@ -75,10 +75,10 @@ class Memory:
         return self.problem.space.size - len(self._seen)
 
     def add(self, archs: Sequence[Arch], losses: FloatArray) -> IntArray:
-        """Remember ``(n, m)`` losses and return the ``(n, n_choices)`` genomes.
+        """Remember ``(n, columns)`` losses and return the ``(n, n_choices)`` genomes.
 
         Raises:
-            RecipeError: losses of another shape.
+            SearchError: losses of another shape.
             SpaceError: an arch of another space.
         """
         return self.add_genomes(self.problem.space.encode_many(archs), losses)
@@ -86,10 +86,10 @@ class Memory:
     def add_genomes(self, genomes: IntArray, losses: FloatArray) -> IntArray:
         """Do what `add` does for canonical genomes."""
         losses = np.asarray(losses, dtype=float)
-        if losses.shape != (len(genomes), len(self.problem.objectives)):
-            raise RecipeError(
+        if losses.shape != (len(genomes), len(self.problem.columns)):
+            raise SearchError(
                 f"losses have shape {losses.shape}, but {len(genomes)} archs and "
-                f"{len(self.problem.objectives)} objectives were told"
+                f"{len(self.problem.columns)} objectives and limited values were told"
             )
         for key, genome, row in zip(genome_keys(genomes), genomes, losses, strict=True):
             i = self._rows.setdefault(key, len(self._rows))
@@ -116,7 +116,7 @@ class Memory:
     def draw_new(self, rng: np.random.Generator, n: int, oversample: int = 1) -> IntArray:
         """Draw at most ``n`` new genomes, uniform over genes; fewer only where the space has no more.
 
-        Candidates outside the limits on cheap objectives are rejected before anything expensive is
+        Candidates outside the limits on cheap values are rejected before anything expensive is
         computed; where no draw is within them, the nearest ones come first.
 
         Args:
@@ -131,7 +131,7 @@ class Memory:
         n = min(n, self.n_new)
         if n <= 0:
             return np.zeros((0, len(space)), dtype=np.int64)
-        if self.problem.cheap_constraints:
+        if self.problem.cheap_limits:
             oversample = max(oversample, 50)
         pool = np.zeros((0, len(space)), dtype=np.int64)
         for _ in range(20):
@@ -142,7 +142,7 @@ class Memory:
         if len(pool) < n and space.size <= _LISTABLE:
             everything = space.all_genomes(_LISTABLE)
             pool = rng.permutation(everything[self.is_new(everything)])
-        if self.problem.cheap_constraints:
+        if self.problem.cheap_limits:
             losses = self.problem.cheap_losses(pool)
             bad = np.isnan(losses[:, self.problem.cheap_columns]).any(axis=1)
             pool = pool[np.lexsort((self.problem.violation(losses), bad))]

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.errors import RecipeError
+from hwnas.errors import SearchError
 from hwnas.objectives import Objective
+from hwnas.search.limits import Limit
 from hwnas.search.loop import Result, run_search
-from hwnas.search.problem import Constraint, Problem
+from hwnas.search.problem import Problem
 from hwnas.search.searchers import make_searcher
 from hwnas.space import Arch, SearchSpace
 
@@ -26,7 +27,8 @@ def minimize(
     algorithm: str = "hurricane",
     evaluations: int = 200,
     seed: int = 0,
-    constraints: Sequence[str | Constraint] = (),
+    constraints: Sequence[str | Limit] = (),
+    limited: Sequence[Objective] = (),
     capacity: Sequence[Objective] = (),
     features: Callable[[IntArray], FloatArray] | None = None,
     counts: Callable[[IntArray], FloatArray] | None = None,
@@ -44,37 +46,40 @@ def minimize(
         algorithm: a name of `hwnas.search.searchers.SEARCHERS`.
         evaluations: how many distinct archs may be evaluated; sizes everything else.
         seed: equal seeds give equal archs.
-        constraints: hard limits in own units, such as ``"latency_ms<=5"``.
+        constraints: hard limits in own units, such as ``"latency_ms<=5"``, on objectives and on ``limited``.
+        limited: values that are not optimised but have limits, exact (``cheap``) or evaluated.
         capacity: cheap objectives that stand for what an arch can learn (macs, params): not optimised, but
             known for every candidate; they inform the predictor and the choice of operators.
         features: genomes to ``(n, k)`` further values that predictors read, such as `hwnas.predictors.CellFeatures`.
         counts: genomes to ``(n, k)`` counts of parts, such as `CellFeatures.words`.
         stand_in: genomes to those that are read in their place, such as `CellFeatures.simplest`.
-        warm_start: archs and their ``(n, m)`` values in own units that are known already.
+        warm_start: archs and their ``(n, columns)`` values in own units that are known already; columns are the
+            objectives, then ``limited``.
 
     Returns:
         Every evaluation in order, the front, and in words how the search ended.
 
     Raises:
-        RecipeError: no objectives, an unknown algorithm, a limit without objective, contradictory limits.
+        SearchError: no objectives, an unknown algorithm, a limit without a value, contradictory limits.
         SpaceError: a warm-start arch of another space.
     """
     if not isinstance(space, SearchSpace):
-        raise RecipeError(f"space is {space!r}; make one with hwnas.SearchSpace.of_choices")
+        raise SearchError(f"space is {space!r}; make one with hwnas.SearchSpace.of_choices")
     errors: dict[str, str] = {}
     problem = Problem(
         space,
         tuple(_guarded(o, errors) for o in objectives),
-        tuple(c if isinstance(c, Constraint) else Constraint.parse(c) for c in constraints),
+        tuple(_limit(c) for c in constraints),
         tuple(capacity),
         features,
         counts,
         stand_in,
+        limited=tuple(_guarded(o, errors) for o in limited),
     )
     searcher = make_searcher(algorithm, problem, evaluations=evaluations, seed=seed)
 
     def evaluate(archs: Sequence[Arch]) -> FloatArray:
-        return np.stack([np.asarray(o.evaluate(archs), dtype=float) for o in problem.objectives], axis=1)
+        return np.stack([np.asarray(o.evaluate(archs), dtype=float) for o in problem.columns], axis=1)
 
     result = run_search(problem, searcher, evaluate, evaluations, warm_start=warm_start)
     return replace(result, notes=(*result.notes, *errors.values()))
@@ -95,8 +100,15 @@ def _guarded(objective: Objective, errors: dict[str, str]) -> Objective:
     return replace(objective, evaluate=evaluate)
 
 
+def _limit(given: str | Limit) -> Limit:
+    limit = given if isinstance(given, Limit) else Limit.parse(given)
+    if limit.device is not None:
+        raise SearchError(f"constraint {limit} is for one device, but minimize knows none; give {limit.value} alone")
+    return limit
+
+
 def _column(values: Sequence[float] | FloatArray, n: int) -> FloatArray:
     column = np.asarray(values, dtype=float)
     if column.shape != (n,):
-        raise RecipeError(f"evaluate returned shape {column.shape} for {n} archs; return one float each")
+        raise SearchError(f"evaluate returned shape {column.shape} for {n} archs; return one float each")
     return column

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from hwnas.errors import RecipeError
+from hwnas.errors import SearchError
 from hwnas.pareto import non_dominated
 from hwnas.predictors import Encoder, Inputs, RankMetrics, cross_validate, fit_or_fall_back, make_predictor
 from hwnas.search.acquire import (
@@ -21,7 +21,7 @@ from hwnas.search.acquire import (
     pick_by_improvement,
     pick_evenly,
 )
-from hwnas.search.evolve import evolve, survivors
+from hwnas.search.evolve import evolve, fittest
 from hwnas.search.memory import Memory, genome_keys
 from hwnas.search.problem import Problem, evaluate_genomes
 from hwnas.search.region import Region
@@ -103,7 +103,7 @@ class NATv2:
 
     def __post_init__(self) -> None:
         if self.selection not in SELECTIONS:
-            raise RecipeError(f"selection {self.selection!r} is unknown; choose one of {list(SELECTIONS)}")
+            raise SearchError(f"selection {self.selection!r} is unknown; choose one of {list(SELECTIONS)}")
         n = self.evaluations
         self.memory = Memory(self.problem)
         self.n_asked = 0  # what was told beforehand (a warm start) is not part of the budget
@@ -142,7 +142,7 @@ class NATv2:
         return self.problem.space.decode_many(genomes)
 
     def tell(self, archs: Sequence[Arch], losses: FloatArray) -> None:
-        """Learn ``(n, m)`` losses; they count at the next `ask`."""
+        """Learn ``(n, columns)`` losses; they count at the next `ask`."""
         self.memory.add(archs, losses)
 
     def predictor_quality(self, folds: int = 5) -> dict[str, PredictorQuality]:
@@ -158,7 +158,7 @@ class NATv2:
             By the objective's name; empty where too few archs were evaluated, or the predictor cannot be fitted.
         """
         rows = self._learnt()
-        names = [o.name for o in self.problem.objectives]
+        names = [o.name for o in self.problem.columns]
         reference, told = self._reference_rows(), self.memory.losses[rows]
         found: dict[str, PredictorQuality] = {}
         if len(rows) < _JUDGED:
@@ -166,7 +166,9 @@ class NATv2:
         with threadpool_limits(limits=1):
             inputs = self._encode(self.memory.genomes[rows])
             for i in self.problem.expensive_columns.tolist():
-                predictor = Warped(self._predictor, self.memory.losses[reference, i])
+                predictor = self._predictor
+                if i < self.problem.n_objectives:
+                    predictor = Warped(predictor, self.memory.losses[reference, i])
                 try:
                     metrics = cross_validate(predictor, inputs, told[:, i], folds)
                 except (ValueError, np.linalg.LinAlgError):
@@ -185,18 +187,19 @@ class NATv2:
         drawn so that options occur evenly. NATv2 thins ten times as many *evaluated* archs by survival.
         """
         memory, problem = self.memory, self.problem
-        if region.is_whole and not problem.cheap_constraints:
+        if region.is_whole and not problem.cheap_limits:
             draws = memory.draw_new(self._rng, 100 * n)
         else:
             draws = self._towards_limits(region.draw(self._rng, 100 * n), region)
         draws = draws[memory.is_new(draws)]
         if not len(draws):
             return memory.draw_new(self._rng, n)
-        cheap = problem.cheap_losses(draws)[:, problem.cheap_columns]
+        losses = problem.cheap_losses(draws)
+        cheap = losses[:, problem.cheap_columns[problem.cheap_columns < problem.n_objectives]]
         capacity = [evaluate_genomes(o, problem.space, draws) for o in problem.capacity]
         known = np.concatenate([cheap, -np.array(capacity).reshape(len(capacity), len(draws)).T], axis=1)
-        over = problem.violation(problem.cheap_losses(draws))
-        over = np.where(np.isfinite(known).all(axis=1), over, np.inf)
+        there = np.isfinite(known).all(axis=1) & np.isfinite(losses[:, problem.cheap_columns]).all(axis=1)
+        over = np.where(there, problem.violation(losses), np.inf)
         nearest = np.flatnonzero(over == over.min())
         if len(nearest) < n or not np.isfinite(over.min()):
             return np.asarray(draws[np.argsort(over, kind="stable")[:n]], dtype=np.int64)
@@ -210,7 +213,7 @@ class NATv2:
         return np.asarray(draws[np.concatenate([even, left[spread]])], dtype=np.int64)
 
     def _towards_limits(self, genomes: IntArray, region: Region) -> IntArray:
-        """Give archs outside the limits on cheap objectives ever more genes of archs inside, until they fit.
+        """Give archs outside the limits on cheap values ever more genes of archs inside, until they fit.
 
         Half of them take the genes of the smallest arch, where it is inside: they keep most of their own. Uniform
         draws within a tight limit would all be alike (of the lowest resolution, say), and a predictor cannot know
@@ -221,7 +224,7 @@ class NATv2:
         def outside(genomes: IntArray) -> FloatArray:
             return np.nan_to_num(problem.violation(problem.cheap_losses(genomes)), nan=np.inf)
 
-        if not problem.cheap_constraints or not len(genomes):
+        if not problem.cheap_limits or not len(genomes):
             return genomes
         smallest = region.repair(self._rng, problem.space.encode_many([problem.space.smallest()]))
         over = outside(np.concatenate([genomes, smallest]))
@@ -240,9 +243,9 @@ class NATv2:
         return out
 
     def _exact(self, genomes: IntArray) -> FloatArray:
-        """``(n, k)``: cheap objectives, capacity and further features."""
+        """``(n, k)``: cheap objectives and limited values, capacity and further features."""
         problem = self.problem
-        cheap = [problem.objectives[i] for i in problem.cheap_columns]
+        cheap = [problem.columns[i] for i in problem.cheap_columns]
         known = [evaluate_genomes(o, problem.space, genomes) for o in (*cheap, *problem.capacity)]
         exact = np.array(known, dtype=float).reshape(len(known), len(genomes)).T
         return exact if problem.features is None else np.concatenate([exact, problem.features(genomes)], axis=1)
@@ -269,10 +272,11 @@ class NATv2:
             return False
         rows = self._complete_rows()
         rows = rows[self.problem.violation(self.memory.losses[rows]) <= 0]
-        front = rows[non_dominated(self.memory.losses[rows])]
+        losses = self.memory.losses[:, : self.problem.n_objectives]
+        front = rows[non_dominated(losses[rows])]
         if not len(front):
             return False
-        _, first = np.unique(self.memory.losses[front], axis=0, return_index=True)  # its equal leaves a front as it is
+        _, first = np.unique(losses[front], axis=0, return_index=True)  # its equal leaves a front as it is
         return len(self.memory) - int(front[first].max()) > _PATIENCE
 
     def _learnt(self) -> IntArray:
@@ -280,7 +284,7 @@ class NATv2:
         rows = self._complete_rows()
         if len(rows) > _TRAIN_ON:
             losses = self.memory.losses[rows]
-            best = rows[survivors(losses, self.problem.violation(losses), _TRAIN_ON // 2)]
+            best = rows[fittest(self.problem, losses, _TRAIN_ON // 2)]
             rest = np.setdiff1d(rows, best)
             spread = np.linspace(0, len(rest) - 1, _TRAIN_ON - len(best)).astype(np.int64)
             rows = np.sort(np.concatenate([best, rest[spread]]))
@@ -292,20 +296,23 @@ class NATv2:
 
     def _propose(self, region: Region) -> IntArray:
         """Fit the predictors, make candidates and choose among them."""
-        memory, problem = self.memory, self.problem
+        memory, problem, m = self.memory, self.problem, self.problem.n_objectives
         self._generation += 1
         rows, reference = self._learnt(), self._reference_rows()
         told = memory.losses[rows]
         train = self._encode(memory.genomes[rows])
         warps, models = {}, {}
         for i in problem.expensive_columns.tolist():
-            warps[i] = Warp.of(told[:, i], memory.losses[reference, i])
-            models[i], note = fit_or_fall_back(self._predictor, train, warps[i](told[:, i]))
+            values = told[:, i]
+            if i < m:  # what is limited only has no best end that a warp could spread
+                warps[i] = Warp.of(values, memory.losses[reference, i])
+                values = warps[i](values)
+            models[i], note = fit_or_fall_back(self._predictor, train, values)
             if note and note not in self.notes:
                 self.notes.append(note)
 
         def predict(inputs: Inputs, cheap: FloatArray) -> tuple[FloatArray, FloatArray]:
-            """``(n, m)`` means (warped where expensive) and deviations (0 where cheap)."""
+            """``(n, columns)`` means (warped where an expensive objective) and deviations (0 where cheap)."""
             mean, std = cheap.copy(), np.zeros_like(cheap)
             for i, model in models.items():
                 mean[:, i], std[:, i] = model.predict(inputs)
@@ -339,7 +346,8 @@ class NATv2:
         for i, warp in warps.items():
             warped[:, i] = warp(told[:, i])
         feasible = problem.violation(told) <= 0
-        chosen = self._choose(mean[within], std[within], warped[feasible], {i: w.bend for i, w in warps.items()})
+        bends = {i: w.bend for i, w in warps.items()}
+        chosen = self._choose(mean[within, :m], std[within, :m], warped[feasible, :m], bends)
         return genomes[within[chosen]]
 
     def _choose(self, mean: FloatArray, std: FloatArray, told: FloatArray, bends: dict[int, float]) -> IntArray:
@@ -392,14 +400,14 @@ class NATv2:
         """New genomes of the region: NSGA-II on the predictor, and neighbours of the best evaluated."""
         memory, problem = self.memory, self.problem
         rows = self._complete_rows()
-        best = memory.genomes[rows[survivors(memory.losses[rows], problem.violation(memory.losses[rows]), 50)]]
+        best = memory.genomes[rows[fittest(problem, memory.losses[rows], 50)]]
 
         def losses_of(genomes: IntArray) -> tuple[FloatArray, FloatArray]:
             mean, std = predict(self._encode(genomes), problem.cheap_losses(genomes))
             mean = mean - _OPTIMISM * std
-            return mean, problem.violation(own_units(mean))
+            return mean[:, : problem.n_objectives], problem.violation(own_units(mean))
 
-        screen = (lambda g: problem.violation(problem.cheap_losses(g))) if problem.cheap_constraints else None
+        screen = (lambda g: problem.violation(problem.cheap_losses(g))) if problem.cheap_limits else None
         evolved, _, _ = evolve(region, losses_of, self._rng, 100, 20, best, screen)
         near = region.repair(self._rng, np.repeat(best, 4, axis=0))
         near = region.mutate(self._rng, near, 1.5 / max(1, int((~region.frozen).sum())))

@@ -56,7 +56,7 @@ class NSGA2:
         self._algorithm.setup(
             PymooProblem(
                 n_var=len(problem.space),
-                n_obj=len(problem.objectives),
+                n_obj=problem.n_objectives,
                 n_ieq_constr=1,
                 xl=np.zeros(len(problem.space)),
                 xu=problem.space.n_options - 1.0,
@@ -87,7 +87,7 @@ class NSGA2:
         return space.decode_many(np.concatenate([genomes, more]))
 
     def tell(self, archs: Sequence[Arch], losses: FloatArray) -> None:
-        """Learn ``(n, m)`` losses; they enter the population at the next `ask`."""
+        """Learn ``(n, columns)`` losses; they enter the population at the next `ask`."""
         problem = self.memory.problem
         genomes = self.memory.add(archs, losses)
         losses = np.asarray(losses, dtype=float)
@@ -98,7 +98,7 @@ class NSGA2:
             individual = alive.get(key)
             if individual is None:
                 individual = self._answered[key] = Individual(X=genome.astype(float))
-            individual.F = np.zeros(len(row)) if bad else row.copy()
+            individual.F = np.zeros(problem.n_objectives) if bad else row[: problem.n_objectives].copy()
             individual.G = np.array([g])
             individual.evaluated.update(("F", "G", "H"))
 

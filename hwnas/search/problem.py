@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.errors import RecipeError
+from hwnas.errors import SearchError
 from hwnas.objectives import Objective, as_losses
+from hwnas.search.limits import Limit, check_limits
 from hwnas.space import Arch, SearchSpace
 
 FloatArray = NDArray[np.float64]
@@ -20,41 +20,18 @@ IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Constraint:
-    """A hard limit on one objective, in its own unit."""
-
-    objective: str
-    comparison: Literal["<=", ">="]
-    limit: float
-
-    @classmethod
-    def parse(cls, text: str) -> Constraint:
-        """Read ``latency_ms<=5``.
-
-        Raises:
-            RecipeError: another form.
-        """
-        match = re.fullmatch(r"\s*([A-Za-z_]\w*)\s*(<=|>=)\s*([-+0-9.eE]+)\s*", text)
-        try:
-            if match is None:
-                raise ValueError(text)
-            return cls(match[1], "<=" if match[2] == "<=" else ">=", float(match[3]))
-        except ValueError:
-            raise RecipeError(
-                f"constraint {text!r} is not of the form OBJECTIVE<=NUMBER or OBJECTIVE>=NUMBER, such as latency_ms<=5"
-            ) from None
-
-    def __str__(self) -> str:
-        return f"{self.objective}{self.comparison}{self.limit:g}"
-
-
-@dataclass(frozen=True)
 class Problem:
-    """One search problem; every array of losses has one column per objective, minimised."""
+    """One search problem.
+
+    Every array of losses, ``(n, columns)``, has one column for each objective and, after these, one for each limited
+    value; every column is minimised (signs by ``direction``). Which arch is better is decided by the objectives alone,
+    which is allowed by the limits on any column.
+    """
 
     space: SearchSpace
     objectives: tuple[Objective, ...]
-    constraints: tuple[Constraint, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    """All of them hold; of limits for several devices, give those of one (`limits_for`)."""
     capacity: tuple[Objective, ...] = ()
     """Cheap objectives that stand for what an operator can learn (MACs, params); used to score operators."""
     features: Callable[[IntArray], FloatArray] | None = None
@@ -66,60 +43,71 @@ class Problem:
     """Genomes to those that predictors read in their place, such as `hwnas.predictors.CellFeatures.simplest`. For
     expensive objectives that depend on nothing but what an arch computes: archs that compute the same are one."""
 
+    limited: tuple[Objective, ...] = ()
+    """Values that are not optimised but have limits, exact (``cheap``) or evaluated."""
+
     def __post_init__(self) -> None:
-        names = [o.name for o in self.objectives]
-        if not names:
-            raise RecipeError("a search needs at least one objective")
-        if len(set(names)) != len(names):
-            raise RecipeError(f"objectives repeat a name: {names}")
-        if unknown := sorted({c.objective for c in self.constraints} - set(names)):
-            raise RecipeError(f"constraints on {unknown} have no objective that provides them; objectives are {names}")
-        for name in names:
-            mine = [c for c in self.constraints if c.objective == name]
-            above = max((c for c in mine if c.comparison == ">="), key=lambda c: c.limit, default=None)
-            below = min((c for c in mine if c.comparison == "<="), key=lambda c: c.limit, default=None)
-            if above and below and above.limit > below.limit:
-                raise RecipeError(f"constraints {above} and {below} contradict each other; drop or change one")
+        objectives, limited = ([o.name for o in of] for of in (self.objectives, self.limited))
+        if not objectives:
+            raise SearchError("a search needs at least one objective")
+        if len({*objectives, *limited}) != len(self.columns):
+            raise SearchError(f"objectives and limited values repeat a name: {[*objectives, *limited]}")
+        if unknown := sorted({limit.value for limit in self.limits} - {*objectives, *limited}):
+            raise SearchError(
+                f"constraints on {unknown} have no value that provides them; objectives are {objectives}, "
+                f"limited values are {limited}"
+            )
+        check_limits(self.limits)
         if expensive := [o.name for o in self.capacity if not o.cheap]:
-            raise RecipeError(
+            raise SearchError(
                 f"capacity {expensive} must be cheap objectives (exact, cheap=True), such as macs or params"
             )
 
     @cached_property
-    def cheap_constraints(self) -> tuple[Constraint, ...]:
+    def columns(self) -> tuple[Objective, ...]:
+        """What the columns of every array of values or losses are: objectives, then limited values."""
+        return self.objectives + self.limited
+
+    @property
+    def n_objectives(self) -> int:
+        """How many of the first columns are optimised; domination looks at no others."""
+        return len(self.objectives)
+
+    @cached_property
+    def cheap_limits(self) -> tuple[Limit, ...]:
         """Limits that can be checked before a candidate is evaluated."""
-        cheap = {o.name for o in self.objectives if o.cheap}
-        return tuple(c for c in self.constraints if c.objective in cheap)
+        cheap = {o.name for o in self.columns if o.cheap}
+        return tuple(limit for limit in self.limits if limit.value in cheap)
 
     @cached_property
     def cheap_columns(self) -> IntArray:
         """Columns that are known for every genome before it is evaluated."""
-        return np.array([i for i, o in enumerate(self.objectives) if o.cheap], dtype=np.int64)
+        return np.array([i for i, o in enumerate(self.columns) if o.cheap], dtype=np.int64)
 
     @cached_property
     def expensive_columns(self) -> IntArray:
         """Columns that only an evaluation gives."""
-        return np.array([i for i, o in enumerate(self.objectives) if not o.cheap], dtype=np.int64)
+        return np.array([i for i, o in enumerate(self.columns) if not o.cheap], dtype=np.int64)
 
     def cheap_losses(self, genomes: IntArray) -> FloatArray:
-        """Return ``(n, m)`` losses with NaN in the expensive columns."""
-        values = np.full((len(genomes), len(self.objectives)), np.nan)
+        """Return ``(n, columns)`` losses with NaN in the expensive columns."""
+        values = np.full((len(genomes), len(self.columns)), np.nan)
         for i in self.cheap_columns:
-            values[:, i] = evaluate_genomes(self.objectives[i], self.space, genomes)
-        return as_losses(values, self.objectives)
+            values[:, i] = evaluate_genomes(self.columns[i], self.space, genomes)
+        return as_losses(values, self.columns)
 
     def violation(self, losses: FloatArray) -> FloatArray:
-        """Return ``(n,)``: how far each row is outside its limits, relative to them; 0 is feasible.
+        """Return ``(n,)``: how far each row of ``(n, columns)`` losses is outside its limits; 0 is feasible.
 
-        Columns that are NaN (not evaluated yet) count as feasible.
+        Each limit counts relative to its bound. Columns that are NaN (not evaluated yet) count as feasible.
         """
         total = np.zeros(len(losses))
-        names = [o.name for o in self.objectives]
-        for c in self.constraints:
-            column = names.index(c.objective)
-            values = losses[:, column] * self.objectives[column].sign
-            over = values - c.limit if c.comparison == "<=" else c.limit - values
-            total += np.nan_to_num(np.maximum(over, 0.0), nan=0.0) / max(abs(c.limit), 1e-12)
+        names = [o.name for o in self.columns]
+        for limit in self.limits:
+            column = names.index(limit.value)
+            values = losses[:, column] * self.columns[column].sign
+            over = values - limit.bound if limit.comparison == "<=" else limit.bound - values
+            total += np.nan_to_num(np.maximum(over, 0.0), nan=0.0) / max(abs(limit.bound), 1e-12)
         return total
 
 
@@ -138,5 +126,5 @@ class Searcher(Protocol):
         ...
 
     def tell(self, archs: Sequence[Arch], losses: FloatArray) -> None:
-        """Learn ``(n, m)`` losses of archs, also ones it never asked for; a row with NaN has failed."""
+        """Learn ``(n, columns)`` losses of archs, also ones it never asked for; a row with NaN has failed."""
         ...

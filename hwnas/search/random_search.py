@@ -13,7 +13,7 @@ from hwnas.space import Arch
 
 
 class RandomSearch:
-    """Draw new archs, every option of a choice as likely as the next; limits on cheap objectives reject."""
+    """Draw new archs, every option of a choice as likely as the next; limits on cheap values reject."""
 
     def __init__(self, problem: Problem, evaluations: int, seed: int, population: int | None = None) -> None:
         self.memory = Memory(problem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
-from hwnas.errors import RecipeError
+from hwnas.errors import SearchError
 from hwnas.search.hurricane import Hurricane
 from hwnas.search.mdenas import MdeNAS
 from hwnas.search.natv2 import NATv2
@@ -36,15 +36,15 @@ def make_searcher(
         settings: settings of that algorithm, such as ``population``; the keyword arguments of its class.
 
     Raises:
-        RecipeError: an unknown name or setting, or a number out of range.
+        SearchError: an unknown name or setting, or a number out of range.
     """
     if name not in SEARCHERS:
-        raise RecipeError(f"search algorithm {name!r} is unknown; choose one of {sorted(SEARCHERS)}")
+        raise SearchError(f"search algorithm {name!r} is unknown; choose one of {sorted(SEARCHERS)}")
     known = [p for p in inspect.signature(SEARCHERS[name]).parameters if p not in ("problem", "evaluations", "seed")]
     if unknown := sorted(set(settings) - set(known)):
-        raise RecipeError(f"search algorithm {name!r} has no settings {unknown}; it has {known}")
+        raise SearchError(f"search algorithm {name!r} has no settings {unknown}; it has {known}")
     if evaluations < 1:
-        raise RecipeError(f"evaluations is {evaluations}; give at least 1")
+        raise SearchError(f"evaluations is {evaluations}; give at least 1")
     if seed < 0:
-        raise RecipeError(f"seed is {seed}; give 0 or more")
+        raise SearchError(f"seed is {seed}; give 0 or more")
     return SEARCHERS[name](problem, evaluations=evaluations, seed=seed, **settings)

@@ -64,7 +64,7 @@ class Specialisation:
 def specialise(problem: Problem, keep: int | None = None) -> Specialisation:
     """Score every option of every choice by its marginal cost against its marginal capacity.
 
-    Each option is put into the same archs in turn; the mean change of the first cheap minimised objective
+    Each option is put into the same archs in turn; the mean change of the first cheap minimised value
     (the device's latency, say) is its cost, and of the capacity objectives its capacity. Within a choice both
     are divided by their maximum, and the ``keep`` options with the smallest cost / capacity stay. The cheapest
     always stays, so that a limit can be met, and the one of most capacity, so that the accurate end of the
@@ -74,14 +74,14 @@ def specialise(problem: Problem, keep: int | None = None) -> Specialisation:
     exceptions are ours.
 
     Args:
-        problem: its cheap objectives and ``capacity`` are read; nothing is evaluated.
+        problem: its cheap values and ``capacity`` are read; nothing is evaluated.
         keep: options that a choice keeps by score; None: half of them, at least 4.
 
     Reference:
         Zhang et al., 2020, HURRICANE, operator selection.
     """
     space = problem.space
-    cheap = [o for o in problem.objectives if o.cheap and o.direction == "min"]
+    cheap = [o for o in problem.columns if o.cheap and o.direction == "min"]
     names = {o.name for o in cheap[:1]}
     capacity = [o for o in problem.capacity if o.name not in names] or cheap[1:]
     parents = {c.parent for c in space.choices}

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -280,13 +279,9 @@ def _follow(average: dict[str, Tensor], net: nn.Module, decay: float) -> None:
 
 def _freeze(supernet: SuperNet, phase: PhaseConfig) -> None:
     """Let only the weights learn that do not stand in the phase's frozen stages."""
-    stage = 0
+    elastic = supernet.elastic_blocks
     for slot in supernet.layout.slots:
-        found = re.match(r"stage(\d+)\.", slot.name)
-        stage = int(found[1]) if found else stage
-        # What stands between or after the stages, such as exits and heads, learns always.
-        frozen = stage in phase.frozen_stages and (found is not None or stage == 0)
-        supernet.parts[slot.name.replace(".", "_")].requires_grad_(not frozen)
+        elastic[slot.name].requires_grad_(slot.stage not in phase.frozen_stages)
 
 
 def _load_finished(path: Path, settings: dict[str, Any]) -> SuperNet:

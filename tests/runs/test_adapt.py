@@ -253,16 +253,16 @@ def test_stages_that_were_held_do_not_learn(finished_run, again, tmp_path, monke
             assert not torch.equal(trained[name], all_stages[name]), name
 
 
-def test_stages_are_known_by_the_names_of_their_choices(layout):
-    space = layout.space
-    assert frozen_stages(space, space.stages[0]) == (0, 1)
-    assert frozen_stages(space, space.stages[1]) == (0, 2)
-    assert frozen_stages(space, ()) == ()
-    assert frozen_stages(space, space.stages[0][:1]) == ()  # the rest of the stage varies
-    cell = make_layout(load_recipe("nasbench201").supernet).space
-    assert frozen_stages(cell, cell.stages[0]) == ()  # all stages share the cell
-    deep = make_layout(load_recipe("ofa-resnet50d").supernet).space
-    assert frozen_stages(deep, [name for stage in deep.stages[:2] for name in stage]) == (0, 1)
+def test_a_stage_is_frozen_where_all_its_choices_are_held(layout):
+    stages = layout.space.stages
+    assert frozen_stages(layout, stages[0]) == (0, 1)
+    assert frozen_stages(layout, stages[1]) == (0, 2)
+    assert frozen_stages(layout, ()) == ()
+    assert frozen_stages(layout, stages[0][:1]) == ()  # the rest of the stage varies
+    cell = make_layout(load_recipe("nasbench201").supernet)
+    assert frozen_stages(cell, cell.space.stages[0]) == ()  # all stages share the cell
+    deep = make_layout(load_recipe("ofa-resnet50d").supernet)
+    assert frozen_stages(deep, [name for stage in deep.space.stages[:2] for name in stage]) == (0, 1)
 
 
 def test_an_adaptation_is_one_phase_in_which_everything_is_elastic(layout, tiny_recipe):

@@ -12,7 +12,8 @@ from hwnas.latency.table import Row, load_device
 from hwnas.objectives import Objective
 from hwnas.runs.noise import latency_variance, may_be_on_front, near_ties
 from hwnas.runs.run import run
-from hwnas.search.problem import Constraint, Problem
+from hwnas.search.limits import Limit
+from hwnas.search.problem import Problem
 from hwnas.space import SearchSpace
 from hwnas.supernet.slot_sum import distinct_blocks
 
@@ -24,7 +25,7 @@ def never(archs):
 def problem(*limits):
     space = SearchSpace.of_choices({"a": [1, 2]})
     objectives = (Objective("top1_percent", "max", never), Objective("latency_ms", "min", never))
-    return Problem(space, objectives, tuple(Constraint.parse(t) for t in limits))
+    return Problem(space, objectives, tuple(Limit.parse(t) for t in limits))
 
 
 LOSSES = np.array([[-90.0, 5.0], [-89.5, 5.5], [-88.0, 6.0], [-80.0, 1.0], [math.nan, 0.1]])

@@ -73,7 +73,7 @@ def test_overrides_set_what_they_name(override, read):
         ("objectives=[accuracy]", r"objectives\.0: .*'top1_percent', 'latency_ms'.*, got 'accuracy'"),
         ("objectives=[macs, macs]", r"objectives: give every objective once and at least one, got \['macs', 'macs'\]"),
         ("objectives=[]", "objectives: give every objective once"),
-        ("constraints=[fast]", r"constraint 'fast' is not of the form OBJECTIVE<=NUMBER"),
+        ("constraints=[fast]", r"constraint 'fast' is not of the form VALUE<=NUMBER"),
         ("constraints=[energy_mj<=3]", r"energy_mj.*objectives are"),
         ("search.algorithm=magic", r"search\.algorithm: 'magic' is unknown; choose one of \['hurricane'"),
         ("search.evaluations=0", r"search\.evaluations: .*greater than or equal to 1, got 0"),

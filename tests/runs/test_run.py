@@ -14,7 +14,7 @@ import torch
 
 import hwnas
 from hwnas.archive import Archive
-from hwnas.errors import CheckpointError, DeviceError, MissingBlockError, RecipeError, ResumeError
+from hwnas.errors import CheckpointError, DeviceError, MissingBlockError, RecipeError, ResumeError, SearchError
 from hwnas.export.onnx_file import run_onnx
 from hwnas.latency.table import load_device
 from hwnas.pareto import non_dominated
@@ -318,7 +318,7 @@ def test_limits_hold_on_every_front(again, copied):
 
 
 def test_contradicting_limits_are_named_before_anything_is_written(again, tmp_path):
-    with pytest.raises(RecipeError, match="contradict each other"):
+    with pytest.raises(SearchError, match="contradict each other"):
         again(tmp_path / "new", constraints=["latency_ms<=1", "latency_ms>=2"])
     assert not (tmp_path / "new").exists()
 

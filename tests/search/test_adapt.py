@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from hwnas.errors import RecipeError
+from hwnas.errors import SearchError
 from hwnas.objectives import Objective
 from hwnas.search import (
     SEARCHERS,
@@ -79,7 +79,7 @@ def test_rounds_of_a_staged_search_stand_where_its_phases_change():
     assert all(r.held == () for r in plan_rounds(searcher, 4)[1:])
     # A space that can be listed is not searched in stages.
     assert shares_of(plan_rounds(searcher_of("hurricane", problem_of(FLAT, 2)), 1)) == [0.5]
-    with pytest.raises(RecipeError, match="give at least 1"):
+    with pytest.raises(SearchError, match="give at least 1"):
         plan_rounds(searcher, 0)
 
 
@@ -193,7 +193,7 @@ def test_a_search_without_renewals_says_nothing_of_them():
     result = run_search(problem, searcher_of("random", problem), evaluate(problem), 10)
     assert (result.renewals, result.repeated) == (0, 0)
     assert "renewed" not in result.message
-    with pytest.raises(RecipeError, match="there is no renew"):
+    with pytest.raises(SearchError, match="there is no renew"):
         run_search(problem, searcher_of("random", problem), evaluate(problem), 10, renew_at=[0.5])
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hwnas.errors import RecipeError, SpaceError
+from hwnas.errors import RecipeError, SearchError, SpaceError
 from hwnas.objectives import Objective
 from hwnas.search import Problem, make_searcher, minimize, run_search
 from hwnas.space import SearchSpace
@@ -87,15 +87,22 @@ def test_every_evaluation_fails():
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"objectives": []}, RecipeError, "at least one objective"),
-        ({"objectives": [SCORE, SCORE]}, RecipeError, "repeat a name"),
-        ({"algorithm": "anneal"}, RecipeError, "choose one of"),
-        ({"evaluations": 0}, RecipeError, "give at least 1"),
-        ({"seed": -1}, RecipeError, "give 0 or more"),
-        ({"constraints": ["latency<=5"]}, RecipeError, "no objective that provides them"),
-        ({"constraints": ["latency_ms < 5"]}, RecipeError, "not of the form"),
-        ({"constraints": ["latency_ms<=5", "latency_ms>=7"]}, RecipeError, "contradict"),
-        ({"capacity": [SCORE]}, RecipeError, "must be cheap"),
+        ({"objectives": []}, SearchError, "at least one objective"),
+        ({"objectives": [SCORE, SCORE]}, SearchError, "repeat a name"),
+        ({"algorithm": "anneal"}, SearchError, "choose one of"),
+        ({"evaluations": 0}, SearchError, "give at least 1"),
+        ({"seed": -1}, SearchError, "give 0 or more"),
+        ({"constraints": ["latency<=5"]}, SearchError, "no value that provides them"),
+        ({"constraints": ["latency_ms < 5"]}, SearchError, "not of the form"),
+        ({"constraints": ["latency_ms<=5", "latency_ms>=7"]}, SearchError, "contradict"),
+        (
+            {"constraints": ["params<=5"], "limited": []},
+            SearchError,
+            r"'score', 'latency_ms'\], limited values are \[\]",
+        ),
+        ({"constraints": ["edge-tpu:latency_ms<=5"]}, SearchError, "for one device, but minimize knows none"),
+        ({"limited": [LATENCY]}, SearchError, "repeat a name"),
+        ({"capacity": [SCORE]}, SearchError, "must be cheap"),
     ],
 )
 def test_bad_input_is_one_clear_line(arguments, error, text):
@@ -119,7 +126,7 @@ def test_a_warm_start_of_another_space():
 def test_values_of_the_wrong_shape():
     problem = Problem(SPACE, (SCORE, LATENCY))
     searcher = make_searcher("random", problem, evaluations=5, seed=0)
-    with pytest.raises(RecipeError, match="one row an arch and one column an objective"):
+    with pytest.raises(SearchError, match="one row an arch and one column a value"):
         run_search(problem, searcher, lambda archs: np.zeros((len(archs), 1)), 5)
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hwnas.errors import RecipeError
+from hwnas.errors import SearchError
 from hwnas.objectives import Objective, as_losses
-from hwnas.search import SEARCHERS, Constraint, Problem, make_searcher, run_search
+from hwnas.search import SEARCHERS, Limit, Problem, make_searcher, run_search
 from hwnas.space import Choice, SearchSpace
 
 FLAT = SearchSpace.of_choices(
@@ -185,7 +185,7 @@ def test_better_than_random_at_equal_evaluations(algorithm):
 def test_limits_on_cheap_objectives_are_kept_before_evaluation(algorithm):
     base = problem_of(DEEP, 2)
     limit = float(np.median(base.objectives[1].evaluate(DEEP.sample(np.random.default_rng(0), 200))))
-    problem = Problem(DEEP, base.objectives, (Constraint("value1", "<=", limit),))
+    problem = Problem(DEEP, base.objectives, (Limit(None, "value1", "<=", limit),))
     result = search(algorithm, problem, 40)
     assert result.feasible.mean() > (0.5 if algorithm == "nsga2" else 0.99)
 
@@ -211,7 +211,7 @@ def test_the_first_archs_under_a_limit_take_options_that_rarely_fit(algorithm):
         Objective("loss", "min", lambda archs: [0.0 for _ in archs]),
         Objective("cost_ms", "min", cost_ms, cheap=True),
     )
-    problem = Problem(space, objectives, (Constraint("cost_ms", "<=", 42.0),))
+    problem = Problem(space, objectives, (Limit(None, "cost_ms", "<=", 42.0),))
     draws = space.sample(np.random.default_rng(0), 2000)
     fitting = [a for a, cost in zip(draws, cost_ms(draws), strict=True) if cost <= 42.0]
     assert sum(a["resolution"] > 160 for a in fitting) < 0.01 * len(fitting)
@@ -228,7 +228,7 @@ def test_a_small_space_under_a_limit_is_searched_to_its_end(n, limit):
         Objective("loss", "min", lambda archs: [a["a"] + a["b"] for a in archs]),
         Objective("cost_ms", "min", lambda archs: [a["b"] for a in archs], cheap=True),
     )
-    problem = Problem(space, objectives, (Constraint("cost_ms", "<=", limit),))
+    problem = Problem(space, objectives, (Limit(None, "cost_ms", "<=", limit),))
     searcher = make_searcher("natv2", problem, evaluations=n, seed=0)
     result = run_search(problem, searcher, evaluate(problem), n)
     assert len(result.archs) == n
@@ -298,7 +298,7 @@ def test_a_warm_start_does_not_count_as_stalled():
 
 
 def test_an_unknown_selection_lists_the_choices():
-    with pytest.raises(RecipeError, match=r"'best' is unknown; choose one of \['turns', 'gaps', 'improvement'\]"):
+    with pytest.raises(SearchError, match=r"'best' is unknown; choose one of \['turns', 'gaps', 'improvement'\]"):
         make_searcher("natv2", problem_of(FLAT, 1), evaluations=5, seed=0, selection="best")
 
 
@@ -338,12 +338,12 @@ def test_features_reach_the_predictor():
 
 
 def test_an_unknown_name_lists_the_choices():
-    with pytest.raises(RecipeError, match=r"'nsga9' is unknown; choose one of \['hurricane', 'mdenas', 'natv2'"):
+    with pytest.raises(SearchError, match=r"'nsga9' is unknown; choose one of \['hurricane', 'mdenas', 'natv2'"):
         make_searcher("nsga9", problem_of(FLAT, 1), evaluations=5, seed=0)
 
 
 def test_an_unknown_setting_lists_the_known_ones():
-    with pytest.raises(RecipeError, match=r"no settings \['predictor'\]; it has \['population'\]"):
+    with pytest.raises(SearchError, match=r"no settings \['predictor'\]; it has \['population'\]"):
         make_searcher("nsga2", problem_of(FLAT, 1), evaluations=5, seed=0, predictor="gp")
 
 

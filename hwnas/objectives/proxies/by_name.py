@@ -24,6 +24,7 @@ from hwnas.objectives.proxies.tangent_kernel import ntk_condition
 from hwnas.objectives.proxies.thin import random_crops, thin_network
 from hwnas.objectives.proxies.zen import zen
 from hwnas.supernet import BlockSpec
+from hwnas.supernet.layout import PlainNetwork
 from hwnas.task import Task
 
 
@@ -106,7 +107,8 @@ REGION_CROPS = 3000
 
 def _linear_regions(case: ProxyCase) -> float:
     with seeded(case.seed):
-        net = thin_network(case.chain)
+        starts = case.network.stage_starts if isinstance(case.network, PlainNetwork) else ()
+        net = thin_network(case.chain, starts)
     with seeded(case.seed):
         for m in net.modules():
             if isinstance(m, nn.Conv2d | nn.Linear):

@@ -1,0 +1,1 @@
+"""Recipe to run folder: every step once, then kept."""

@@ -1,0 +1,1 @@
+"""What a finished run says: results, quality of its supernet, fleets."""

@@ -1,0 +1,128 @@
+"""How far are the accuracies that subnets inherit from those that they reach when trained alone?
+
+A search trusts the supernet twice: that it ranks subnets as training alone would (Kendall's tau), and that what it says
+of a subnet is close to what the subnet could do (the gap).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+import numpy as np
+import torch
+from scipy.stats import kendalltau
+from hwnas.data import as_input
+from hwnas.files import write_json
+from hwnas.finetune import FinetuneConfig, finetune
+from hwnas.objectives.subnets import params_of_space
+from hwnas.progress import silent
+from hwnas.space import Arch
+from hwnas.train.evaluate import top1_percent
+@dataclass(frozen=True)
+class SubnetQuality:
+    """One subnet, as the supernet gives it and trained alone; accuracies on the test images."""
+
+    key: str
+    resolution_px: int
+    params: int
+    inherited_percent: float
+    alone_percent: float
+
+@dataclass(frozen=True)
+class SupernetQuality:
+    """What `supernet_quality` found."""
+
+    subnets: tuple[SubnetQuality, ...]
+    epochs: float
+    """Of the training alone, from random weights."""
+    kendall_tau: float
+    """Between inherited and alone; NaN where all of one kind are equal."""
+    mean_gap_percent: float
+    """Mean of alone minus inherited, in points; negative: the supernet's are better."""
+    mean_stderr_percent: float
+    """Standard error of one accuracy from the number of test images, mean over all."""
+
+def supernet_quality(
+    context: RunContext, n_subnets: int, epochs: float, lr: float | None = None, seed: int = 0
+) -> SupernetQuality:
+    """Compare random subnets of a trained run with the same networks trained alone.
+
+    Networks alone are trained with the recipe's batch size, augmentation, decay and label smoothing, from random
+    weights, without a teacher; the epoch of best validation accuracy counts. Each is kept in the run folder, so a
+    second start continues.
+
+    Args:
+        context: of a run with a trained supernet.
+        n_subnets: drawn uniformly over options; a larger number begins with the same ones.
+        epochs: of the training alone.
+        lr: its peak learning rate; default: that of the recipe's first phase.
+        seed: of the draw and of the weights.
+    """
+    archs = draw(context, n_subnets, seed)
+    config = alone_config(context, epochs, lr, seed)
+    params = params_of_space(context.layout).of_archs(archs)
+    found = []
+    for number, (arch, size) in enumerate(zip(archs, params, strict=True)):
+        inherited = test_percent(context, context.trained_evaluator.subnet(arch), arch)
+        alone = alone_percent(context, arch, config)
+        found.append(SubnetQuality(arch.key, arch.int("resolution"), int(size), inherited, alone))
+        context.progress("subnets", number + 1, n_subnets, f"inherited {inherited:.2f} %, alone {alone:.2f} %")
+    inherited_all = np.array([q.inherited_percent for q in found])
+    alone_all = np.array([q.alone_percent for q in found])
+    shares = np.concatenate([inherited_all, alone_all]) / 100
+    stderr = 100 * np.sqrt(shares * (1 - shares) / len(context.splits.test)).mean()
+    tau = float(kendalltau(inherited_all, alone_all).statistic) if n_subnets > 1 else float("nan")
+    return SupernetQuality(tuple(found), epochs, tau, float((alone_all - inherited_all).mean()), float(stderr))
+
+def draw(context: RunContext, n_subnets: int, seed: int) -> list[Arch]:
+    """Draw different subnets, one after the other; fewer where the space has no more."""
+    rng = np.random.default_rng(seed)
+    space = context.layout.space
+    drawn: dict[Arch, None] = {}
+    while len(drawn) < min(n_subnets, space.size):
+        drawn[space.sample(rng, 1)[0]] = None
+    return list(drawn)
+
+def alone_config(context: RunContext, epochs: float, lr: float | None, seed: int) -> FinetuneConfig:
+    """Return how networks are trained alone."""
+    train = context.recipe.train
+    return FinetuneConfig(
+        epochs=epochs, lr=lr or train.phases[0].lr, warmup_epochs=min(0.5, epochs / 10), batch_size=train.batch_size,
+        momentum=train.momentum, weight_decay=train.weight_decay, label_smoothing=train.label_smoothing,
+        distill_ratio=0, seed=seed,
+    )  # fmt: skip
+
+def alone_percent(context: RunContext, arch: Arch, config: FinetuneConfig) -> float:
+    """Return the test accuracy of a network trained alone, from the run folder where it is known."""
+    settings = {
+        "config": config.model_dump(mode="json"), "augment": context.recipe.data.augment.model_dump(mode="json"),
+        "supernet": context.recipe.supernet.model_dump(mode="json"), "images": context.splits.sha256, "arch": arch.as_dict(),
+    }  # fmt: skip
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    path = context.folder.alone / f"{arch.key}-{digest}.json"
+    if path.exists():
+        return float(json.loads(path.read_text(encoding="utf-8"))["test_top1_percent"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        net = context.layout.build_subnet(arch).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def told(task: str, done: float, total: float, note: str = "") -> None:
+        context.progress(f"{arch.key} alone", done, total, note)
+
+    progress = silent if context.progress is silent else told
+    result = finetune(net, arch.int("resolution"), context.splits, config, context.recipe.data.augment, progress=progress)
+    test = test_percent(context, result.network, arch)
+    write_json(path, {**settings, "test_top1_percent": test, "result": {"best_epoch": result.best_epoch,
+        "validation_top1_percent": result.top1_percent}})  # fmt: skip
+    return test
+
+def test_percent(context: RunContext, net: torch.nn.Module, arch: Arch) -> float:
+    """Return the test accuracy of a network for the images of ``arch``."""
+    test = context.splits.test
+    return top1_percent(net, as_input(test.images, arch.int("resolution"), *context.splits.mean_std), test.labels)
+
+def as_json(quality: SupernetQuality) -> dict[str, object]:
+    """Return plain values; NaN becomes None."""
+    values = asdict(quality)
+    return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in values.items()}

@@ -1,0 +1,231 @@
+"""What does a run give for one device? Its front: the models that no other model of the run beats."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+import numpy as np
+from numpy.typing import NDArray
+from hwnas.errors import ExportError, OutputError, ResumeError, SearchError
+from hwnas.export.bundle import Bundle
+from hwnas.files import make_folder, write_text
+from hwnas.objectives import Objective, as_losses
+from hwnas.pareto import choose_subset, knee, non_dominated
+from hwnas.latency.table import Device
+from hwnas.runs.history import DeviceSearch
+from hwnas.search.limits import Limit, limits_for
+from hwnas.space import Arch
+from hwnas.task import Score
+
+
+FRONT_COLUMNS = ("key", "top1_percent", "latency_ms", "params", "macs", "introspectability")
+
+FRONT_FILE = "front.csv"
+
+MEASURED = "measured_latency_ms"
+"""Column of latencies that were measured on exported models; it ranks a front where it is known."""
+
+@dataclass(frozen=True)
+class FrontModel:
+    """One model of a front."""
+
+    device: str
+    key: str
+    values: dict[str, float]
+    """By name, in own units; scores are those on validation images."""
+    folder: Path
+    """Of its bundle; exists once the run has exported it."""
+    weights_version: str = ""
+    """Of the supernet, where the front does not consist of the trained weights alone."""
+
+    @property
+    def latency_ms(self) -> float:
+        """Measured latency of the exported model where it is known, else the estimate that was searched with."""
+        return self.values.get(MEASURED, self.values["latency_ms"])
+
+    def export(self, out: str | Path) -> Bundle:
+        """Copy the bundle to ``out/<device>/<key>`` and return it.
+
+        Raises:
+            ExportError: the run has not exported it yet.
+            OutputError: ``out`` cannot be written.
+        """
+        if not self.folder.is_dir():
+            raise ExportError(f"model {self.key} has no bundle at {self.folder}; run `hwnas export` first")
+        return copy_bundle(self.folder, Path(out) / self.device / self.key)
+
+@dataclass(frozen=True)
+class Front(Sequence[FrontModel]):
+    """The models of one device, by ascending latency."""
+
+    device: str
+    models: tuple[FrontModel, ...]
+    score: Score
+    """Of the task; names the value by which models are compared with their latency."""
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.models[index]
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    def __iter__(self) -> Iterator[FrontModel]:
+        return iter(self.models)
+
+    def knee(self) -> FrontModel:
+        """Return the model nearest to the best score and latency at once, both scaled to the front's range."""
+        return self.models[knee(np.array([[self._loss(m), m.latency_ms] for m in self._some()]))]
+
+    def fastest(self) -> FrontModel:
+        """Return the model of least latency; after `within`, the fastest that keeps the limits."""
+        return min(self._some(), key=lambda m: m.latency_ms)
+
+    def best(self) -> FrontModel:
+        """Return the model of the best score; of equal ones the fastest."""
+        return min(self._some(), key=lambda m: (self._loss(m), m.latency_ms))
+
+    def within(self, *limits: str) -> Front:
+        """Return the models that keep limits such as ``top1_percent>=98`` or ``edge-tpu:latency_ms<=3``.
+
+        ``latency_ms`` is the measured latency where it is known.
+
+        Raises:
+            SearchError: a limit of another form, on a value that the models do not have, or that none of them keeps (it says
+                how near they come).
+        """
+        kept = self.models
+        for limit in limits_for(tuple(map(Limit.parse, limits)), self.device):
+            known = {m.key: self._value(m, limit.value) for m in kept}
+            left = tuple(m for m in kept if limit.holds(known[m.key]))
+            if not left:
+                best = (min if limit.comparison == "<=" else max)(known.values())
+                raise SearchError(f"no model of {self.device} keeps {limit}; the nearest has {best:.6g}")
+            kept = left
+        return Front(self.device, kept, self.score)
+
+    def _some(self) -> tuple[FrontModel, ...]:
+        if not self.models:
+            raise SearchError(f"the front of {self.device} is empty; search it with `hwnas search`")
+        return self.models
+
+    def _loss(self, model: FrontModel) -> float:
+        value = model.values[self.score.name]
+        return value if self.score.direction == "min" else -value
+
+    def _value(self, model: FrontModel, name: str) -> float:
+        if name == "latency_ms":
+            return model.latency_ms
+        if name not in model.values:
+            raise SearchError(f"models of {self.device} have no value {name!r}; they have {', '.join(model.values)}")
+        return model.values[name]
+
+
+@dataclass(frozen=True)
+class SearchedDevice:
+    """A device with what was searched for it and what was found."""
+
+    device: Device
+    settings: DeviceSearch
+    front: Front
+
+    @property
+    def name(self) -> str:
+        """Name of the device."""
+        return self.device.name
+
+
+def copy_bundle(source: Path, target: Path) -> Bundle:
+    """Copy a bundle, in place of one that is there.
+
+    Raises:
+        OutputError: the target cannot be written.
+    """
+    make_folder(target.parent)
+    try:
+        if target.exists():
+            shutil.rmtree(target)
+        shutil.copytree(source, target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error}; choose another --out") from None
+    return Bundle(target)
+
+
+def choose_front(
+    values: NDArray[np.float64], objectives: Sequence[Objective], feasible: NDArray[np.bool_], size: int
+) -> NDArray[np.int64]:
+    """Choose at most ``size`` mutually non-dominated rows.
+
+    The front of the first two objectives comes first (thinned if it is larger), then rows of the front of all
+    objectives, each the one that adds most hypervolume.
+
+    Args:
+        values: ``(n, m)`` in own units.
+        objectives: of the columns.
+        feasible: ``(n,)`` rows within every limit.
+        size: how many.
+
+    Returns:
+        Row numbers, ascending; of rows with equal values only the first.
+    """
+    losses = as_losses(values, objectives)
+    rows = np.flatnonzero(feasible & non_dominated(np.where(feasible[:, None], losses, np.nan)))
+    rows = rows[np.sort(np.unique(losses[rows], axis=0, return_index=True)[1])]
+    first = rows[non_dominated(losses[rows][:, :2])]
+    first = first[choose_subset(losses[first][:, :2], size)]
+    start = np.flatnonzero(np.isin(rows, first))
+    return rows[choose_subset(losses[rows], size, start)]
+
+def write_front(
+    path: Path, archs: Sequence[Arch], columns: Mapping[str, NDArray[np.float64]], score: Score,
+    weights: Sequence[str] | None = None,
+) -> None:  # fmt: skip
+    """Write ``front.csv``: one row a model, ascending by latency (measured, where it is known).
+
+    Scores and other evaluated values are those of the validation images.
+
+    Args:
+        path: the file.
+        archs: the models.
+        columns: ``(n,)`` values by name, in the order of the file's columns.
+        score: of the task; of equally fast models the better one comes first.
+        weights: version of each model's weights; a column ``weights_version`` says it, unless this is None.
+    """
+    losses = columns[score.name] if score.direction == "min" else -columns[score.name]
+    order = np.lexsort((losses, columns.get(MEASURED, columns["latency_ms"])))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["key", *columns, *([] if weights is None else ["weights_version"])])
+    for i in order:
+        cells = [_cell(name, column[i]) for name, column in columns.items()]
+        writer.writerow([archs[i].key, *cells, *([] if weights is None else [weights[i]])])
+    write_text(path, text.getvalue())
+
+
+def _cell(name: str, value: float) -> str:
+    return str(int(value)) if name in ("params", "macs") else f"{value:.6g}"
+
+
+def read_front(path: Path, device: str, score: Score) -> Front:
+    """Read what `write_front` wrote; bundles are expected in ``models/`` beside it.
+
+    Raises:
+        ResumeError: the file is damaged.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        models = [
+            FrontModel(
+                device, r["key"], {k: float(v) for k, v in r.items() if k not in ("key", "weights_version")},
+                path.parent / "models" / r["key"], r.get("weights_version", ""),
+            )
+            for r in rows
+        ]  # fmt: skip
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
+        raise ResumeError(f"{path} is damaged: {error}; remove it and run `hwnas search` (the archive answers)") from None
+    return Front(device, tuple(models), score)

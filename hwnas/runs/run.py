@@ -1,0 +1,311 @@
+"""What can be done with a run folder? Train, table, search, export, check, report, fine-tune: the verbs.
+
+Every verb first looks for what an earlier start left; what is complete is not computed again. Files appear whole or not at
+all, and nothing is written outside the lock, so a run may be killed at any moment and started again. A run only gains:
+``recipe.yaml`` is never changed, another device or another search adds to what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from hwnas.archive import Archive
+from hwnas.data import Splits
+from hwnas.errors import CheckpointError, RecipeError, ResumeError
+from hwnas.export.bundle import Bundle
+from hwnas.files import n_ranks, write_json, write_text
+from hwnas.finetune import FinetuneConfig, FinetuneResult
+from hwnas.latency.build import build_table
+from hwnas.latency.table import Device, needs_table
+from hwnas.latency.target import can_be_timed, target_of
+from hwnas.progress import Progress, silent
+from hwnas.report.html import write_report
+from hwnas.runs.analysis.fleet import Fleet, plan_fleet
+from hwnas.runs.analysis.quality import SupernetQuality, supernet_quality
+from hwnas.runs.analysis.results import DeviceResults, collect
+from hwnas.runs.budget import check_sizable, parse_duration, size_search
+from hwnas.runs.choose import update_front, write_models
+from hwnas.runs.context import RunContext
+from hwnas.runs.devices import keep_device, load_devices
+from hwnas.runs.evaluations import Candidate, Evaluations
+from hwnas.runs.export import candidates_of_front, chosen_models, export_front, export_model
+from hwnas.runs.finetuning import finetune_model
+from hwnas.runs.folder import RunFolder
+from hwnas.runs.front import Front, FrontModel, copy_bundle, read_front
+from hwnas.runs.history import DeviceSearch, History, read_history
+from hwnas.runs.latency_check import check_models, keep_measured, was_checked
+from hwnas.runs.manifest import make_manifest
+from hwnas.runs.problem import make_problem
+from hwnas.runs.recipe import Recipe, load_recipe, with_values
+from hwnas.runs.search import search_device
+from hwnas.runs.weights import RunWeights
+from hwnas.search.limits import Limit, limits_for
+from hwnas.space import Arch
+from hwnas.supernet import Layout, SuperNet
+from hwnas.train.loop import train_supernet
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _writes(verb: Callable[Concatenate[Run, _P], _R]) -> Callable[Concatenate[Run, _P], _R]:
+    """Let one process at a time do ``verb`` in a run folder; of several that belong together only to train."""
+
+    @wraps(verb)
+    def alone(run: Run, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if n_ranks() > 1 and verb.__name__ != "train":
+            raise RecipeError(
+                f"{n_ranks()} processes were started by torchrun, but only `hwnas train` shares its work among them; "
+                "train so, then go on with one process and the same --out"
+            )
+        with run.context.folder.lock():
+            return verb(run, *args, **kwargs)
+
+    return alone
+
+
+@dataclass
+class Run(RunView):
+    """One run folder and the verbs that fill it."""
+
+    @_writes
+    def train(self) -> SuperNet:
+        """Train the supernet, or read it where it is trained already."""
+        recipe, folder = self.recipe, self.context.folder
+        self.context.supernet = train_supernet(
+            recipe.supernet, recipe.train, recipe.data, self.splits, folder.train, self.context.progress
+        )
+        return self.context.supernet
+
+    @_writes
+    def tables(self, devices: Sequence[str] | None = None) -> None:
+        """Measure the block tables of devices that are measured on the spot and have none yet."""
+        for name in self.named(devices):
+            device = self.context.devices[name]
+            if needs_table(device):
+                self.context.devices[name] = build_table(
+                    self.layout, device.profile, self.context.folder.device(name).table, self.recipe.tables,
+                    self.context.told_for(name), target_of(device.profile),
+                )  # fmt: skip
+
+    @_writes
+    def search(
+        self,
+        devices: Sequence[str] | None = None,
+        evaluations: int | None = None,
+        budget: str | float | None = None,
+        limits: Sequence[str] | None = None,
+        searcher: str | None = None,
+    ) -> None:
+        """Search devices and choose their fronts from everything that is known.
+
+        What is not given is as in the device's last search, or as the recipe says.
+
+        Args:
+            devices: names or folders of profiles, also new ones; default: every device of the run.
+            evaluations: archs to evaluate for each device.
+            budget: time for the search of all of them, such as ``20min`` or seconds; it sizes everything itself.
+            limits: such as ``latency_ms<=5`` or, for one device, ``edge-tpu:latency_ms<=3``; an empty list lifts them.
+            searcher: algorithm; see `hwnas.search.searchers.SEARCHERS`.
+
+        Raises:
+            SearchError: limits that contradict each other, or that no model keeps.
+            CheckpointError: the supernet is not trained yet.
+        """
+        if budget is not None and evaluations is not None:
+            raise RecipeError("budget and evaluations both size the search; give one of them")
+        given = dict.fromkeys(self.devices) if devices is None else self._added(devices)
+        parsed = None if limits is None else self._limits(limits, given)
+        wanted = {}
+        for name, folder in given.items():
+            known = self.context.settings(name)
+            changes: dict[str, object] = {} if folder is None else {"device": folder}
+            if parsed is not None:
+                own = [str(Limit(None, c.value, c.comparison, c.bound)) for c in limits_for(parsed, name)]
+                changes["constraints"] = tuple(own)
+            size = {"evaluations": evaluations, "algorithm": searcher}
+            changes["search"] = with_values(known.search, {k: v for k, v in size.items() if v is not None}, "search")
+            wanted[name] = known.model_copy(update=changes)
+        self._search(wanted, None if budget is None else parse_duration(budget))
+
+    def _search(self, wanted: Mapping[str, DeviceSearch], budget_s: float | None = None) -> None:
+        """Search devices with these settings; see `search`.
+
+        Modelled devices come first: their fronts must not depend on timings of this machine. An evaluation serves all
+        devices that are searched after it, and the fronts of a group are chosen from all archs seen so far.
+        """
+        self.context.supernet  # noqa: B018 (an untrained run is an error before tables are measured)
+        self._check(wanted)
+        self.tables(list(wanted))
+        if budget_s is not None:
+            plan = size_search(self.context, self.context.trained_evaluator, wanted, budget_s)
+            self.context.progress("budget", 1, 1, str(plan))
+            sized = {"evaluations": plan.evaluations, "validation_images": plan.validation_images}
+            wanted = {n: s.model_copy(update={"search": with_values(s.search, sized, "search")}) for n, s in wanted.items()}
+        timed = [name for name in wanted if self.devices[name].profile.conditions is not None]
+        with self.evaluations() as evaluations:
+            for group in ([name for name in wanted if name not in timed], timed):
+                for name in group:
+                    keep_device(self.context.folder, self.devices[name], wanted[name].device)
+                    search_device(evaluations, self.devices[name], wanted[name])
+                for name in group:
+                    update_front(evaluations, self.devices[name], wanted[name])
+
+    @_writes
+    def export(
+        self,
+        device: str | None = None,
+        key: str | None = None,
+        limits: Sequence[str] = (),
+        knee: bool = False,
+        fastest: bool = False,
+        best: bool = False,
+        out: str | Path | None = None,
+    ) -> list[Bundle]:
+        """Write the bundles of all fronts, and return those that are chosen.
+
+        Args:
+            device: whose front is meant; default: every device's.
+            key: first digits of a model's key; it need not be on a front, any evaluated arch will do.
+            limits: only models that keep them; see `search`.
+            knee: of these the one nearest to the best score and latency at once.
+            fastest: of these the fastest.
+            best: of these the one of best score.
+            out: also copy the chosen bundles to ``out/<device>/<key>``.
+
+        Raises:
+            SearchError: no model keeps the limits.
+            ResumeError: the run has no front, or no single arch has this key.
+        """
+        names = self.with_fronts() if device is None else [self.context.device(device).name]
+        with self.evaluations() as evaluations:
+            for name in self.with_fronts():
+                export_front(
+                    evaluations, self.devices[name], self.settings(name), self.front(name), self.context.told_for(name)
+                )
+            fronts = [chosen_models(self.front(n), key, limits, knee, fastest, best) for n in names]
+            chosen: list[FrontModel] = [model for front in fronts for model in front]
+            if key is not None and not chosen:
+                return [self._export_other(evaluations, names[0], key, out)]
+        return [model.export(out) if out is not None else Bundle(model.folder) for model in chosen]
+
+    def _export_other(self, evaluations: Evaluations, device: str, key: str, out: str | Path | None) -> Bundle:
+        """Write the bundle of an evaluated arch that is on no front."""
+        arch = self.find(key, evaluations)
+        folder = self.context.folder.other_models / device / arch.key
+        model = self.candidate(device, arch)
+        bundle = export_model(evaluations, self.devices[device], self.settings(device), model, folder)
+        return bundle if out is None else copy_bundle(bundle.folder, Path(out) / device / arch.key)
+
+    @_writes
+    def check_latency(self) -> None:
+        """Time the exported models of every device whose target is at hand, beside their estimates."""
+        for name in self.searched():
+            device, folder, front = self.devices[name], self.context.folder.device(name), self.front(name)
+            if not can_be_timed(device) or was_checked(folder.latency_check, list(front)):
+                continue
+            with self.evaluations() as evaluations:
+                models = candidates_of_front(evaluations, front)
+                archs = [m.arch for m in models]
+                told = self.context.told_for(name)
+                checked = check_models(self.layout, device, folder, list(front), archs, told)
+                keep_measured(evaluations.archive, name, checked, models, self.recipe.search.seed)
+                write_models(evaluations, device, self.settings(name), models)
+            write_json(folder.latency_check, checked.values)
+
+    @_writes
+    def report(self, others: Sequence[Run] = ()) -> Path:
+        """Write ``report.html`` and ``fronts.png`` over all devices that were searched; return the HTML file.
+
+        Args:
+            others: runs on the same data, such as ones of other seeds: the page shows what all, half and one of them
+                reached on each device.
+
+        Raises:
+            RecipeError: a run on other data, or one that has no device in common.
+        """
+        with self.evaluations() as evaluations:
+            devices = [self.searched_device(n) for n in self.with_fronts()]
+            fronts = {other.folder: {n: other.front(n) for n in other.searched()} for other in others}
+            results = collect(evaluations, devices, fronts)
+        return write_report(results, self.folder)
+
+    @_writes
+    def finetune(
+        self,
+        key: str,
+        out: str | Path | None = None,
+        config: FinetuneConfig | None = None,
+        device: str | None = None,
+        epochs: float | None = None,
+        lr: float | None = None,
+    ) -> tuple[FinetuneResult, Bundle]:
+        """Fine-tune one evaluated arch with distillation from the largest net; write a new bundle.
+
+        Args:
+            key: of the arch; the first few digits are enough where they are unique.
+            out: the new bundle's folder; default: ``finetuned/<device>/<key>`` in the run.
+            config: default: that of the recipe.
+            device: whose latency the bundle states, and whose weights are meant where they were adapted; default: the
+                first device with a front.
+            epochs: passes over the training images, in place of the config's.
+            lr: peak learning rate, in place of the config's.
+
+        Raises:
+            ResumeError: no such arch in the archive.
+        """
+        name = self.context.device(device).name if device is not None else self.with_fronts()[0]
+        given = {k: v for k, v in (("epochs", epochs), ("lr", lr)) if v is not None}
+        config = with_values(config or self.recipe.finetune, given, "finetune")
+        with self.evaluations() as evaluations:
+            arch = self.find(key, evaluations)
+            folder = self.context.folder.finetuned / name / arch.key if out is None else Path(out)
+            return finetune_model(
+                evaluations, self.devices[name], self.settings(name), self.candidate(name, arch), folder, config
+            )
+
+    def fleet(self, models: int, limits: Sequence[str] = ()) -> Fleet:
+        """Pick at most ``models`` evaluated archs that serve all searched devices; see `plan_fleet`.
+
+        Args:
+            models: how many at most.
+            limits: such as ``local-cpu:latency_ms<=5``; a device without a latency limit keeps that of its knee.
+        """
+        names = self.with_fronts()
+        parsed = self._limits(limits, names)
+        with self.evaluations() as evaluations:
+            devices = [self.searched_device(n) for n in names]
+            return plan_fleet(evaluations, devices, models, parsed)
+
+    def supernet_quality(
+        self, n_subnets: int = 6, epochs: float = 10, lr: float | None = None, seed: int = 0
+    ) -> SupernetQuality:
+        """Compare what subnets inherit with what they reach when trained alone; see `supernet_quality`."""
+        return supernet_quality(self.context, n_subnets, epochs, lr, seed)
+
+    def _added(self, devices: Sequence[str]) -> dict[str, str | None]:
+        """Names of devices, known ones or new ones, with how they were given."""
+        known = [name for name in devices if name in self.devices]
+        loaded = load_devices(self.context.folder, [d for d in devices if d not in known])
+        self.context.devices.update(loaded)
+        given = dict(zip(loaded, [d for d in devices if d not in known], strict=True))
+        order = [*known, *loaded]
+        return {name: given.get(name) for name in order}
+
+    def _limits(self, limits: Sequence[str], devices: Mapping[str, object] | Sequence[str]) -> tuple[Limit, ...]:
+        """Parsed limits; one on a device that is not meant is an error."""
+        parsed = tuple(map(Limit.parse, limits))
+        if unknown := sorted({c.device for c in parsed if c.device is not None} - set(devices)):
+            raise RecipeError(f"limits name {unknown}; devices here are {', '.join(devices)}")
+        return parsed
+
+    def _check(self, wanted: Mapping[str, DeviceSearch]) -> None:
+        """Raise where limits contradict each other, a searcher lacks a setting, or a device has no time for a block."""
+        for name, settings in wanted.items():
+            if not needs_table(self.devices[name]):
+                settings.search.searcher(make_problem(self.context, self.devices[name], settings))
