@@ -23,6 +23,7 @@ from hwnas.search.adapt import Round, best_shares
 from hwnas.search.config import AdaptationConfig, SearchConfig
 from hwnas.search.problem import Problem
 from hwnas.space import Arch, SearchSpace
+from hwnas.supernet import Layout
 from hwnas.train.checkpoint import weights_version
 from hwnas.train.loop import NOT_BINDING, train_supernet
 from hwnas.train.phases import PhaseConfig, TrainConfig
@@ -34,7 +35,7 @@ class Lineage:
     """The weights that the search of one device goes through; `renew` makes the next ones."""
 
     def __init__(
-        self, evaluations: Evaluations, device: str, problem: Problem, search: SearchConfig, wanted: Sequence[str],
+        self, evaluations: Evaluations, device: str, problem: Problem, search: SearchConfig, wanted: Mapping[str, str],
         rounds: Sequence[Round],
     ) -> None:  # fmt: skip
         """Begin with the trained weights.
@@ -44,11 +45,11 @@ class Lineage:
             device: name of the device.
             problem: what is searched for it.
             search: says how the supernet is adapted, and on how many images archs are evaluated.
-            wanted: values that an evaluation gives.
+            wanted: what an evaluation gives; see `evaluated_values`.
             rounds: when the search pauses.
         """
         self.evaluations, self.device, self.problem = evaluations, device, problem
-        self.search, self.wanted = search, tuple(wanted)
+        self.search, self.wanted = search, dict(wanted)
         self.rounds = tuple(rounds)
         self.adapted: list[Adapted] = []
 
@@ -84,7 +85,7 @@ class Lineage:
         context = evaluations.context
         assert config is not None, "the lineage belongs to a search with adaptation"
         shares = best_shares(self.problem, archs, as_losses(values, self.problem.columns), config.best)
-        frozen = context.layout.stages_of(pause.held)
+        frozen = frozen_stages(context.layout, pause.held)
         base = context.folder.device(self.device)
         start = base.root / self.adapted[-1].folder if self.adapted else context.folder.train
         train = adaptation_training(context.recipe.train, config, number, shares, frozen, context.layout.space)
@@ -143,3 +144,17 @@ def adaptation_training(
     )  # fmt: skip
     # Another seed a round, so that images come in another order and with other augmentation.
     return train.model_copy(update={"phases": (phase,), "seed": train.seed + number, "start_from": None})
+
+
+def frozen_stages(layout: Layout, held: Sequence[str]) -> tuple[int, ...]:
+    """Return the stages of the network whose weights only held choices use, and 0 with them (the stem).
+
+    Empty where nothing is held, or where held choices are not those of whole stages (as the edges of a cell, which all
+    stages share).
+    """
+    numbers = {name: layout.stage_of_choice(name) for names in layout.space.stages for name in names}
+    found = {numbers[name] for name in held}
+    free = {number for name, number in numbers.items() if name not in held}
+    if not found or None in found or found & free:
+        return ()
+    return tuple(sorted({0, *(n for n in found if n is not None)}))

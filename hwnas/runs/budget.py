@@ -14,7 +14,7 @@ from hwnas.files import write_json
 from hwnas.objectives.subnets import SubnetEvaluator
 from hwnas.runs.context import RunContext
 from hwnas.runs.history import DeviceSearch
-from hwnas.runs.problem import evaluated_names
+from hwnas.runs.problem import evaluated_values
 from hwnas.search.config import SearchConfig
 
 
@@ -60,12 +60,14 @@ class BudgetPlan:
             f"{self.validation_images} validation images, {seconds:.3g} s an evaluation"
         )
 
-def parse_duration(text: str) -> float:
-    """Return the seconds of ``90s``, ``20min``, ``1.5h`` or ``1h30min``.
+def parse_duration(text: str | float) -> float:
+    """Return the seconds of ``90s``, ``20min``, ``1.5h`` or ``1h30min``; a number is seconds.
 
     Raises:
         RecipeError: another form, or not above 0.
     """
+    if not isinstance(text, str):
+        text = f"{float(text)}s"
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([a-z]+)", text.strip().lower())
     whole = re.sub(r"\s", "", text.strip().lower())
     if not parts or "".join(n + u for n, u in parts) != whole or any(u not in UNITS_S for _, u in parts):
@@ -143,7 +145,7 @@ def size_search(
             return BudgetPlan(**values | {"devices": tuple(values["devices"])})
     images, space = context.validation_images, context.layout.space
     few = max(1, images // 4)
-    names = list(dict.fromkeys(name for s in devices.values() for name in evaluated_names(context, s)))
+    names = list(dict.fromkeys(name for s in devices.values() for name in evaluated_values(context, s)))
     archs = dict.fromkeys([space.smallest(), space.largest(), *space.sample(np.random.default_rng(0), 3)])
     seconds: dict[int, float] = {}
     for arch in archs:  # inputs of every resolution are prepared once, and are no part of the cost

@@ -21,7 +21,7 @@ from hwnas.runs.front import choose_front, write_front
 from hwnas.runs.history import DeviceSearch, read_history, write_history
 from hwnas.runs.latency_check import measured_columns
 from hwnas.runs.noise import latency_variance, may_be_on_front, near_ties
-from hwnas.runs.problem import evaluated_names, make_problem
+from hwnas.runs.problem import evaluated_values, make_problem
 from hwnas.search.problem import Problem
 
 FloatArray = NDArray[np.float64]
@@ -57,13 +57,12 @@ def write_models(
 
 def candidates_of(evaluations: Evaluations, device: str, settings: DeviceSearch) -> list[Candidate]:
     """Return every model that the device may get, one for each arch: of several weights, those that score best."""
-    context, wanted = evaluations.context, evaluated_names(evaluations.context, settings)
-    sign = 1.0 if context.score.direction == "min" else -1.0
+    context, wanted = evaluations.context, evaluated_values(evaluations.context, settings)
     best: dict[str, tuple[float, Candidate]] = {}
     for version in evaluations.weights.of_device(device):
-        for arch in evaluations.evaluated(version, wanted):
+        for arch in evaluations.evaluated(version, list(wanted.values())):
             candidate = Candidate(arch, version)
-            loss = sign * evaluations.known(candidate, wanted)[context.score.name]
+            loss = -context.score.sign * evaluations.known(candidate, wanted.values())[context.score.name]
             if arch.key not in best or not loss > best[arch.key][0]:
                 best[arch.key] = loss, candidate
     return [candidate for _, candidate in best.values()]
@@ -97,14 +96,14 @@ def _refined(
 
     What is evaluated again follows from the candidates alone, so a second start evaluates and finds the same.
     """
-    context, wanted = evaluations.context, evaluated_names(evaluations.context, settings)
+    context, wanted = evaluations.context, evaluated_values(evaluations.context, settings)
     names = [column.name for column in problem.columns]
     values = evaluations.values(problem, candidates)
-    certain = np.array([evaluations.is_full(c, wanted) for c in candidates], dtype=bool)
+    certain = np.array([evaluations.is_full(c, wanted.values()) for c in candidates], dtype=bool)
     if certain.all() or context.score.name not in names:
         return values
     stderr = np.zeros_like(values)
-    known = [evaluations.known(c, wanted) for c in candidates]
+    known = [evaluations.known(c, wanted.values()) for c in candidates]
     stderr[:, names.index(context.score.name)] = [k.get(context.score.named("stderr"), 0.0) for k in known]
     stderr[certain] = 0.0  # there are no further images
     told = context.told_for(device.name)
@@ -128,21 +127,21 @@ def model_columns(
 ) -> dict[str, FloatArray]:
     """Return ``(n,)`` values by name: everything known of evaluated models on a device, scores first."""
     context = evaluations.context
-    score, wanted = context.score, evaluated_names(context, settings)
+    score, wanted = context.score, evaluated_values(context, settings)
     archs = [m.arch for m in models]
-    known = [evaluations.known(m, wanted) for m in models]
+    known = [evaluations.known(m, wanted.values()) for m in models]
 
     def column(name: str) -> FloatArray:
         return np.array([k.get(name, math.nan) for k in known])
 
     out = {score.name: column(score.name), "latency_ms": device.compile(context.layout).of_archs(archs)}
     out["params"], out["macs"] = context.params.of_archs(archs), context.macs.of_archs(archs)
-    out |= {name: column(name) for name in wanted if name not in out}
+    out |= {name: column(name) for name in wanted.values() if name not in out}
     out |= _further_exact(evaluations, device, settings, models, out)
     stderr = score.named("stderr")
     out[stderr] = column(stderr)
     out["latency_stderr_ms"] = np.sqrt(latency_variance(device, context.layout).of_archs(archs))
-    losses = (1.0 if score.direction == "min" else -1.0) * out[score.name]
+    losses = -score.sign * out[score.name]
     members = non_dominated(np.stack([losses, out["latency_ms"]], axis=1))
     out["on_accuracy_latency_front"] = members.astype(float)
     out["near_tie"] = near_ties(

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from torch import nn
+
 from hwnas.archive import Archive
 from hwnas.data import Splits, load_data
 from hwnas.errors import DeviceError, ResumeError
 from hwnas.latency.table import Device
-from hwnas.objectives.subnets import SubnetEvaluator, macs_of_space, params_of_space
+from hwnas.objectives.exact import macs_of_space, params_of_space
+from hwnas.objectives.subnets import SubnetEvaluator
 from hwnas.progress import Progress, silent
 from hwnas.registry import made
 from hwnas.runs.devices import known_devices
@@ -20,10 +23,12 @@ from hwnas.runs.history import DeviceSearch, read_settings
 from hwnas.runs.recipe import Recipe
 from hwnas.search.config import SearchConfig
 from hwnas.search.limits import limits_for
+from hwnas.space import Arch
 from hwnas.supernet import Layout, SuperNet, make_layout
 from hwnas.supernet.slot_sum import SlotSum
 from hwnas.task import Score, Task
 from hwnas.train.checkpoint import load_supernet, weights_version
+from hwnas.train.evaluate import scores
 from hwnas.train.phases import phase_space
 
 
@@ -49,7 +54,7 @@ class RunContext:
     @property
     def score(self) -> Score:
         """The number that says how well a network does it."""
-        return self.task.scores[0]
+        return self.task.score
 
     @cached_property
     def layout(self) -> Layout:
@@ -100,7 +105,12 @@ class RunContext:
     @cached_property
     def trained_evaluator(self) -> SubnetEvaluator:
         """Extracts and evaluates subnets of the trained supernet."""
-        return SubnetEvaluator(self.supernet, self.splits, self.recipe.evaluation)
+        return SubnetEvaluator(self.supernet, self.splits, self.recipe.evaluation, self.recipe.train.seed)
+
+    def test_scores(self, network: nn.Module, arch: Arch) -> dict[str, float]:
+        """Return the scores of any network on the test images, at the resolution of ``arch``."""
+        test = self.splits.test
+        return scores(network, self.trained_evaluator.inputs(test, arch), test.labels, self.task)
 
     @cached_property
     def validation_images(self) -> int:

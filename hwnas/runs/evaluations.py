@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,7 +56,7 @@ class Evaluations:
     def evaluate(
         self,
         candidates: Sequence[Candidate],
-        names: Sequence[str],
+        wanted: Mapping[str, str],
         images: int | None = None,
         on_done: Callable[[int], None] | None = None,
     ) -> None:
@@ -64,7 +64,7 @@ class Evaluations:
 
         Args:
             candidates: archs and weights.
-            names: values that each shall have; see `hwnas.objectives.plugin`.
+            wanted: names of evaluated objectives, and of the values that they give; see `evaluated_values`.
             images: validation images; None: all.
             on_done: told after every candidate, known or evaluated, how many are done.
         """
@@ -72,7 +72,7 @@ class Evaluations:
         jobs: dict[Candidate, _Job] = {}
         for candidate in candidates:
             known = self.archive.values(candidate.arch, candidate.weights_version, self.split(n))
-            if missing := tuple(name for name in names if name not in known):
+            if missing := tuple(name for name, value in wanted.items() if value not in known):
                 jobs[candidate] = _Job(candidate, missing, n)
         results = self.context.executor.map(self._run, list(jobs.values()))
         for done, candidate in enumerate(candidates, 1):
@@ -91,7 +91,7 @@ class Evaluations:
     def _run(self, job: _Job) -> tuple[dict[str, float], float]:
         started = time.monotonic()
         evaluator = self.weights.evaluator(job.candidate.weights_version)
-        values = evaluator.score(job.candidate.arch, job.names, job.images, self.context.recipe.train.seed)
+        values = evaluator.score(job.candidate.arch, job.names, job.images)
         return values, time.monotonic() - started
 
     def test(self, candidate: Candidate) -> dict[str, float]:
@@ -100,8 +100,8 @@ class Evaluations:
         if self.context.score.name in known:
             return known
         started = time.monotonic()
-        evaluator = self.weights.evaluator(candidate.weights_version)
-        found = evaluator.test_scores(evaluator.subnet(candidate.arch), candidate.arch)
+        network = self.weights.evaluator(candidate.weights_version).subnet(candidate.arch)
+        found = self.context.test_scores(network, candidate.arch)
         kept = {self.context.score.name: found[self.context.score.name]}
         self.archive.add(
             Evaluation(

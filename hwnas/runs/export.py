@@ -12,14 +12,14 @@ from torch import nn
 from hwnas.errors import OutputError
 from hwnas.export.bundle import INT8_FILE, Bundle, write_bundle
 from hwnas.latency.table import Device
-from hwnas.objectives.subnets import fvcore_macs
+from hwnas.objectives.exact import fvcore_macs
 from hwnas.progress import Progress
 from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.folder import DeviceFolder
 from hwnas.runs.front import Front
 from hwnas.runs.history import DeviceSearch
-from hwnas.runs.problem import evaluated_names
+from hwnas.runs.problem import evaluated_values
 from hwnas.space import Arch
 from hwnas.supernet import count_params
 
@@ -74,13 +74,13 @@ def export_model(
     evaluations: Evaluations, device: Device, settings: DeviceSearch, model: Candidate, folder: Path
 ) -> Bundle:
     """Write the bundle of one model, with its values on validation images and, computed once, its test score."""
-    context, wanted = evaluations.context, evaluated_names(evaluations.context, settings)
+    context, wanted = evaluations.context, evaluated_values(evaluations.context, settings)
     evaluations.evaluate([model], wanted)
-    values = evaluations.known(model, wanted)
+    values = evaluations.known(model, wanted.values())
     test = evaluations.test(model)
     subnet = evaluations.weights.evaluator(model.weights_version).subnet(model.arch)
     score = context.score
-    named = [score.name, score.named("stderr"), *wanted]
+    named = [score.name, score.named("stderr"), *wanted.values()]
     metrics = {
         "key": model.arch.key,
         "device": device.name,

@@ -9,11 +9,11 @@ from torch import nn
 from hwnas.export.bundle import Bundle
 from hwnas.finetune import FinetuneConfig, FinetuneResult, finetune
 from hwnas.latency.table import Device
-from hwnas.objectives.subnets import fvcore_macs
+from hwnas.objectives.exact import fvcore_macs
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.export import write_model
 from hwnas.runs.history import DeviceSearch
-from hwnas.runs.problem import evaluated_names
+from hwnas.runs.problem import evaluated_values
 from hwnas.supernet import count_params
 
 
@@ -51,8 +51,8 @@ def finetune_model(
         "latency_ms": float(device.compile(context.layout).of_archs([arch])[0]),
         "latency_origin": device.profile.origin,
         score.named("before"): result.score_before,
-        **evaluator.score_network(network, arch, evaluated_names(context, settings)),
-        f"test_{score.name}": evaluator.test_scores(network, arch)[score.name],
+        **evaluator.score_network(network, arch, evaluated_values(context, settings)),
+        f"test_{score.name}": context.test_scores(network, arch)[score.name],
         "params": count_params(network),
         "macs": fvcore_macs(network, context.layout.input_shape(arch)),
         "finetuned_from": model.weights_version,

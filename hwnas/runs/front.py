@@ -114,8 +114,7 @@ class Front(Sequence[FrontModel]):
         return self.models
 
     def _loss(self, model: FrontModel) -> float:
-        value = model.values[self.score.name]
-        return value if self.score.direction == "min" else -value
+        return -self.score.sign * model.values[self.score.name]
 
     def _value(self, model: FrontModel, name: str) -> float:
         if name == "latency_ms":
@@ -195,7 +194,7 @@ def write_front(
         score: of the task; of equally fast models the better one comes first.
         weights: version of each model's weights; a column ``weights_version`` says it, unless this is None.
     """
-    losses = columns[score.name] if score.direction == "min" else -columns[score.name]
+    losses = -score.sign * columns[score.name]
     order = np.lexsort((losses, columns.get(MEASURED, columns["latency_ms"])))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

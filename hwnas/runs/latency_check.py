@@ -13,8 +13,8 @@ from hwnas.archive import Archive, Evaluation
 from hwnas.export.bundle import INT8_FILE, Bundle
 from hwnas.files import write_json
 from hwnas.latency.correction import correction_features, fit_correction
-from hwnas.latency.networks import known_networks, measure_beside
-from hwnas.latency.agent import CPU
+from hwnas.latency.slowdown import measure_beside
+from hwnas.latency.table_networks import read_networks
 from hwnas.latency.measure import MeasureConfig
 from hwnas.latency.measurement import Measurement
 from hwnas.latency.target import target_of
@@ -65,9 +65,9 @@ def check_models(
     config = CHECK.model_copy(update={"threads": device.profile.threads or 1})
     quantised = [m for m in models if (m.folder / INT8_FILE).exists()]
     files = [m.folder / "model.onnx" for m in models] + [m.folder / INT8_FILE for m in quantised]
-    known = known_networks(folder.table, layout.space)
+    known = read_networks(folder.table, layout.space)
     found, slowdown = measure_beside(
-        layout, files, known, config, device.profile.provider or CPU, progress, target_of(device.profile)
+        layout, files, known, config, device.profile.provider, progress, target_of(device.profile)
     )
     int8 = dict(zip((m.key for m in quantised), found[len(models) :], strict=True))
     for model, t in zip(models, found, strict=False):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from hwnas.errors import RecipeError
+from hwnas.errors import SearchError
 from hwnas.latency.table import Device
 from hwnas.objectives import Objective
-from hwnas.objectives.plugin import ExactObjective, ObjectivePlugin, objective_of
+from hwnas.objectives.plugin import EvaluatedObjective, ExactObjective
+from hwnas.objectives.resolve import objective_of, objectives_of
 from hwnas.predictors import CellFeatures
 from hwnas.runs.context import RunContext
 from hwnas.runs.history import DeviceSearch
@@ -24,39 +25,49 @@ def make_problem(context: RunContext, device: Device, settings: DeviceSearch) ->
 
     Raises:
         PluginError: an objective or a limited value has no such name.
-        RecipeError: limits contradict each other.
+        SearchError: limits contradict each other.
         MissingBlockError: the device has no time for a block.
     """
     limits = tuple(Limit.parse(text) for text in settings.constraints)
-    names = list(settings.objectives)
-    limited = [name for name in dict.fromkeys(limit.value for limit in limits) if name not in names]
-    capacity = [name for name in CAPACITY if name not in (*names, *limited)]
+    objectives = objectives_of(settings.objectives, context.task)
+    names = [plugin.name for plugin in objectives]
+    limited = [objective_of(limit.value, context.task) for limit in limits if limit.value not in names]
+    limited = list({plugin.name: plugin for plugin in limited}.values())
+    known = {*names, *(plugin.name for plugin in limited)}
+    capacity = [objective_of(name, context.task) for name in CAPACITY if name not in known]
 
-    def compiled(name: str) -> Objective:
-        return _compiled(context, device, objective_of(name, context.task))
+    def compiled(plugins: Iterable[ExactObjective | EvaluatedObjective]) -> tuple[Objective, ...]:
+        return tuple(_compiled(context, device, plugin) for plugin in plugins)
 
-    features = None
-    if (edges := context.layout.cell_edges) is not None:
-        features = CellFeatures(context.layout.space, edges)
+    edges = context.layout.cell_edges
+    features = None if edges is None else CellFeatures(context.layout.space, edges)
     return Problem(
-        context.layout.space, tuple(map(compiled, names)), limits, tuple(map(compiled, capacity)), features,
-        tuple(map(compiled, limited)),
+        context.layout.space, compiled(objectives), limits, compiled(capacity), features=features,
+        limited=compiled(limited),
     )  # fmt: skip
 
 
-def evaluated_names(context: RunContext, settings: DeviceSearch) -> list[str]:
-    """Return what an evaluation has to give: the task's score, and evaluated objectives and limited values."""
-    named = [*settings.objectives, *(Limit.parse(text).value for text in settings.constraints)]
-    evaluated = [name for name in named if objective_of(name, context.task).cost == "evaluated"]
-    return list(dict.fromkeys([context.score.name, *evaluated]))
+def evaluated_values(context: RunContext, settings: DeviceSearch) -> dict[str, str]:
+    """Return what an evaluation has to give: the task's score, and evaluated objectives and limited values.
+
+    Returns:
+        For every objective as recipes name it (such as ``package.module:object``), the name of its value.
+    """
+    found = {context.score.name: context.score.name}
+    plugins = dict(zip(settings.objectives, objectives_of(settings.objectives, context.task), strict=True))
+    by_value = {plugin.name: name for name, plugin in plugins.items()}
+    for limit in (Limit.parse(text) for text in settings.constraints):
+        if limit.value not in by_value:
+            plugins[limit.value] = objective_of(limit.value, context.task)
+    return found | {name: plugin.name for name, plugin in plugins.items() if plugin.cost == "evaluated"}
 
 
-def _compiled(context: RunContext, device: Device, plugin: ObjectivePlugin) -> Objective:
-    if isinstance(plugin, ExactObjective) or plugin.cost == "exact":
-        sums = plugin.compile(context.layout, device)
-        return Objective(plugin.name, plugin.direction, sums.of_archs, cheap=True, evaluate_genomes=sums.of_genomes)
+def _compiled(context: RunContext, device: Device, plugin: ExactObjective | EvaluatedObjective) -> Objective:
+    if plugin.cost == "exact":
+        values = plugin.compile(context.layout, device)
+        return Objective(plugin.name, plugin.direction, values.of_archs, cheap=True, evaluate_genomes=values.of_genomes)
     return Objective(plugin.name, plugin.direction, _by_the_run)
 
 
 def _by_the_run(archs: Sequence[Arch]) -> list[float]:
-    raise RecipeError("evaluated objectives are computed by the run, through its archive")
+    raise SearchError("evaluated objectives are computed by the run, through its archive")

@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, TypeVar
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from hwnas.data import DataConfig
 from hwnas.errors import RecipeError, SearchError
 from hwnas.finetune import FinetuneConfig
 from hwnas.latency.plan import TableConfig
 from hwnas.objectives.subnets import EvaluationConfig
 from hwnas.search.config import SearchConfig
-from hwnas.search.limits import Limit
+from hwnas.objectives.resolve import objective_of, objectives_of
+from hwnas.runs.executor import EXECUTORS
+from hwnas.search.limits import Limit, check_limits
+from hwnas.task import TASKS, Task
 from hwnas.files import shipped_folder
 from hwnas.supernet import FamilyConfig, SupernetConfig
 from hwnas.supernet.families.family import settings_class
 from hwnas.train.phases import TrainConfig
 
 
-ObjectiveName = Literal[
-    "top1_percent", "latency_ms", "params", "macs", "introspectability",
-    "grad_norm", "snip", "grasp", "synflow", "fisher", "jacob_cov", "naswot", "zen", "ntk_condition", "linear_regions",
-    "flatness",
-]  # fmt: skip
-"""The last two lines are the zero-cost proxies of `hwnas.objectives.proxies.by_name.PROXIES`."""
+class ExecutorConfig(BaseModel):
+    """Who evaluates; what is found does not depend on it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, AfterValidator(EXECUTORS.check)] = "this-process"
+    """A name of `hwnas.runs.executor.EXECUTORS`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Arguments that it is made with."""
+
 
 class ExportConfig(BaseModel):
     """Which models of a front are written."""
@@ -49,9 +56,12 @@ class Recipe(BaseModel):
     description: str = ""
     devices: tuple[str, ...] = ("local-cpu",)
     """Names of shipped devices or folders with a profile."""
-    objectives: tuple[ObjectiveName, ...] = ("top1_percent", "latency_ms", "params", "introspectability")
+    objectives: tuple[str, ...] = ("top1_percent", "latency_ms", "params", "introspectability")
+    """Names of `hwnas.objectives.plugin.OBJECTIVES`, or scores of the task."""
     constraints: tuple[str, ...] = ()
-    """Hard limits such as ``latency_ms<=5``, the same for every device."""
+    """Hard limits on any value, such as ``latency_ms<=5``, or for one device ``edge-tpu:latency_ms<=3``."""
+    task: Annotated[str, AfterValidator(TASKS.check)] = "classification"
+    """What the networks learn: a name of `hwnas.task.TASKS`."""
     data: DataConfig
     supernet: SupernetConfig
     train: TrainConfig
@@ -60,6 +70,7 @@ class Recipe(BaseModel):
     tables: TableConfig = TableConfig()
     export: ExportConfig = ExportConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+    executor: ExecutorConfig = ExecutorConfig()
 
     @field_validator("objectives")
     @classmethod
@@ -70,20 +81,34 @@ class Recipe(BaseModel):
 
     @field_validator("constraints")
     @classmethod
-    def _readable(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        for text in texts:
-            try:
-                objective = Limit.parse(text).value
-            except SearchError as error:
-                raise ValueError(str(error)) from None
-            objectives = info.data.get("objectives", (objective,))
-            if objective not in objectives:
-                raise ValueError(f"{objective!r} is no objective of the recipe; objectives are {list(objectives)}")
+    def _readable(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            check_limits([Limit.parse(text) for text in texts])
+        except SearchError as error:
+            raise ValueError(str(error)) from None
         return texts
+
+    @model_validator(mode="after")
+    def _known_values(self) -> Recipe:
+        names = [plugin.name for plugin in objectives_of(self.objectives, self.task_object)]
+        for limit in self.limits:
+            if limit.value not in names:
+                objective_of(limit.value, self.task_object)
+        return self
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The constraints, parsed."""
+        return tuple(map(Limit.parse, self.constraints))
+
+    @property
+    def task_object(self) -> Task:
+        """The task that ``task`` names."""
+        return TASKS.get(self.task)
 
     def values_hash(self) -> str:
         """Return a hash of the sections that decide what an evaluation's values mean."""
-        sections = {"supernet", "train", "data", "evaluation"}
+        sections = {"task", "supernet", "train", "data", "evaluation"}
         values = self.model_dump(mode="json", include=sections)
         for key in ("checkpoint_every_s", "tensorboard", "device"):
             values["train"].pop(key)
@@ -143,6 +168,30 @@ def check_recipe(values: dict[str, Any], where: str) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise RecipeError(f"{where}: {describe(error, Recipe, values)}") from None
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def with_values(settings: M, values: Mapping[str, Any], where: str) -> M:
+    """Return settings with some values changed, checked like those of a recipe.
+
+    Args:
+        settings: a recipe or one of its sections.
+        values: by field; a mapping changes only the fields of a section that it names.
+        where: begins the message.
+
+    Raises:
+        RecipeError: an unknown field or a bad value.
+    """
+    merged = settings.model_dump(mode="json")
+    for name, value in values.items():
+        section = isinstance(value, Mapping) and isinstance(merged.get(name), dict)
+        merged[name] = {**merged[name], **value} if section else value
+    try:
+        return type(settings).model_validate(merged)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {describe(error, type(settings), merged)}") from None
+
 
 def describe(error: ValidationError, model: type[BaseModel], values: Any) -> str:
     """Say in one line what was given where, and what is allowed.

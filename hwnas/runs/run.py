@@ -22,7 +22,7 @@ from hwnas.files import n_ranks, write_json, write_text
 from hwnas.finetune import FinetuneConfig, FinetuneResult
 from hwnas.latency.build import build_table
 from hwnas.latency.table import Device, needs_table
-from hwnas.latency.target import can_be_timed, target_of
+from hwnas.latency.validity import holds_now
 from hwnas.progress import Progress, silent
 from hwnas.report.html import write_report
 from hwnas.runs.analysis.fleet import Fleet, plan_fleet
@@ -89,8 +89,8 @@ class Run(RunView):
             device = self.context.devices[name]
             if needs_table(device):
                 self.context.devices[name] = build_table(
-                    self.layout, device.profile, self.context.folder.device(name).table, self.recipe.tables,
-                    self.context.told_for(name), target_of(device.profile),
+                    self.layout, self.context.folder.device(name).table, device.profile, name,
+                    config=self.recipe.tables, progress=self.context.told_for(name),
                 )  # fmt: skip
 
     @_writes
@@ -207,7 +207,7 @@ class Run(RunView):
         """Time the exported models of every device whose target is at hand, beside their estimates."""
         for name in self.searched():
             device, folder, front = self.devices[name], self.context.folder.device(name), self.front(name)
-            if not can_be_timed(device) or was_checked(folder.latency_check, list(front)):
+            if not holds_now(device) or was_checked(folder.latency_check, list(front)):
                 continue
             with self.evaluations() as evaluations:
                 models = candidates_of_front(evaluations, front)

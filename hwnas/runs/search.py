@@ -24,7 +24,7 @@ from hwnas.runs.history import (
     write_history,
     write_settings,
 )
-from hwnas.runs.problem import evaluated_names, make_problem
+from hwnas.runs.problem import evaluated_values, make_problem
 from hwnas.search.adapt import plan_rounds
 from hwnas.search.loop import run_search
 from hwnas.search.natv2 import PredictorQuality
@@ -46,13 +46,13 @@ def search_device(evaluations: Evaluations, device: Device, settings: DeviceSear
     last_row = archive.begin(name, device.name)
     archive.forget_requests(name)
     problem = make_problem(context, device, settings)
-    config, wanted = settings.search, evaluated_names(context, settings)
+    config, wanted = settings.search, evaluated_values(context, settings)
     images, trained = context.searched_images(config), evaluations.weights.trained
     searcher = config.searcher(problem)
     rounds = plan_rounds(searcher, config.adaptation.rounds) if config.adaptation is not None else ()
     lineage = Lineage(evaluations, device.name, problem, config, wanted, rounds)
     # Where the supernet is adapted, archs known with the trained weights would have to be evaluated again every round.
-    known = [] if config.adaptation is not None else evaluations.evaluated(trained, wanted, last_row)
+    known = [] if config.adaptation is not None else evaluations.evaluated(trained, list(wanted.values()), last_row)
     told = context.told_for(device.name)
     n_done = 0
 

@@ -14,7 +14,7 @@ from hwnas.pareto import non_dominated
 from hwnas.runs.choose import model_columns
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.front import SearchedDevice
-from hwnas.runs.problem import evaluated_names, make_problem
+from hwnas.runs.problem import evaluated_values, make_problem
 from hwnas.search.limits import Limit, limits_for
 
 FloatArray = NDArray[np.float64]
@@ -189,7 +189,7 @@ def plan_fleet(
             "search it with search.adaptation=null"
         )
     trained, score = evaluations.weights.trained, context.score
-    wanted = list(dict.fromkeys(name for d in devices for name in evaluated_names(context, d.settings)))
+    wanted = list(dict.fromkeys(v for d in devices for v in evaluated_values(context, d.settings).values()))
     models_known = [Candidate(a, trained) for a in evaluations.evaluated(trained, wanted)]
     columns = {d.name: model_columns(evaluations, d.device, d.settings, models_known) for d in devices}
     limits_ms: dict[str, float] = {}
@@ -222,7 +222,7 @@ def plan_fleet(
     usable = np.stack(usable_rows)  # (devices, archs)
     latency = np.stack([c["latency_ms"] for c in columns.values()])
     scores = next(iter(columns.values()))[score.name]
-    merit = -scores if score.direction == "min" else scores
+    merit = score.sign * scores
     # A model that no other beats in score and on every device is enough to look at.
     keep = np.flatnonzero(non_dominated(np.concatenate([-merit[None], np.where(usable, 0.0, 1.0)]).T))
     best = np.array([np.flatnonzero(u)[np.argmax(merit[u])] for u in usable])

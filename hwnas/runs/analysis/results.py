@@ -13,14 +13,15 @@ import numpy as np
 
 from hwnas.errors import RecipeError
 from hwnas.export.bundle import Bundle
-from hwnas.objectives.plugin import objective_of
+from hwnas.objectives.resolve import objective_of
 from hwnas.pareto import attainment_bands
 from hwnas.report.data import Bands, Column, DeviceReport, LatencyCheck, RunReport
 from hwnas.runs.choose import candidates_of, model_columns
 from hwnas.runs.evaluations import Evaluations
 from hwnas.runs.front import Front, SearchedDevice
 from hwnas.runs.history import read_history
-from hwnas.runs.problem import evaluated_names
+from hwnas.runs.problem import evaluated_values
+from hwnas.space import Arch
 
 Fronts = Mapping[str, Front]
 """Fronts of another run by the device's name."""
@@ -61,13 +62,13 @@ def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tup
     """Columns of the tables of models: the score on validation and test images, latency, sizes, and what else was evaluated."""
     context = evaluations.context
     score = context.score
-    further = list(dict.fromkeys(n for d in devices for n in evaluated_names(context, d.settings) if n != score.name))
-    titles = {name: objective_of(name, context.task).title for name in further}
+    wanted = {name: value for d in devices for name, value in evaluated_values(context, d.settings).items()}
+    titles = {v: objective_of(n, context.task).title for n, v in wanted.items() if v != score.name}
     return (
         Column(score.name, f"validation {score.title}", score.unit), Column(f"test_{score.name}", f"test {score.title}", score.unit),
         Column("latency_ms", "latency", "ms"), Column("measured_ms", "measured", "ms"),
         Column("params", "params", ""), Column("macs", "MACs", ""),
-        *(Column(name, titles[name], "") for name in further), Column("shape", "resolution | depths | kernels", ""),
+        *(Column(value, title, "") for value, title in titles.items()), Column("shape", "resolution | depths | kernels", ""),
     )  # fmt: skip
 
 
@@ -90,10 +91,9 @@ def _bands(device: SearchedDevice, root: Path, others: Mapping[Path, Fronts]) ->
     runs = {root: device.front, **{other: f[device.name] for other, f in others.items() if device.name in f}}
     if len(runs) < 2:
         return None
-    sign = 1.0 if score.direction == "min" else -1.0
-    fronts = [np.array([[m.values["latency_ms"], sign * m.values[score.name]] for m in front]) for front in runs.values()]
+    fronts = [np.array([[m.values["latency_ms"], -score.sign * m.values[score.name]] for m in front]) for front in runs.values()]
     best, median, worst = (
-        tuple((float(ms), float(sign * loss)) for ms, loss in band)
+        tuple((float(ms), float(-score.sign * loss)) for ms, loss in band)
         for band in attainment_bands(fronts, [1 / len(runs), 0.5, 1.0])
     )
     return Bands(tuple(path.name for path in runs), best, median, worst)
@@ -112,7 +112,7 @@ def _device(evaluations: Evaluations, device: SearchedDevice, others: Mapping[Pa
         metrics = Bundle(model.folder).metrics if (model.folder / "metrics.json").exists() else {}
         models.append({
             "key": model.key, **model.values, test: metrics.get(test), "measured_ms": measured.get(model.key),
-            "shape": context.layout.describe(arch), "knee": model.key == knee,
+            "shape": describe_arch(arch), "knee": model.key == knee,
         })  # fmt: skip
     candidates = candidates_of(evaluations, device.name, device.settings)
     columns = model_columns(evaluations, device.device, device.settings, candidates)
@@ -127,6 +127,18 @@ def _device(evaluations: Evaluations, device: SearchedDevice, others: Mapping[Pa
         {} if last is None else {objective: str(quality) for objective, quality in last.predictor.items()},
         _bands(device, context.folder.root, others),
     )  # fmt: skip
+
+
+def describe_arch(arch: Arch) -> str:
+    """Say an arch in one short line: resolution, depths and kernel sizes where it has them, else its options."""
+    space = arch.space
+    depths, kernels = (
+        [str(space[n].field_value(o, field)) for n, o in arch.items if field in space[n].fields] if space else []
+        for field in ("depth", "kernel_size")
+    )
+    if not depths:
+        return " ".join(f"{name}={option}" for name, option in arch.items)
+    return f"{arch['resolution']} px | {'-'.join(depths)} | {''.join(kernels)}"
 
 
 def _training(path: Path) -> list[dict[str, Any]]:
