@@ -55,15 +55,15 @@ def load_data(config: DataConfig, task: Task, in_channels: int, classes: int, im
         "validation": (opened.train, validation),
         "test": (opened.train if given_test is None else given_test, test),
     }
-    parts = []
+    parts: dict[str, ImageSet] = {}
     for name, (images, rows) in chosen.items():
         rows = rows[: config.max_images]
         if len(rows) == 0:
             raise DataError(f"{what} leaves no {name} images; give more images or change the split percentages")
         pixels = _with_channels(images.pixels(rows, size_px), in_channels, what)
         pixels = pixels if pixels.flags.writeable else pixels.copy()  # PyTorch warns of arrays that are not
-        parts.append(ImageSet(torch.from_numpy(pixels), task.targets(images.labels[rows])))
-    return Splits(config.source, opened.classes, *parts, task)
+        parts[name] = ImageSet(torch.from_numpy(pixels), task.targets(images.labels[rows]))
+    return Splits(config.source, opened.classes, **parts, task=task)
 
 
 def _split(strata: NDArray[np.int64], rows: Rows, percent: float, seed: int) -> tuple[Rows, Rows]:

@@ -55,7 +55,8 @@ class SubnetCase:
     @property
     def calibration_batches(self) -> Sequence[Tensor]:
         """The training images in the batches that batch norms are calibrated with."""
-        return self.training[0].split(self.config.calibration_batch_size)
+        batches: Sequence[Tensor] = self.training[0].split(self.config.calibration_batch_size)
+        return batches
 
     @cached_property
     def validation(self) -> tuple[Tensor, Tensor]:

@@ -94,13 +94,14 @@ def check_settings(found: Mapping[str, Any], expected: Mapping[str, Any], path: 
     Raises:
         ResumeError: they differ; the sections are named.
     """
-    found, expected = json.loads(json.dumps(found)), json.loads(json.dumps(expected))
+    there: dict[str, Any] = json.loads(json.dumps(found))
+    now: dict[str, Any] = json.loads(json.dumps(expected))
     with suppress(ValidationError):
-        found["train"] = TrainConfig.model_validate(found.get("train")).model_dump(mode="json", exclude=NOT_BINDING)
-        found["data"] = DataConfig.model_validate(found.get("data")).model_dump(mode="json", exclude={"path", "cache"})
-    if found == expected:
+        there["train"] = TrainConfig.model_validate(there.get("train")).model_dump(mode="json", exclude=NOT_BINDING)
+        there["data"] = DataConfig.model_validate(there.get("data")).model_dump(mode="json", exclude={"path", "cache"})
+    if there == now:
         return
-    differing = [k for k in {**expected, **found} if found.get(k) != expected.get(k)]
+    differing = [k for k in {**now, **there} if there.get(k) != now.get(k)]
     raise ResumeError(
         f"{path} was made with other settings of {', '.join(differing)}; "
         "use another --out, or go back to the recipe it was made with"
