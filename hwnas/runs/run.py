@@ -299,9 +299,8 @@ class Run:
         capacity = tuple(_cheap(n, cheap[n]) for n in ("macs", "params") if n not in self.recipe.objectives)
         graph = None
         if self.recipe.supernet.family == "nasbench201":
-            # No stand-ins: cells that compute the same function have weights of their own in a supernet.
             graph = CellFeatures(self.layout.space, {edge_name(i, j): (i, j) for i, j in EDGES})
-        return Problem(self.layout.space, tuple(made), constraints, capacity, graph, graph and graph.words)
+        return Problem(self.layout.space, tuple(made), constraints, capacity, graph)
 
     @staticmethod
     def _unevaluated(archs: Sequence[Arch]) -> list[float]:
