@@ -1,8 +1,8 @@
 """What has been evaluated, once and for all? One SQLite file a run, written row by row.
 
 The archive knows archs, values and where they came from; it knows no algorithm. Nothing is ever removed from it. A
-restarted search asks the same archs again, finds their values here and goes on where it stopped; a new search begins with
-everything that was known at its start, which the archive remembers as the row that was last then.
+restarted search asks the same archs again, finds their values here and goes on where it stopped; a new search begins
+with everything that was known at its start, which the archive remembers as the row that was last then.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Archive:
         if known and known.get("format") != str(FORMAT):
             self.close()
             raise ResumeError(
-                f"{path} was written by another version of hwnas (format {known.get('format')}, this one has {FORMAT}); "
+                f"{path} was written by another version of hwnas (format {known.get('format')}, here {FORMAT}); "
                 "go on with that version, or start again with another --out"
             )
         if known and known.get("recipe_hash") != recipe_hash:
@@ -133,8 +133,8 @@ class Archive:
         e = evaluation
         conditions = json.dumps(dict(e.conditions), sort_keys=True)
         rows = [
-            (e.arch.key, e.weights_version, e.precision, e.split, name, None if math.isnan(v) else float(v), int(math.isnan(v)),
-             e.seed, e.duration_s, conditions)
+            (e.arch.key, e.weights_version, e.precision, e.split, name, None if math.isnan(v) else float(v),
+             int(math.isnan(v)), e.seed, e.duration_s, conditions)
             for name, v in e.values.items()
         ]  # fmt: skip
         with self._transaction():

@@ -23,7 +23,6 @@ from hwnas.space import Arch
 from hwnas.supernet import SupernetConfig, make_layout
 from hwnas.train.checkpoint import load_tensors, load_weights, save_tensors
 
-
 INT8_FILE = "model.int8.onnx"
 
 

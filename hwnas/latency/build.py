@@ -85,7 +85,7 @@ def build_table(
     profile, timer = resolve_target(given, target, target_options)
     plan = plan_build(layout, config)
     facts = timer.facts()
-    profile = _profile_of_table(given, profile, name, facts)
+    profile = _profile_of_table(profile, name, facts, chosen=target is not None)
     settings = MeasureConfig(threads=profile.threads or 1, batch_size=profile.batch_size)
     conditions = conditions_of(facts, settings, profile.provider)
     make_folder(folder)
@@ -129,15 +129,15 @@ def build_table(
     return load_device(folder)  # times as the file rounds them, so that a second start computes with the same
 
 
-def _profile_of_table(given: DeviceProfile, profile: DeviceProfile, name: str, facts: Facts) -> DeviceProfile:
-    """The profile of the table: with its own name and title, and what the target says of itself where it was chosen."""
+def _profile_of_table(profile: DeviceProfile, name: str, facts: Facts, chosen: bool) -> DeviceProfile:
+    """The profile of the table: with its own name and title, and the runtime of a target that was chosen for it."""
     update: dict[str, Any] = {"name": name}
-    if name != given.name:
+    if name != profile.name:
         update["title"] = f"{facts.device}, {facts.runtime}, {profile.threads or 1} thread(s), measured by hwnas"
-    if (profile.target, profile.target_options) != (given.target, given.target_options):
+    if chosen:
         update["runtime"] = facts.runtime
         if not facts.provider:
-            update["provider"] = None  # that of another target
+            update["provider"] = None  # that of the profile is another target's
     return profile.model_copy(update=update)
 
 

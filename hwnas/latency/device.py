@@ -191,6 +191,11 @@ def shipped_devices() -> list[str]:
     return sorted(path.parent.name for path in shipped_folder("latency_tables").glob(f"*/{PROFILE_FILE}"))
 
 
+def devices() -> list[DeviceProfile]:
+    """Return the device profiles that ship with hwnas, by name."""
+    return [load_profile(name) for name in shipped_devices()]
+
+
 def device_folder(name_or_folder: str | Path) -> Path:
     """Return the folder of a profile, given the name of a shipped device or a folder that holds a profile.
 

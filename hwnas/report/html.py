@@ -93,7 +93,9 @@ def front_figure(report: RunReport, device: DeviceReport, colour: str) -> go.Fig
             "type": "data", "array": errors, "thickness": 0.8, "width": 2, "color": GREY,
             "visible": all(e is not None for e in errors),
         },
-        text=["<br>".join(f"{c.title}: {_number(m.get(c.name), c.name)} {c.unit}" for c in shown) for m in device.models],
+        text=[
+            "<br>".join(f"{c.title}: {_number(m.get(c.name), c.name)} {c.unit}" for c in shown) for m in device.models
+        ],
         customdata=[m["key"] for m in device.models],
         hovertemplate=f"<b>%{{customdata}}</b><br>{report.score.title}: %{{y:.4g}} {report.score.unit}"
         "<br>latency: %{x:.4g} ms<br>%{text}<extra></extra>",

@@ -23,9 +23,7 @@ def write_fronts_png(report: RunReport, path: Path) -> None:
     for axis in axes[n:]:
         axis.set_visible(False)
     for i, (device, axis) in enumerate(zip(report.devices, axes, strict=False)):
-        axis.scatter(
-            device.evaluated_ms, device.evaluated_scores, s=9, color=GREY, label="evaluated"
-        )
+        axis.scatter(device.evaluated_ms, device.evaluated_scores, s=9, color=GREY, label="evaluated")
         best = score_latency_front(report, device)
         axis.step(
             [m["latency_ms"] for m in best], [m[score] for m in best], where="post",

@@ -25,8 +25,9 @@ from hwnas.search.problem import Problem
 from hwnas.space import Arch, SearchSpace
 from hwnas.supernet import Layout
 from hwnas.train.checkpoint import weights_version
-from hwnas.train.loop import NOT_BINDING, train_supernet
+from hwnas.train.loop import train_supernet
 from hwnas.train.phases import PhaseConfig, TrainConfig
+from hwnas.train.state import NOT_BINDING
 
 FloatArray = NDArray[np.float64]
 

@@ -8,7 +8,9 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+
 import numpy as np
+
 from hwnas.errors import RecipeError
 from hwnas.files import write_json
 from hwnas.objectives.subnets import SubnetEvaluator
@@ -16,7 +18,6 @@ from hwnas.runs.context import RunContext
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.problem import evaluated_values
 from hwnas.search.config import SearchConfig
-
 
 RESERVE = 0.15
 """Share of the time that is not planned: the machine may slow down, and searchers think."""
@@ -35,6 +36,7 @@ OVERHEAD_S = {"random": 0.001, "nsga2": 0.01}
 MODEL_OVERHEAD_S = 0.1
 
 UNITS_S = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
 
 @dataclass(frozen=True)
 class BudgetPlan:
@@ -60,6 +62,7 @@ class BudgetPlan:
             f"{self.validation_images} validation images, {seconds:.3g} s an evaluation"
         )
 
+
 def parse_duration(text: str | float) -> float:
     """Return the seconds of ``90s``, ``20min``, ``1.5h`` or ``1h30min``; a number is seconds.
 
@@ -76,6 +79,7 @@ def parse_duration(text: str | float) -> float:
     if seconds <= 0:
         raise RecipeError(f"budget {text!r} is no time at all; give at least a few seconds")
     return seconds
+
 
 def plan_budget(
     budget_s: float, n_devices: int, fixed_s: float, image_s: float, overhead_s: float, images: int, archs: int
@@ -110,12 +114,14 @@ def plan_budget(
         )
     return min(evaluations, archs), n_images
 
+
 def check_sizable(search: SearchConfig) -> None:
     """Raise where a budget cannot size a search: what adapting a supernet takes is no part of the plan."""
     if search.adaptation is not None:
         raise RecipeError(
             "a budget sizes searches without search.adaptation; give --evaluations, or set search.adaptation=null"
         )
+
 
 def size_search(
     context: RunContext, evaluator: SubnetEvaluator, devices: Mapping[str, DeviceSearch], budget_s: float

@@ -1,4 +1,4 @@
-"""What is a run made of? Its recipe and its folder, and what follows from them, each made when it is first asked for."""
+"""What is a run made of? Its recipe and its folder, and what follows from them, made when first asked for."""
 
 from __future__ import annotations
 

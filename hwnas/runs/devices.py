@@ -7,8 +7,9 @@ from pathlib import Path
 
 from hwnas.errors import OutputError, RecipeError
 from hwnas.files import make_folder
+from hwnas.latency.build import needs_table
 from hwnas.latency.device import PROFILE_FILE, shipped_devices
-from hwnas.latency.table import TABLE_FILE, Device, load_device, needs_table
+from hwnas.latency.table import TABLE_FILE, Device, load_device
 from hwnas.runs.folder import RunFolder
 from hwnas.runs.history import read_settings
 

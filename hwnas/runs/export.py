@@ -17,7 +17,7 @@ from hwnas.progress import Progress
 from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.folder import DeviceFolder
-from hwnas.runs.front import Front
+from hwnas.runs.front import Front, SearchedDevice
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.problem import evaluated_values
 from hwnas.space import Arch
@@ -28,17 +28,21 @@ CALIBRATION_IMAGES = 128
 """Training images on which INT8 versions are calibrated."""
 
 
-def export_front(
-    evaluations: Evaluations, device: Device, settings: DeviceSearch, front: Front, progress: Progress
-) -> None:
-    """Write the bundles of a front that are not there, and remove those of models that left it."""
-    folder = evaluations.context.folder.device(device.name)
-    models = candidates_of_front(evaluations, front)
-    for done, (row, model) in enumerate(zip(front, models, strict=True), 1):
-        if not is_exported(row.folder, model.weights_version, evaluations.context.recipe.export.int8):
-            export_model(evaluations, device, settings, model, row.folder)
-        progress("export", done, len(front), row.key)
-    remove_stale(folder, front)
+def export_front(evaluations: Evaluations, device: SearchedDevice, int8: bool, progress: Progress) -> None:
+    """Write the bundles of a front that are not there, and remove those of models that left it.
+
+    Args:
+        evaluations: of the run.
+        device: whose front it is.
+        int8: whether every bundle has an INT8 version, too.
+        progress: told after every model.
+    """
+    models = candidates_of_front(evaluations, device.front)
+    for done, (row, model) in enumerate(zip(device.front, models, strict=True), 1):
+        if not is_exported(row.folder, model.weights_version, int8):
+            export_model(evaluations, device.device, device.settings, model, row.folder, int8)
+        progress("export", done, len(models), row.key)
+    remove_stale(evaluations.context.folder.device(device.name), device.front)
 
 
 def candidates_of_front(evaluations: Evaluations, front: Front) -> list[Candidate]:
@@ -71,7 +75,7 @@ def remove_stale(folder: DeviceFolder, front: Front) -> None:
 
 
 def export_model(
-    evaluations: Evaluations, device: Device, settings: DeviceSearch, model: Candidate, folder: Path
+    evaluations: Evaluations, device: Device, settings: DeviceSearch, model: Candidate, folder: Path, int8: bool
 ) -> Bundle:
     """Write the bundle of one model, with its values on validation images and, computed once, its test score."""
     context, wanted = evaluations.context, evaluated_values(evaluations.context, settings)
@@ -92,19 +96,19 @@ def export_model(
         "macs": fvcore_macs(subnet, context.layout.input_shape(model.arch)),
         "weights_version": model.weights_version,
     }
-    return write_model(context, subnet, model.arch, folder, metrics)
+    return write_model(context, subnet, model.arch, folder, metrics, int8)
 
 
 def write_model(
-    context: RunContext, network: nn.Sequential, arch: Arch, folder: Path, metrics: Mapping[str, Any]
+    context: RunContext, network: nn.Sequential, arch: Arch, folder: Path, metrics: Mapping[str, Any], int8: bool
 ) -> Bundle:
-    """Write a bundle of any network of the run's family, with an INT8 version where the recipe asks for one."""
+    """Write a bundle of any network of the run's family, with an INT8 version where ``int8`` asks for one."""
     evaluator, splits = context.trained_evaluator, context.splits
     bundle = write_bundle(
         folder, network, arch, context.recipe.supernet, splits.classes, splits.mean_std, metrics,
         evaluator.inputs(splits.validation, arch)[:PARITY_IMAGES],
         int8_calibration=(
-            evaluator.inputs(splits.train, arch)[:CALIBRATION_IMAGES] if context.recipe.export.int8 else None
+            evaluator.inputs(splits.train, arch)[:CALIBRATION_IMAGES] if int8 else None
         ),
     )  # fmt: skip
     return bundle

@@ -1,4 +1,4 @@
-"""How does one model of a run become better? It is trained alone, with the largest net of its supernet as the teacher."""
+"""How does one model of a run become better? It is trained alone, with the supernet's largest net as its teacher."""
 
 from __future__ import annotations
 
@@ -58,4 +58,4 @@ def finetune_model(
         "finetuned_from": model.weights_version,
         "best_epoch": result.best_epoch,
     }
-    return result, write_model(context, network, arch, out, metrics)
+    return result, write_model(context, network, arch, out, metrics, context.recipe.export.int8)

@@ -9,19 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
 from hwnas.errors import ExportError, OutputError, ResumeError, SearchError
 from hwnas.export.bundle import Bundle
 from hwnas.files import make_folder, write_text
+from hwnas.latency.table import Device
 from hwnas.objectives import Objective, as_losses
 from hwnas.pareto import choose_subset, knee, non_dominated
-from hwnas.latency.table import Device
 from hwnas.runs.history import DeviceSearch
 from hwnas.search.limits import Limit, limits_for
 from hwnas.space import Arch
 from hwnas.task import Score
-
 
 FRONT_COLUMNS = ("key", "top1_percent", "latency_ms", "params", "macs", "introspectability")
 
@@ -29,6 +30,7 @@ FRONT_FILE = "front.csv"
 
 MEASURED = "measured_latency_ms"
 """Column of latencies that were measured on exported models; it ranks a front where it is known."""
+
 
 @dataclass(frozen=True)
 class FrontModel:
@@ -58,6 +60,7 @@ class FrontModel:
         if not self.folder.is_dir():
             raise ExportError(f"model {self.key} has no bundle at {self.folder}; run `hwnas export` first")
         return copy_bundle(self.folder, Path(out) / self.device / self.key)
+
 
 @dataclass(frozen=True)
 class Front(Sequence[FrontModel]):
@@ -95,8 +98,8 @@ class Front(Sequence[FrontModel]):
         ``latency_ms`` is the measured latency where it is known.
 
         Raises:
-            SearchError: a limit of another form, on a value that the models do not have, or that none of them keeps (it says
-                how near they come).
+            SearchError: a limit of another form, on a value that the models do not have, or that none of them keeps
+                (it says how near they come).
         """
         kept = self.models
         for limit in limits_for(tuple(map(Limit.parse, limits)), self.device):
@@ -179,6 +182,7 @@ def choose_front(
     start = np.flatnonzero(np.isin(rows, first))
     return rows[choose_subset(losses[rows], size, start)]
 
+
 def write_front(
     path: Path, archs: Sequence[Arch], columns: Mapping[str, NDArray[np.float64]], score: Score,
     weights: Sequence[str] | None = None,
@@ -226,5 +230,7 @@ def read_front(path: Path, device: str, score: Score) -> Front:
             for r in rows
         ]  # fmt: skip
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
-        raise ResumeError(f"{path} is damaged: {error}; remove it and run `hwnas search` (the archive answers)") from None
+        raise ResumeError(
+            f"{path} is damaged: {error}; remove it and run `hwnas search` (the archive answers)"
+        ) from None
     return Front(device, tuple(models), score)

@@ -1,15 +1,15 @@
 """What was asked for a device, and which searches were done for it?
 
-``search.yaml`` holds the settings that are in force for a device: limits, objectives and the search belong to the device, not
-to the run. ``search.json`` lists every search that came to its end, and says from which of them the front was chosen.
+``search.yaml`` holds the settings that are in force for a device: limits, objectives and the search belong to the
+device, not to the run. ``search.json`` lists every search that came to its end, and says from which of them the front
+was chosen.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -185,5 +185,3 @@ def _record(values: dict[str, Any]) -> SearchRecord:
     }
     adapted = tuple(Adapted(**{**a, "frozen_stages": tuple(a["frozen_stages"])}) for a in values["adapted"])
     return SearchRecord(**{**values, "predictor": predictor, "adapted": adapted})
-
-

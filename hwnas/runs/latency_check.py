@@ -7,28 +7,28 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
 from hwnas.archive import Archive, Evaluation
 from hwnas.export.bundle import INT8_FILE, Bundle
 from hwnas.files import write_json
 from hwnas.latency.correction import correction_features, fit_correction
-from hwnas.latency.slowdown import measure_beside
-from hwnas.latency.table_networks import read_networks
 from hwnas.latency.measure import MeasureConfig
 from hwnas.latency.measurement import Measurement
-from hwnas.latency.target import target_of
+from hwnas.latency.slowdown import measure_beside
 from hwnas.latency.table import Device, block_ops, relative_errors, save_device
+from hwnas.latency.table_networks import read_networks
+from hwnas.latency.target import target_of
 from hwnas.pareto import non_dominated
+from hwnas.progress import Progress
 from hwnas.runs.evaluations import Candidate
 from hwnas.runs.folder import DeviceFolder
 from hwnas.runs.front import MEASURED, FrontModel
-from hwnas.progress import Progress
 from hwnas.space import Arch
 from hwnas.supernet import Layout
 from hwnas.supernet.slot_sum import distinct_blocks
-
-
 
 CHECK = MeasureConfig(sessions=10, burst_s=0.02)
 
@@ -43,6 +43,7 @@ class Checked:
     """``(n,)`` at the speed that the machine had when the table was made."""
     values: dict[str, Any]
     """What ``latency_check.json`` says."""
+
 
 def check_models(
     layout: Layout, device: Device, folder: DeviceFolder, models: Sequence[FrontModel], archs: Sequence[Arch],
@@ -118,6 +119,7 @@ def _refit(
         ).estimate_ms(archs[i])  # fmt: skip
     correction = fit_correction(features, all_ms)
     return Device(plain.profile.model_copy(update={"correction": correction}), plain.rows), left_out
+
 
 def keep_measured(archive: Archive, device: str, checked: Checked, models: Sequence[Candidate], seed: int) -> None:
     """Keep estimated and measured latencies in the archive.

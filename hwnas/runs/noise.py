@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
 from hwnas.latency.table import Device
 from hwnas.search.problem import Problem
 from hwnas.supernet import BlockSpec, Layout
 from hwnas.supernet.slot_sum import SlotSum
-
 
 FloatArray = NDArray[np.float64]
 
@@ -16,6 +16,7 @@ BoolArray = NDArray[np.bool_]
 
 MEDIAN_STDERR = 1.2533 / 1.349
 """Standard error of a median of normal values, times sqrt(n), for an interquartile range of 1."""
+
 
 def latency_variance(device: Device, layout: Layout) -> SlotSum:
     """Return the variance of latencies (square milliseconds) of a whole space as look-ups.
@@ -30,6 +31,7 @@ def latency_variance(device: Device, layout: Layout) -> SlotSum:
         return 0.0 if row is None else (scale * MEDIAN_STDERR * row.iqr_ms) ** 2 / max(row.n, 1)
 
     return SlotSum.of(layout, variance)
+
 
 def may_be_on_front(problem: Problem, losses: FloatArray, stderr: FloatArray) -> BoolArray:
     """Return ``(n,)``: which rows would not be dominated if they alone were one standard error better.
@@ -49,6 +51,7 @@ def may_be_on_front(problem: Problem, losses: FloatArray, stderr: FloatArray) ->
         no_worse = (others <= hopeful[i]).all(axis=1)
         out[i] = not bool((no_worse & (others < hopeful[i]).any(axis=1)).any())
     return out
+
 
 def near_ties(
     losses: FloatArray, stderr: FloatArray, latency: FloatArray, latency_stderr: FloatArray, members: BoolArray

@@ -1,4 +1,4 @@
-"""What is searched for a device? Objectives and limits of its settings, with everything that is exact compiled for the space."""
+"""What is searched for a device? Objectives and limits of its settings; what is exact is compiled for the space."""
 
 from __future__ import annotations
 

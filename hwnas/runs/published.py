@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+
 from hwnas.errors import CheckpointError
 from hwnas.runs.recipe import load_recipe, shipped_recipes
 from hwnas.supernet import FamilyConfig, build_supernet, make_layout
@@ -10,7 +11,7 @@ from hwnas.supernet.weights.once_for_all import differences, fitting_recipes, lo
 from hwnas.train.checkpoint import save_supernet
 
 
-def import_ofa_checkpoint(checkpoint: Path, recipe: str, out: Path) -> Path:
+def import_ofa(checkpoint: Path, recipe: str, out: Path) -> Path:
     """Read a once-for-all supernet checkpoint and write ``supernet.safetensors`` into ``out``; return its path.
 
     Args:

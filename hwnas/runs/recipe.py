@@ -8,21 +8,23 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
 from hwnas.data import DataConfig
 from hwnas.errors import RecipeError, SearchError
+from hwnas.files import shipped_folder
 from hwnas.finetune import FinetuneConfig
 from hwnas.latency.plan import TableConfig
-from hwnas.objectives.subnets import EvaluationConfig
-from hwnas.search.config import SearchConfig
+from hwnas.objectives.config import EvaluationConfig
 from hwnas.objectives.resolve import objective_of, objectives_of
 from hwnas.runs.executor import EXECUTORS
+from hwnas.search.config import SearchConfig
 from hwnas.search.limits import Limit, check_limits
-from hwnas.task import TASKS, Task
-from hwnas.files import shipped_folder
 from hwnas.supernet import FamilyConfig, SupernetConfig
 from hwnas.supernet.families.family import settings_class
+from hwnas.task import TASKS, Task
 from hwnas.train.phases import TrainConfig
 
 
@@ -46,6 +48,7 @@ class ExportConfig(BaseModel):
     """At most this many models a device: the accuracy-latency front first, then those that cover most."""
     int8: bool = False
     """Also write ``model.int8.onnx``."""
+
 
 class Recipe(BaseModel):
     """Everything that decides a run."""
@@ -119,9 +122,11 @@ class Recipe(BaseModel):
         """Return the effective recipe, defaults included."""
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=110, allow_unicode=True))
 
+
 def shipped_recipes() -> list[str]:
     """Return the names of the recipes that ship with hwnas."""
     return sorted(p.stem for p in shipped_folder("supernets").glob("*.yaml"))
+
 
 def find_recipe(name_or_path: str | Path) -> Path:
     """Return the file of a recipe, given its path or the name of a shipped one.
@@ -140,6 +145,7 @@ def find_recipe(name_or_path: str | Path) -> Path:
         f"recipe {str(name_or_path)!r} is neither a .yaml file nor a shipped recipe; "
         f"shipped are {', '.join(shipped_recipes())}"
     )
+
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe.
@@ -162,12 +168,14 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         _override(values, text)
     return check_recipe(values, str(path))
 
+
 def check_recipe(values: dict[str, Any], where: str) -> Recipe:
     """Validate plain values as a recipe; see `load_recipe`."""
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise RecipeError(f"{where}: {describe(error, Recipe, values)}") from None
+
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -219,6 +227,7 @@ def describe(error: ValidationError, model: type[BaseModel], values: Any) -> str
     more = error.error_count() - 1
     return message + (f" (and {more} more)" if more else "")
 
+
 def _known_keys(model: type[BaseModel], location: Sequence[str | int], values: Any) -> list[str]:
     """Keys of the section at ``location``; the innermost model that annotations, and a supernet's family, lead to."""
     current: Any = model
@@ -229,6 +238,7 @@ def _known_keys(model: type[BaseModel], location: Sequence[str | int], values: A
             current = settings_class(values) if current is FamilyConfig else current
     return sorted(current.model_fields)
 
+
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
@@ -236,6 +246,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
         if (found := _model_in(inner)) is not None:
             return found
     return None
+
 
 def _override(values: dict[str, Any], text: str) -> None:
     """Set one dotted key; numbers step into lists."""

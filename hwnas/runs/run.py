@@ -1,52 +1,43 @@
 """What can be done with a run folder? Train, table, search, export, check, report, fine-tune: the verbs.
 
-Every verb first looks for what an earlier start left; what is complete is not computed again. Files appear whole or not at
-all, and nothing is written outside the lock, so a run may be killed at any moment and started again. A run only gains:
-``recipe.yaml`` is never changed, another device or another search adds to what is there.
+Every verb first looks for what an earlier start left; what is complete is not computed again. Files appear whole or
+not at all, and nothing is written outside the lock, so a run may be killed at any moment and started again. A run only
+gains: ``recipe.yaml`` is never changed, another device or another search adds to what is there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from hwnas.archive import Archive
-from hwnas.data import Splits
-from hwnas.errors import CheckpointError, RecipeError, ResumeError
+from hwnas.errors import RecipeError
 from hwnas.export.bundle import Bundle
-from hwnas.files import n_ranks, write_json, write_text
+from hwnas.files import n_ranks, write_json
 from hwnas.finetune import FinetuneConfig, FinetuneResult
-from hwnas.latency.build import build_table
-from hwnas.latency.table import Device, needs_table
+from hwnas.latency.build import build_table, needs_table
 from hwnas.latency.validity import holds_now
-from hwnas.progress import Progress, silent
 from hwnas.report.html import write_report
 from hwnas.runs.analysis.fleet import Fleet, plan_fleet
 from hwnas.runs.analysis.quality import SupernetQuality, supernet_quality
-from hwnas.runs.analysis.results import DeviceResults, collect
-from hwnas.runs.budget import check_sizable, parse_duration, size_search
+from hwnas.runs.analysis.results import collect
+from hwnas.runs.budget import parse_duration, size_search
 from hwnas.runs.choose import update_front, write_models
-from hwnas.runs.context import RunContext
 from hwnas.runs.devices import keep_device, load_devices
-from hwnas.runs.evaluations import Candidate, Evaluations
+from hwnas.runs.evaluations import Evaluations
 from hwnas.runs.export import candidates_of_front, chosen_models, export_front, export_model
 from hwnas.runs.finetuning import finetune_model
-from hwnas.runs.folder import RunFolder
-from hwnas.runs.front import Front, FrontModel, copy_bundle, read_front
-from hwnas.runs.history import DeviceSearch, History, read_history
+from hwnas.runs.front import FrontModel, copy_bundle
+from hwnas.runs.history import DeviceSearch
 from hwnas.runs.latency_check import check_models, keep_measured, was_checked
-from hwnas.runs.manifest import make_manifest
 from hwnas.runs.problem import make_problem
-from hwnas.runs.recipe import Recipe, load_recipe, with_values
+from hwnas.runs.recipe import with_values
 from hwnas.runs.search import search_device
-from hwnas.runs.weights import RunWeights
+from hwnas.runs.view import RunView
 from hwnas.search.limits import Limit, limits_for
-from hwnas.space import Arch
-from hwnas.supernet import Layout, SuperNet
+from hwnas.supernet import SuperNet
 from hwnas.train.loop import train_supernet
 
 _P = ParamSpec("_P")
@@ -146,7 +137,9 @@ class Run(RunView):
             plan = size_search(self.context, self.context.trained_evaluator, wanted, budget_s)
             self.context.progress("budget", 1, 1, str(plan))
             sized = {"evaluations": plan.evaluations, "validation_images": plan.validation_images}
-            wanted = {n: s.model_copy(update={"search": with_values(s.search, sized, "search")}) for n, s in wanted.items()}
+            wanted = {
+                n: s.model_copy(update={"search": with_values(s.search, sized, "search")}) for n, s in wanted.items()
+            }
         timed = [name for name in wanted if self.devices[name].profile.conditions is not None]
         with self.evaluations() as evaluations:
             for group in ([name for name in wanted if name not in timed], timed):
@@ -165,6 +158,7 @@ class Run(RunView):
         knee: bool = False,
         fastest: bool = False,
         best: bool = False,
+        int8: bool | None = None,
         out: str | Path | None = None,
     ) -> list[Bundle]:
         """Write the bundles of all fronts, and return those that are chosen.
@@ -176,6 +170,7 @@ class Run(RunView):
             knee: of these the one nearest to the best score and latency at once.
             fastest: of these the fastest.
             best: of these the one of best score.
+            int8: whether every bundle has ``model.int8.onnx``, too; default: as the recipe says.
             out: also copy the chosen bundles to ``out/<device>/<key>``.
 
         Raises:
@@ -183,23 +178,24 @@ class Run(RunView):
             ResumeError: the run has no front, or no single arch has this key.
         """
         names = self.with_fronts() if device is None else [self.context.device(device).name]
+        wants_int8 = self.recipe.export.int8 if int8 is None else int8
         with self.evaluations() as evaluations:
             for name in self.with_fronts():
-                export_front(
-                    evaluations, self.devices[name], self.settings(name), self.front(name), self.context.told_for(name)
-                )
+                export_front(evaluations, self.searched_device(name), wants_int8, self.context.told_for(name))
             fronts = [chosen_models(self.front(n), key, limits, knee, fastest, best) for n in names]
             chosen: list[FrontModel] = [model for front in fronts for model in front]
             if key is not None and not chosen:
-                return [self._export_other(evaluations, names[0], key, out)]
+                return [self._export_other(evaluations, names[0], key, wants_int8, out)]
         return [model.export(out) if out is not None else Bundle(model.folder) for model in chosen]
 
-    def _export_other(self, evaluations: Evaluations, device: str, key: str, out: str | Path | None) -> Bundle:
+    def _export_other(
+        self, evaluations: Evaluations, device: str, key: str, int8: bool, out: str | Path | None
+    ) -> Bundle:
         """Write the bundle of an evaluated arch that is on no front."""
         arch = self.find(key, evaluations)
         folder = self.context.folder.other_models / device / arch.key
         model = self.candidate(device, arch)
-        bundle = export_model(evaluations, self.devices[device], self.settings(device), model, folder)
+        bundle = export_model(evaluations, self.devices[device], self.settings(device), model, folder, int8)
         return bundle if out is None else copy_bundle(bundle.folder, Path(out) / device / arch.key)
 
     @_writes

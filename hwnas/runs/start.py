@@ -18,7 +18,10 @@ from hwnas.runs.run import Run
 
 
 def start_run(
-    recipe: str | Path | Recipe, out: str | Path | None = None, overrides: Sequence[str] = (), progress: Progress = silent
+    recipe: str | Path | Recipe,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    progress: Progress = silent,
 ) -> Run:
     """Open or create a run folder for a recipe; nothing is computed yet.
 
@@ -58,8 +61,13 @@ def start_run(
     return run
 
 
-def open_run(folder: str | Path, progress: Progress = silent) -> Run:
+def open_run(folder: str | Path, progress: Progress = silent, executor: str | None = None) -> Run:
     """Open an existing run folder with the recipe it was made with.
+
+    Args:
+        folder: of the run.
+        progress: told of everything that takes time.
+        executor: who evaluates, a name of `hwnas.runs.executor.EXECUTORS`; default: as the recipe says.
 
     Raises:
         CheckpointError: the folder holds no run.
@@ -67,7 +75,15 @@ def open_run(folder: str | Path, progress: Progress = silent) -> Run:
     path = RunFolder(Path(folder)).recipe
     if not path.exists():
         raise CheckpointError(f"{folder} is no run folder: it has no recipe.yaml; make one with `hwnas run RECIPE`")
-    return Run(RunContext(RunFolder(Path(folder)), load_recipe(path), progress))
+    loaded = load_recipe(path, () if executor is None else [f"executor.name={executor}"])
+    return Run(RunContext(RunFolder(Path(folder)), loaded, progress))
+
+
+def quickstart(
+    out: str | Path = "runs/quickstart", devices: Sequence[str] | None = None, progress: Progress = silent
+) -> Run:
+    """Train a small supernet on real digits and search three devices, in minutes on two cores; see `run`."""
+    return run("digits-mbv3", devices=devices, out=out, progress=progress)
 
 
 def run(

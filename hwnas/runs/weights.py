@@ -57,7 +57,7 @@ class RunWeights:
                         path = folder.device(device).root / one.folder / "supernet.safetensors"
                         if weights_version(path) != version:
                             raise ResumeError(
-                                f"{path} has other weights than the search used ({version}); restore it, or search again"
+                                f"{path} has other weights than its search used ({version}); restore it or search again"
                             )
                         return self.use(version, load_supernet(path))
         raise ResumeError(f"{folder.root} has no weights {version}; search it again with `hwnas search`")

@@ -50,7 +50,7 @@ class Slot:
 
     Stages can be frozen in training; what has None always learns."""
     begins_stage: bool = False
-    """Whether `MultiInputBlock` s after it are given the outputs from this slot on."""
+    """Whether a later `MultiInputBlock` is given the outputs from this slot on, and none before."""
 
     @property
     def module_name(self) -> str:

@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from hwnas.errors import RecipeError
-from hwnas.runs.recipe import check_recipe, find_recipe, load_recipe, shipped_recipes
 from hwnas.files import shipped_folder
+from hwnas.runs.recipe import check_recipe, find_recipe, load_recipe, shipped_recipes
 
 
 @pytest.fixture

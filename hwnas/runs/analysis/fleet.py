@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
+
 from hwnas.errors import SearchError
 from hwnas.objectives import as_losses
 from hwnas.pareto import non_dominated
@@ -26,6 +28,7 @@ BoolArray = NDArray[np.bool_]
 SOLVER_S = 20.0
 """Seconds after which an integer program is given up and the greedy choice is taken."""
 
+
 @dataclass(frozen=True)
 class FleetChoice:
     """Columns of a regret matrix that together serve every row."""
@@ -38,6 +41,7 @@ class FleetChoice:
     """Largest regret over the rows."""
     exact: bool
     """Whether no other choice of as many columns has a smaller worst regret; False: greedy."""
+
 
 @dataclass(frozen=True)
 class DeviceService:
@@ -55,6 +59,7 @@ class DeviceService:
     best_score: float
     regret: float
     """How much of the score is given up, in its unit."""
+
 
 @dataclass(frozen=True)
 class Fleet:
@@ -74,6 +79,7 @@ class Fleet:
         values = asdict(self)
         values["regret_by_models"] = [r if np.isfinite(r) else None for r in self.regret_by_models]
         return values
+
 
 def choose_fleet(regret: FloatArray, k: int) -> FleetChoice | None:
     """Choose at most ``k`` columns with the smallest worst-case regret, then with the smallest sum.
@@ -117,6 +123,7 @@ def choose_fleet(regret: FloatArray, k: int) -> FleetChoice | None:
     used = tuple(sorted({int(c) for c in serves}))
     return FleetChoice(used, tuple(int(c) for c in serves), worst, exact)
 
+
 def _smallest_cover(serves: BoolArray) -> tuple[IntArray | None, bool]:
     """The fewest columns that serve every row, and whether that is certain; None where some row has none."""
     if not serves.any(axis=1).all():
@@ -136,6 +143,7 @@ def _smallest_cover(serves: BoolArray) -> tuple[IntArray | None, bool]:
         chosen.append(int(np.argmax(serves[left].sum(axis=0))))
         left &= ~serves[:, chosen[-1]]
     return np.array(sorted(chosen)), False
+
 
 def _least_sum(regret: FloatArray, t: float, k: int) -> IntArray | None:
     """At most ``k`` columns that serve every row within ``t`` with the least sum of regrets; None: not solved."""
@@ -161,6 +169,7 @@ def _least_sum(regret: FloatArray, t: float, k: int) -> IntArray | None:
     )  # fmt: skip
     return np.flatnonzero(result.x[pairs:] > 0.5) if result.status == 0 else None
 
+
 def plan_fleet(
     evaluations: Evaluations, devices: Sequence[SearchedDevice], models: int, limits: Sequence[Limit] = ()
 ) -> Fleet:
@@ -173,8 +182,8 @@ def plan_fleet(
         evaluations: of the run.
         devices: searched.
         models: how many at most.
-        limits: beside those of the devices' searches, on any known value; a device without a limit on ``latency_ms`` keeps
-            the latency of its front's knee.
+        limits: beside those of the devices' searches, on any known value; a device without a limit on ``latency_ms``
+            keeps the latency of its front's knee.
 
     Raises:
         SearchError: fewer than 1 model, a limit that nothing meets, limits that so few models cannot meet together, or
@@ -215,7 +224,7 @@ def plan_fleet(
             latency = columns[device.name]["latency_ms"]
             fastest = latency[allowed].min() if allowed.any() else latency.min()
             raise SearchError(
-                f"no model of {root} runs on {device.name} within {limits_ms[device.name]:.6g} ms and its other limits; "
+                f"no model of {root} keeps the limits of {device.name} ({limits_ms[device.name]:.6g} ms and others); "
                 f"the fastest takes {fastest:.4g} ms"
             )
         usable_rows.append(allowed & within)

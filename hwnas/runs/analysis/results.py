@@ -35,8 +35,8 @@ def collect(
     Args:
         evaluations: of the run.
         devices: searched.
-        others: fronts of runs on the same data, such as ones of other seeds, by folder; devices that they have, too, are
-            compared.
+        others: fronts of runs on the same data, such as ones of other seeds, by folder; devices that they have,
+            too, are compared.
 
     Raises:
         RecipeError: a run on other data, or one that has no device in common.
@@ -59,16 +59,18 @@ def collect(
 
 
 def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tuple[Column, ...]:
-    """Columns of the tables of models: the score on validation and test images, latency, sizes, and what else was evaluated."""
+    """Columns of the tables of models: scores, latencies, sizes, and what else was evaluated."""
     context = evaluations.context
     score = context.score
     wanted = {name: value for d in devices for name, value in evaluated_values(context, d.settings).items()}
     titles = {v: objective_of(n, context.task).title for n, v in wanted.items() if v != score.name}
     return (
-        Column(score.name, f"validation {score.title}", score.unit), Column(f"test_{score.name}", f"test {score.title}", score.unit),
+        Column(score.name, f"validation {score.title}", score.unit),
+        Column(f"test_{score.name}", f"test {score.title}", score.unit),
         Column("latency_ms", "latency", "ms"), Column("measured_ms", "measured", "ms"),
         Column("params", "params", ""), Column("macs", "MACs", ""),
-        *(Column(value, title, "") for value, title in titles.items()), Column("shape", "resolution | depths | kernels", ""),
+        *(Column(value, title, "") for value, title in titles.items()),
+        Column("shape", "resolution | depths | kernels", ""),
     )  # fmt: skip
 
 
@@ -91,7 +93,10 @@ def _bands(device: SearchedDevice, root: Path, others: Mapping[Path, Fronts]) ->
     runs = {root: device.front, **{other: f[device.name] for other, f in others.items() if device.name in f}}
     if len(runs) < 2:
         return None
-    fronts = [np.array([[m.values["latency_ms"], -score.sign * m.values[score.name]] for m in front]) for front in runs.values()]
+    fronts = [
+        np.array([[m.values["latency_ms"], -score.sign * m.values[score.name]] for m in front])
+        for front in runs.values()
+    ]
     best, median, worst = (
         tuple((float(ms), float(-score.sign * loss)) for ms, loss in band)
         for band in attainment_bands(fronts, [1 / len(runs), 0.5, 1.0])

@@ -21,7 +21,8 @@ class BlockSpec(ABC):
     """One block of a network: what it computes, on which shape.
 
     A block of one's own is a frozen dataclass that derives from this one, with a `kind` and fields of its own, and
-    `build`; with `elastic`, too, where subnets should share its weights.
+    `build`; with `elastic`, too, where subnets should share its weights. Its tensors do not depend on ``in_size_px``:
+    all resolutions share them.
     """
 
     kind: ClassVar[str]

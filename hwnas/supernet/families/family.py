@@ -2,7 +2,7 @@
 
 A family of one's own is an object such as the following, in any package. A recipe names it as
 ``family: my_package.networks:PLAIN``, or by a short name that the package announces as ``family.<name>`` in the
-entry-point group ``hwnas``; `hwnas.testing.family.FamilyConformance` tests it::
+entry-point group ``hwnas``; `hwnas.testing.family.FamilyTests` tests it::
 
     class PlainConfig(FamilyConfig):
         family: str
@@ -91,13 +91,17 @@ class Family(Protocol[ConfigT]):
         """Its settings: what stands under ``supernet`` in a recipe."""
 
     def layout(self, config: ConfigT) -> Layout:
-        """Return the space and the slots for such settings; no weights, the same for the same settings.
+        """Return the space and the slots for such settings: no weights, and the same for the same settings.
 
-        The space has a choice ``resolution``, and every slot depends on it: its options are image edges in pixels. The
-        first block takes ``config.in_channels`` channels, the last one returns logits ``(B, config.classes)``.
+        The first block takes images of ``config.in_channels`` channels, the last one returns logits
+        ``(B, config.classes)``. Two choices have a meaning beyond the family:
 
-        Raises:
-            ValueError: the settings do not fit one another; better, ``config`` refuses them.
+        - ``resolution``, which every space has: the edge of the images in pixels, ``config.resolutions``;
+        - ``exit``, where a network can end at several places, each with a head: its options in the order of the
+          places. Training can then use all of them in one pass (`hwnas.supernet.SuperNet.exits`).
+
+        Options stand from the smallest to the largest: the arch of all last options is the largest network, which
+        teaches the others.
         """
 
 
@@ -125,7 +129,8 @@ def settings_class(settings: Mapping[str, Any]) -> type[FamilyConfig]:
     """
     name = settings.get("family")
     if not isinstance(name, str):
-        raise PluginError(f"the settings of a supernet need a family, such as {', '.join(FAMILIES.names())}")
+        known = ", ".join(FAMILIES.names())
+        raise PluginError(f"the settings of a supernet need a family, one of {known} or one of your own, got {name!r}")
     return FAMILIES.get(name).config
 
 
