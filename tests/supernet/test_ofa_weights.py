@@ -12,7 +12,7 @@ import torch
 
 import hwnas
 from hwnas.errors import CheckpointError
-from hwnas.objectives.subnets import macs_of_space, params_of_space
+from hwnas.objectives.exact import macs_of_space, params_of_space
 from hwnas.space.dialects.once_for_all import format_ofa, parse_ofa
 from hwnas.supernet import build_supernet, extract_subnet
 from hwnas.supernet.weights.once_for_all import fold, load_ofa_weights, read_ofa_checkpoint
