@@ -12,12 +12,8 @@ import torch
 
 import hwnas
 from hwnas.errors import CheckpointError
-<<<<<<< HEAD
 from hwnas.objectives.exact import macs_of_space, params_of_space
-=======
-from hwnas.objectives.subnets import macs_of_space, params_of_space
-from hwnas.runs.published import import_ofa_checkpoint
->>>>>>> supernet
+from hwnas.runs.published import import_ofa
 from hwnas.space.dialects.once_for_all import format_ofa, parse_ofa
 from hwnas.supernet import build_supernet, extract_subnet
 from hwnas.supernet.weights.ofa_names import fold
@@ -225,6 +221,6 @@ def test_tensors_have_the_names_that_once_for_all_gives_them():
 
 def test_networks_that_once_for_all_has_not_are_refused_with_those_that_it_has(tmp_path):
     with pytest.raises(CheckpointError, match=r"'mnist-hurricane' is of family 'hurricane'.*recipes .*ofa-mbv3-w1\.0"):
-        import_ofa_checkpoint(tmp_path / "any.pth", "mnist-hurricane", tmp_path / "out")
+        import_ofa(tmp_path / "any.pth", "mnist-hurricane", tmp_path / "out")
     with pytest.raises(CheckpointError, match=r"no networks of family 'nasbench201'"):
         names_of("nasbench201")

@@ -8,8 +8,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hwnas.space import Choice, SearchSpace
-from hwnas.supernet import BlockSpec, ElasticBlock, Layout, Slot
-from hwnas.supernet.blocks.block import largest_of
+from hwnas.supernet import BlockSpec, Layout, Slot
+from hwnas.supernet.blocks.block import ElasticBlock, largest_of
 from hwnas.supernet.blocks.elastic_layers import ElasticBatchNorm2d, ElasticConv2d
 from hwnas.supernet.blocks.head import HeadSpec
 from hwnas.supernet.families.family import FamilyConfig
