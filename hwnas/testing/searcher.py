@@ -1,8 +1,8 @@
 """What every searcher must do. Inherit `SearcherSuite` in a test class, override `make`, and let pytest run it::
 
-    class TestMySearcher(SearcherSuite):
-        def make(self, problem, evaluations, seed):
-            return MySearcher(problem, evaluations=evaluations, seed=seed)
+class TestMySearcher(SearcherSuite):
+    def make(self, problem, evaluations, seed):
+        return MySearcher(problem, evaluations=evaluations, seed=seed)
 """
 
 from __future__ import annotations
