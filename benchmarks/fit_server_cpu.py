@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.latency.device import load_profile
-from hwnas.latency.fit import fit_profile
-from hwnas.latency.networks import known_networks
+from hwnas.latency.fit import fit_networks
+from hwnas.latency.table_networks import read_networks
 from hwnas.runs.recipe import load_recipe
 from hwnas.supernet import make_layout
 
@@ -30,8 +30,8 @@ def main() -> None:
     arguments = parser.parse_args()
     conditions = load_profile(arguments.table).conditions or {}
     layout = make_layout(load_recipe(arguments.table / "recipe.yaml").supernet)
-    known = known_networks(arguments.table, layout.space)
-    made = fit_profile(
+    known = read_networks(arguments.table, layout.space)
+    made = fit_networks(
         layout, [k.arch for k in known], np.array([k.measured_ms for k in known]), "x86-server-cpu", "cpu",
         str(conditions["runtime"]), "fp32",
         f"measured by hwnas, {str(conditions['date'])[:7]}, on {conditions['device']}, {conditions['threads']} thread",

@@ -9,40 +9,142 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hwnas.archive import Archive as Archive
+    from hwnas.archive import Evaluation as Evaluation
+    from hwnas.data import AugmentConfig as AugmentConfig
+    from hwnas.data import DataConfig as DataConfig
+    from hwnas.data import ImageSet as ImageSet
+    from hwnas.data import Splits as Splits
+    from hwnas.data import load_data as load_data
     from hwnas.errors import HwnasError as HwnasError
+    from hwnas.export.bundle import Bundle as Bundle
     from hwnas.export.bundle import load_model as load_model
+    from hwnas.export.onnx_file import to_onnx as to_onnx
+    from hwnas.finetune import FinetuneConfig as FinetuneConfig
+    from hwnas.finetune import FinetuneResult as FinetuneResult
+    from hwnas.latency.build import build_table as build_table
+    from hwnas.latency.check import check_table as check_table
+    from hwnas.latency.device import DeviceProfile as DeviceProfile
+    from hwnas.latency.device import devices as devices
+    from hwnas.latency.fit import fit_profile as fit_profile
+    from hwnas.latency.fit import sample_networks as sample_networks
+    from hwnas.latency.importers import import_table as import_table
+    from hwnas.latency.measurement import Measurement as Measurement
+    from hwnas.latency.plan import TableConfig as TableConfig
     from hwnas.latency.profile import profile as profile
+    from hwnas.latency.table import Device as Device
     from hwnas.latency.table import load_device as load_device
     from hwnas.objectives import Objective as Objective
+    from hwnas.objectives.config import EvaluationConfig as EvaluationConfig
+    from hwnas.predictors import CellFeatures as CellFeatures
+    from hwnas.runs.analysis.fleet import Fleet as Fleet
+    from hwnas.runs.doctor import doctor as doctor
+    from hwnas.runs.front import Front as Front
+    from hwnas.runs.front import FrontModel as FrontModel
+    from hwnas.runs.plugins import plugins as plugins
+    from hwnas.runs.published import import_ofa as import_ofa
+    from hwnas.runs.recipe import ExportConfig as ExportConfig
+    from hwnas.runs.recipe import Recipe as Recipe
     from hwnas.runs.recipe import load_recipe as load_recipe
-    from hwnas.runs.run import open_run as open_run
-    from hwnas.runs.run import run as run
+    from hwnas.runs.run import Run as Run
+    from hwnas.runs.start import open_run as open_run
+    from hwnas.runs.start import quickstart as quickstart
+    from hwnas.runs.start import run as run
+    from hwnas.runs.start import start_run as start_run
+    from hwnas.search import Result as Result
+    from hwnas.search import SearchConfig as SearchConfig
+    from hwnas.search.limits import Limit as Limit
     from hwnas.search.minimize import minimize as minimize
     from hwnas.space import Arch as Arch
     from hwnas.space import SearchSpace as SearchSpace
+    from hwnas.space.dialects.nasbench201 import format_nasbench201 as format_nasbench201
+    from hwnas.space.dialects.nasbench201 import parse_nasbench201 as parse_nasbench201
+    from hwnas.space.dialects.once_for_all import format_ofa as format_ofa
+    from hwnas.space.dialects.once_for_all import parse_ofa as parse_ofa
+    from hwnas.supernet import Layout as Layout
+    from hwnas.supernet import SuperNet as SuperNet
     from hwnas.supernet import build_supernet as build_supernet
     from hwnas.supernet import calibrate_bn as calibrate_bn
     from hwnas.supernet import extract_subnet as extract_subnet
+    from hwnas.supernet import make_layout as make_layout
+    from hwnas.task import Score as Score
+    from hwnas.task import Task as Task
+    from hwnas.train import PhaseConfig as PhaseConfig
+    from hwnas.train import TrainConfig as TrainConfig
     from hwnas.train import load_supernet as load_supernet
+    from hwnas.train import save_supernet as save_supernet
+    from hwnas.train import train_supernet as train_supernet
+    from hwnas.train.evaluate import scores as scores
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Arch": "hwnas.space",
+    "Archive": "hwnas.archive",
+    "AugmentConfig": "hwnas.data",
+    "Bundle": "hwnas.export.bundle",
+    "CellFeatures": "hwnas.predictors",
+    "DataConfig": "hwnas.data",
+    "Device": "hwnas.latency.table",
+    "DeviceProfile": "hwnas.latency.device",
+    "Evaluation": "hwnas.archive",
+    "EvaluationConfig": "hwnas.objectives.config",
+    "ExportConfig": "hwnas.runs.recipe",
+    "FinetuneConfig": "hwnas.finetune",
+    "FinetuneResult": "hwnas.finetune",
+    "Fleet": "hwnas.runs.analysis.fleet",
+    "Front": "hwnas.runs.front",
+    "FrontModel": "hwnas.runs.front",
     "HwnasError": "hwnas.errors",
+    "ImageSet": "hwnas.data",
+    "Layout": "hwnas.supernet",
+    "Limit": "hwnas.search.limits",
+    "Measurement": "hwnas.latency.measurement",
     "Objective": "hwnas.objectives",
+    "PhaseConfig": "hwnas.train",
+    "Recipe": "hwnas.runs.recipe",
+    "Result": "hwnas.search",
+    "Run": "hwnas.runs.run",
+    "Score": "hwnas.task",
+    "SearchConfig": "hwnas.search",
     "SearchSpace": "hwnas.space",
+    "Splits": "hwnas.data",
+    "SuperNet": "hwnas.supernet",
+    "TableConfig": "hwnas.latency.plan",
+    "Task": "hwnas.task",
+    "TrainConfig": "hwnas.train",
     "build_supernet": "hwnas.supernet",
+    "build_table": "hwnas.latency.build",
     "calibrate_bn": "hwnas.supernet",
+    "check_table": "hwnas.latency.check",
+    "devices": "hwnas.latency.device",
+    "doctor": "hwnas.runs.doctor",
     "extract_subnet": "hwnas.supernet",
+    "fit_profile": "hwnas.latency.fit",
+    "format_nasbench201": "hwnas.space.dialects.nasbench201",
+    "format_ofa": "hwnas.space.dialects.once_for_all",
+    "import_ofa": "hwnas.runs.published",
+    "import_table": "hwnas.latency.importers",
+    "load_data": "hwnas.data",
     "load_device": "hwnas.latency.table",
     "load_model": "hwnas.export.bundle",
     "load_recipe": "hwnas.runs.recipe",
     "load_supernet": "hwnas.train",
+    "make_layout": "hwnas.supernet",
     "minimize": "hwnas.search.minimize",
-    "open_run": "hwnas.runs.run",
+    "open_run": "hwnas.runs.start",
+    "parse_nasbench201": "hwnas.space.dialects.nasbench201",
+    "parse_ofa": "hwnas.space.dialects.once_for_all",
+    "plugins": "hwnas.runs.plugins",
     "profile": "hwnas.latency.profile",
-    "run": "hwnas.runs.run",
+    "quickstart": "hwnas.runs.start",
+    "run": "hwnas.runs.start",
+    "sample_networks": "hwnas.latency.fit",
+    "save_supernet": "hwnas.train",
+    "scores": "hwnas.train.evaluate",
+    "start_run": "hwnas.runs.start",
+    "to_onnx": "hwnas.export.onnx_file",
+    "train_supernet": "hwnas.train",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 (a list of names, made from the mapping above)

@@ -1,7 +1,8 @@
 """What has been evaluated, once and for all? One SQLite file a run, written row by row.
 
-The archive knows archs, values and where they came from; it knows no algorithm. A restarted search asks the same
-archs again, finds their values here and goes on where it stopped.
+The archive knows archs, values and where they came from; it knows no algorithm. Nothing is ever removed from it. A
+restarted search asks the same archs again, finds their values here and goes on where it stopped; a new search begins
+with everything that was known at its start, which the archive remembers as the row that was last then.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from hwnas.errors import OutputError, ResumeError
 from hwnas.files import make_folder
 from hwnas.space import Arch, SearchSpace
 
-FORMAT = 1
+FORMAT = 2
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -27,6 +28,7 @@ CREATE TABLE IF NOT EXISTS archs (key TEXT PRIMARY KEY, choices TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS evaluations (
     arch_key TEXT NOT NULL REFERENCES archs (key),
     weights_version TEXT NOT NULL,
+    precision TEXT NOT NULL,
     split TEXT NOT NULL,
     value_name TEXT NOT NULL,
     value REAL,
@@ -34,7 +36,12 @@ CREATE TABLE IF NOT EXISTS evaluations (
     seed INTEGER NOT NULL,
     duration_s REAL NOT NULL,
     conditions TEXT NOT NULL,
-    PRIMARY KEY (arch_key, weights_version, split, value_name)
+    PRIMARY KEY (arch_key, weights_version, precision, split, value_name)
+);
+CREATE TABLE IF NOT EXISTS searches (
+    search TEXT PRIMARY KEY,
+    device TEXT NOT NULL,
+    last_row INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS requests (
     search TEXT NOT NULL,
@@ -43,6 +50,10 @@ CREATE TABLE IF NOT EXISTS requests (
     PRIMARY KEY (search, position)
 );
 """
+
+
+_LARGEST = 2**63 - 1
+"""No row comes after it."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,8 @@ class Evaluation:
     duration_s: float
     conditions: Mapping[str, Any]
     """What else the values depend on: numbers of images, runtime, threads, ..."""
+    precision: str = "fp32"
+    """Number format in which the network was computed: values of different precisions do not mix."""
 
 
 class Archive:
@@ -93,7 +106,13 @@ class Archive:
             raise OutputError(f"cannot write {path}: {error}; choose another folder with --out") from None
         except sqlite3.DatabaseError as error:
             raise ResumeError(f"{path} is damaged: {error}; remove it to evaluate again") from None
-        if known and (known.get("format") != str(FORMAT) or known.get("recipe_hash") != recipe_hash):
+        if known and known.get("format") != str(FORMAT):
+            self.close()
+            raise ResumeError(
+                f"{path} was written by another version of hwnas (format {known.get('format')}, here {FORMAT}); "
+                "go on with that version, or start again with another --out"
+            )
+        if known and known.get("recipe_hash") != recipe_hash:
             self.close()
             raise ResumeError(
                 f"{path} belongs to another recipe; use another --out, or go back to the recipe it was made with"
@@ -114,13 +133,13 @@ class Archive:
         e = evaluation
         conditions = json.dumps(dict(e.conditions), sort_keys=True)
         rows = [
-            (e.arch.key, e.weights_version, e.split, name, None if math.isnan(v) else float(v), int(math.isnan(v)),
-             e.seed, e.duration_s, conditions)
+            (e.arch.key, e.weights_version, e.precision, e.split, name, None if math.isnan(v) else float(v),
+             int(math.isnan(v)), e.seed, e.duration_s, conditions)
             for name, v in e.values.items()
         ]  # fmt: skip
         with self._transaction():
             self._add_arch(e.arch)
-            self._db.executemany("INSERT OR IGNORE INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._db.executemany("INSERT OR IGNORE INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def _add_arch(self, arch: Arch) -> None:
         choices = json.dumps(arch.as_dict())
@@ -136,13 +155,64 @@ class Archive:
         except sqlite3.OperationalError as error:
             raise OutputError(f"cannot write {self.path}: {error}; free space and start again") from None
 
-    def values(self, arch: Arch, weights_version: str, split: str) -> dict[str, float]:
-        """Return what is known of ``arch`` by name; NaN where the evaluation failed, nothing where it is unknown."""
+    def values(
+        self, arch: Arch, weights_version: str, split: str, precision: str = "fp32", last_row: int | None = None
+    ) -> dict[str, float]:
+        """Return what is known of ``arch`` by name; NaN where the evaluation failed, nothing where it is unknown.
+
+        Args:
+            arch: evaluated or not.
+            weights_version: of the values.
+            split: of the values.
+            precision: of the values.
+            last_row: leave out what was learnt after this row; see `begin`.
+        """
         found = self._db.execute(
-            "SELECT value_name, value FROM evaluations WHERE arch_key = ? AND weights_version = ? AND split = ?",
-            (arch.key, weights_version, split),
+            "SELECT value_name, value FROM evaluations WHERE arch_key = ? AND weights_version = ? AND precision = ? "
+            "AND split = ? AND rowid <= ?",
+            (arch.key, weights_version, precision, split, _LARGEST if last_row is None else last_row),
         )
         return {name: math.nan if value is None else value for name, value in found}
+
+    def splits(
+        self, weights_version: str, precision: str = "fp32", last_row: int | None = None
+    ) -> dict[str, dict[str, dict[str, float]]]:
+        """Return everything known under some weights: values by name, by split, by the arch's key; see `values`.
+
+        Archs stand in the order in which they were first evaluated with these weights.
+        """
+        rows = self._db.execute(
+            "SELECT arch_key, split, value_name, value FROM evaluations WHERE weights_version = ? AND precision = ? "
+            "AND rowid <= ? ORDER BY rowid",
+            (weights_version, precision, _LARGEST if last_row is None else last_row),
+        )
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for key, split, name, value in rows:
+            found.setdefault(key, {}).setdefault(split, {})[name] = math.nan if value is None else value
+        return found
+
+    @property
+    def last_row(self) -> int:
+        """Number of the last row of evaluations; it grows with every value."""
+        (row,) = self._db.execute("SELECT COALESCE(MAX(rowid), 0) FROM evaluations").fetchone()
+        return int(row)
+
+    def begin(self, search: str, device: str) -> int:
+        """Note that a search begins, and return the last row of evaluations that it may know beforehand.
+
+        A search that began before gets the row of that time, so that it is replayed alike.
+        """
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR IGNORE INTO searches SELECT ?, ?, COALESCE(MAX(rowid), 0) FROM evaluations", (search, device)
+            )
+        (row,) = self._db.execute("SELECT last_row FROM searches WHERE search = ?", (search,)).fetchone()
+        return int(row)
+
+    def searches(self, device: str) -> list[str]:
+        """Return the searches that began for a device, in their order."""
+        rows = self._db.execute("SELECT search FROM searches WHERE device = ? ORDER BY rowid", (device,))
+        return [search for (search,) in rows]
 
     def request(self, search: str, archs: Sequence[Arch]) -> None:
         """Note that ``search`` asked for ``archs``, in this order, after those it asked for before."""
@@ -169,6 +239,11 @@ class Archive:
         """Forget the order of a search that is about to be replayed; its values stay."""
         with self._transaction():
             self._db.execute("DELETE FROM requests WHERE search = ?", (search,))
+
+    def archs_of(self, keys: Iterable[str]) -> list[Arch]:
+        """Return the archs with these whole keys, in this order; each must be known."""
+        known = dict(self._db.execute("SELECT key, choices FROM archs"))
+        return [self.space.arch(json.loads(known[key])) for key in keys]
 
     def archs(self) -> list[Arch]:
         """Return every arch, in the order of their first appearance."""

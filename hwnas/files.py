@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ from filelock import FileLock, Timeout
 
 from hwnas.errors import OutputError
 
-_PARTIAL = ".partial"
+PARTIAL = ".partial"
+"""Ending of files and folders that are being written; what a killed writer left is removed by the next one."""
 
 
 def first_rank() -> bool:
@@ -65,8 +67,11 @@ def exclusive(folder: Path) -> Iterator[None]:
         raise OutputError(f"cannot write in {folder}: {error.strerror}; choose another --out") from None
     try:
         if lock.lock_counter == 1:
-            for unfinished in folder.rglob(f".*{_PARTIAL}"):
-                unfinished.unlink(missing_ok=True)
+            for unfinished in [*folder.rglob(f".*{PARTIAL}")]:
+                if unfinished.is_dir():
+                    shutil.rmtree(unfinished, ignore_errors=True)
+                else:
+                    unfinished.unlink(missing_ok=True)
         yield
     finally:
         lock.release()
@@ -83,7 +88,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     make_folder(path.parent)
     temporary = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         temporary.chmod(0o644)

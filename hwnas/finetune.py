@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from hwnas.data import AugmentConfig, Splits, TrainBatches, as_input
+from hwnas.data.random_state import seeded
 from hwnas.errors import TrainingError
 from hwnas.progress import Progress, silent
-from hwnas.train.evaluate import top1_percent
+from hwnas.train.evaluate import scores
 from hwnas.train.phases import PhaseConfig
 from hwnas.train.step import learning_rate
 
@@ -35,7 +35,7 @@ class FinetuneConfig(BaseModel):
     weight_decay: NonNegative = 3e-5
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     distill_ratio: NonNegative = 1.0
-    """Weight of the teacher's soft labels; 0: no teacher."""
+    """Weight of the loss against the teacher's outputs; 0: no teacher."""
     seed: int = 0
 
 
@@ -45,10 +45,10 @@ class FinetuneResult:
 
     network: nn.Module
     """In eval mode, with the weights of the epoch that was best on validation; the given weights if none was better."""
-    top1_before_percent: float
-    """Validation accuracy of the network as it came."""
-    top1_percent: float
-    """Validation accuracy of ``network``."""
+    score_before: float
+    """Main score of the task (``splits.task.score``) of the network as it came, on validation images."""
+    score: float
+    """The same of ``network``."""
     best_epoch: int
     """0: the weights as they came."""
 
@@ -67,7 +67,7 @@ def finetune(
     Args:
         network: an extracted subnet or a loaded bundle.
         resolution: edge of its images in pixels.
-        splits: ``train`` is learnt, ``validation`` chooses the epoch; ``test`` is not touched.
+        splits: ``train`` is learnt, ``validation`` chooses the epoch; ``test`` is not touched. They say which task.
         config: default: `FinetuneConfig()`.
         augment: default: none.
         teacher: a better network for images of the same resolution, usually the largest subnet of the supernet.
@@ -77,14 +77,19 @@ def finetune(
         TrainingError: the loss is not finite.
 
     Reference:
-        Sarti et al., 2023, NATv2, post-processing step 1 (the epoch of best validation accuracy is kept).
+        Sarti et al., 2023, NATv2, post-processing step 1 (the epoch of best validation accuracy is kept; here of the
+        task's main score).
     """
     config = config or FinetuneConfig()
     student = copy.deepcopy(network)
     batches = TrainBatches(splits.train, *splits.mean_std, config.batch_size, augment or AugmentConfig(), config.seed)
     validation = as_input(splits.validation.images, resolution, *splits.mean_std)
-    labels = splits.validation.labels
-    before = top1_percent(student.eval(), validation, labels)
+    task = splits.task
+
+    def scored() -> float:
+        return scores(student.eval(), validation, splits.validation.labels, task)[task.score.name]
+
+    before = scored()
     best, best_epoch, best_state = before, 0, copy.deepcopy(student.state_dict())
     decayed = [p for p in student.parameters() if p.ndim > 1]
     plain = [p for p in student.parameters() if p.ndim <= 1]
@@ -96,13 +101,13 @@ def finetune(
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(schedule, step, n_steps, batches.per_epoch)
         x, y = batches.batch(step, resolution)
-        torch.manual_seed(config.seed + step)  # dropout draws from the global generator
-        logits = student.train()(x)
-        loss = F.cross_entropy(logits, y, label_smoothing=config.label_smoothing)
+        with seeded(config.seed + step, x.device):  # dropout draws from the global generators
+            outputs = student.train()(x)
+        loss = task.loss(outputs, y, config.label_smoothing)
         if teacher is not None and config.distill_ratio:
             with torch.no_grad():
-                soft = F.softmax(teacher.eval()(x), dim=1)
-            loss = loss + config.distill_ratio * F.cross_entropy(logits, soft)
+                soft = task.soft_targets(teacher.eval()(x))
+            loss = loss + config.distill_ratio * task.distillation_loss(outputs, soft)
         if not math.isfinite(float(loss.detach())):
             raise TrainingError(f"fine-tuning loss is not finite at step {step}; lower --lr (it is {config.lr})")
         optimiser.zero_grad(set_to_none=True)
@@ -110,8 +115,8 @@ def finetune(
         optimiser.step()
         progress("finetune", step + 1, n_steps, f"loss {float(loss.detach()):.3f}")
         if (step + 1) % batches.per_epoch == 0 or step + 1 == n_steps:
-            reached = top1_percent(student.eval(), validation, labels)
-            if reached > best:
+            reached = scored()
+            if task.score.sign * reached > task.score.sign * best:
                 best, best_epoch = reached, math.ceil((step + 1) / batches.per_epoch)
                 best_state = copy.deepcopy(student.state_dict())
     student.load_state_dict(best_state)

@@ -14,7 +14,7 @@ Nothing is imported before it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -54,14 +54,18 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and (name in self._shipped or name in _announced(self.kind))
 
-    def get(self, name: str) -> T:
+    def get(self, name: str, besides: Sequence[str] = ()) -> T:
         """Return the object that ``name`` stands for.
+
+        Args:
+            name: of a kind that the module's docstring lists.
+            besides: names that the caller knows besides; the message of an unknown name shows them, too.
 
         Raises:
             PluginError: the name is unknown (with the known ones), cannot be imported, or is no such thing.
         """
         if name not in self._found:
-            self._found[name] = self._load(name)
+            self._found[name] = self._load(name, besides)
         return self._found[name]
 
     def check(self, name: str) -> str:
@@ -73,7 +77,7 @@ class Registry(Generic[T]):
         self.get(name)
         return name
 
-    def _load(self, name: str) -> T:
+    def _load(self, name: str, besides: Sequence[str]) -> T:
         if name in self._shipped:
             return self._imported(self._shipped[name], name)
         if ":" in name:
@@ -81,7 +85,7 @@ class Registry(Generic[T]):
         announced = _announced(self.kind)
         if name in announced:
             return self._imported(announced[name], name)
-        known = self.names()
+        known = [*besides, *self.names()]
         near = get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise PluginError(

@@ -13,6 +13,7 @@ PACKAGE = Path(hwnas.__file__).parent
 ORDER = (
     "errors", "files", "progress", "registry", "space", "pareto", "supernet", "data", "train", "export", "latency",
     "objectives", "predictors", "archive", "search", "finetune", "report", "runs", "cli", "__main__",
+    "testing",
 )  # fmt: skip
 LIGHT = [
     "hwnas", "hwnas.cli", "hwnas.space", "hwnas.pareto", "hwnas.predictors", "hwnas.search",

@@ -1,41 +1,42 @@
-"""How good is what a run has made? Comparisons that take longer than a look at its files."""
+"""`hwnas bench`: how good is what a run has made? Comparisons that take longer than a look at its files."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from hwnas.cli.options import Json, RunFolder
+from hwnas.cli.output import progress, show, table
 
 app = typer.Typer(help="Compare what a run has made with a reference.", no_args_is_help=True)
 
 
 @app.command()
 def supernet(
-    folder: Annotated[Path, typer.Argument(help="Run folder with a trained supernet.")],
+    folder: RunFolder,
     subnets: Annotated[int, typer.Option(min=1, help="Random subnets to compare.")] = 6,
     epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the training images for each, alone.")] = 10,
     lr: Annotated[
         float | None, typer.Option(min=1e-9, help="Peak rate alone; default: of the first training phase.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the subnets and of their first weights.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Test accuracy that subnets inherit from the supernet, against the same networks trained alone."""
-    from hwnas.cli.main import _print, _progress, _table
-    from hwnas.runs.analysis import quality
-    from hwnas.runs.run import open_run
+    """Test scores that subnets inherit from the supernet, against the same networks trained alone."""
+    from hwnas.runs.start import open_run
 
-    with _progress(as_json) as progress:
-        found = quality.supernet_quality(open_run(folder, progress), subnets, epochs, lr, seed)
+    with progress(as_json) as told:
+        found = open_run(folder, told).supernet_quality(subnets, epochs, lr, seed)
     rows = [
-        [q.key, str(q.resolution_px), f"{q.params:,}", f"{q.inherited_percent:.2f}", f"{q.alone_percent:.2f}",
-         f"{q.alone_percent - q.inherited_percent:+.2f}"]
+        [q.key, str(q.resolution_px), f"{q.params:,}", f"{q.inherited:.2f}", f"{q.alone:.2f}",
+         f"{q.alone - q.inherited:+.2f}"]
         for q in found.subnets
     ]  # fmt: skip
-    _print(
-        as_json, quality.as_json(found),
-        _table(["subnet", "px", "params", "inherited %", f"alone, {epochs:g} epochs %", "gap"], rows)
-        + f"\n\nmean gap {found.mean_gap_percent:+.3f} points, Kendall's tau {found.kendall_tau:.3f}, "
-        f"standard error of one accuracy {found.mean_stderr_percent:.2f} points",
+    unit = found.score_unit
+    heading = ["subnet", "px", "params", f"inherited {unit}", f"alone, {epochs:g} epochs {unit}", "gap"]
+    show(
+        as_json, found.as_dict(),
+        f"{table(heading, rows)}\n\nmean gap {found.mean_gap:+.3f} {unit}, Kendall's tau {found.kendall_tau:.3f}, "
+        f"standard error of one {found.score_title} {found.mean_stderr:.2f} {unit}",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`hwnas profile`: time a model on this machine or on another."""
+"""`hwnas profile`: time a model on this machine or on another target."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hwnas.cli.target_options import Host, TargetName, TargetOptions, chosen_target
 from hwnas.errors import MeasurementError
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ def profile(
     model: Annotated[Path, typer.Argument(help="ONNX file or model folder; with an INT8 model in it, both are timed.")],
     threads: Annotated[int, typer.Option(min=1, help="Threads of ONNX Runtime.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one inference.")] = 1,
-    provider: Annotated[str, typer.Option(help="ONNX Runtime execution provider.")] = "CPUExecutionProvider",
+    provider: Annotated[
+        str | None, typer.Option(help="Execution provider of ONNX Runtime; default: CPUExecutionProvider.")
+    ] = None,
     sessions: Annotated[int, typer.Option(min=1, help="Fresh sessions, at least.")] = 3,
     session_s: Annotated[float, typer.Option("--session-time", help="Seconds in each session.")] = 2.5,
     ci_percent: Annotated[float, typer.Option(help="Add sessions while the interval of the median is wider.")] = 2.0,
@@ -28,21 +31,23 @@ def profile(
     cores: Annotated[str | None, typer.Option(help="Pin to these cores, such as 0 or 0,1.")] = None,
     shape: Annotated[str | None, typer.Option(help="Input of a model with open axes, such as 3x224x224.")] = None,
     count_copies: Annotated[bool, typer.Option("--count-copies", help="Count copies to and from a GPU too.")] = False,
-    host: Annotated[str | None, typer.Option("--host", help="Time on another machine: user@board, by ssh.")] = None,
+    target: TargetName = None,
+    target_option: TargetOptions = None,
+    host: Host = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")] = False,
 ) -> None:
-    """Time an ONNX model on this machine, or on another with --host."""
+    """Time an ONNX model on this machine, or on another with --host or --target."""
     from hwnas.cli.progress import TerminalProgress
     from hwnas.latency.profile import profile_all
-    from hwnas.latency.remote import RemoteHost
 
     quantised = model / "model.int8.onnx"
     models = [model, quantised] if model.is_dir() and quantised.exists() else [model]
     pins, size = _numbers(cores, ",", "cores"), _numbers(shape, "x", "shape")
+    timer, options = chosen_target(target, target_option, host)
     with TerminalProgress(as_json) as progress:
         found = profile_all(
             models, threads, batch_size, provider, sessions, session_s, ci_percent, time_limit_s, pins, size,
-            count_copies, RemoteHost(host) if host else None, progress,
+            count_copies, timer or "onnxruntime", options, progress,
         )  # fmt: skip
     first = found[0]
     values = first.as_dict()
@@ -57,10 +62,11 @@ def profile(
 
 def _said(m: Measurement) -> str:
     c = m.conditions
+    runtime = f"{c.runtime} {c.provider}".rstrip()
     lines = [
         f"median {m.median_ms:.4f} ms  (p10 {m.p10_ms:.4f}, p90 {m.p90_ms:.4f}, p99 {m.p99_ms:.4f}; {m.n} runs in "
         f"{m.sessions} sessions, 95 % interval of the median {m.ci_percent:.1f} % wide)",
-        f"{c.runtime} {c.provider}, {c.precision}, {c.threads} thread(s), batch {c.batch_size}, "
+        f"{runtime}, {c.precision}, {c.threads} thread(s), batch {c.batch_size}, "
         f"input {'x'.join(map(str, c.input_shape))}, cores {c.cores or 'not known'}",
         c.device,
     ]

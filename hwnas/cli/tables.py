@@ -9,21 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hwnas.cli.target_options import Host, TargetName, TargetOptions, chosen_target
 from hwnas.errors import TableError
 
 if TYPE_CHECKING:
     from hwnas.latency.table import Device
-    from hwnas.latency.target import Target
 
 app = typer.Typer(help="Make, check and import latency tables.", no_args_is_help=True)
 
-RECIPE_FILE = "recipe.yaml"
-
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 RecipeOption = Annotated[str, typer.Option("--recipe", help="YAML file or name of a shipped recipe.")]
-Host = Annotated[
-    str | None, typer.Option("--host", help="Measure on another machine: user@board, reached by ssh; see docs.")
-]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Settings of the recipe, such as tables.rounds=8.", show_default=False),
@@ -35,33 +30,27 @@ def build(
     recipe: RecipeOption,
     out: Annotated[Path, typer.Option("--out", help="Folder of the table; it becomes a device profile.")],
     overrides: Overrides = None,
-    device: Annotated[str, typer.Option("--device", help="Profile whose provider and threads are used.")] = "local-cpu",
+    device: Annotated[
+        str, typer.Option("--device", help="Profile whose kind, provider and threads are used.")
+    ] = "local-cpu",
+    name: Annotated[str | None, typer.Option("--name", help="Of the device; default: the folder's name.")] = None,
+    target: TargetName = None,
+    target_option: TargetOptions = None,
     host: Host = None,
     as_json: Json = False,
 ) -> None:
     """Measure the blocks of a recipe, learn how they add up, and publish the error. Continues what is there."""
     from hwnas.cli.progress import TerminalProgress
-    from hwnas.files import make_folder, write_text
     from hwnas.latency.build import build_table
-    from hwnas.latency.table import load_device
     from hwnas.runs.recipe import load_recipe
     from hwnas.supernet import make_layout
 
     loaded = load_recipe(recipe, overrides or ())
-    profile = load_device(device).profile
-    if profile.provider is None:
-        raise TableError(
-            f"device {profile.name!r} is not timed by ONNX Runtime, so its table cannot be measured; take local-cpu, "
-            "or a folder whose profile.yaml names a provider"
-        )
-    if (out / "profile.yaml").exists():
-        raise TableError(
-            f"{out} holds a finished table; check it with `hwnas tables check {out}`, or choose another --out"
-        )
-    make_folder(out)
-    write_text(out / RECIPE_FILE, loaded.as_yaml())
+    timer, options = chosen_target(target, target_option, host)
     with TerminalProgress(as_json) as progress:
-        made = build_table(make_layout(loaded.supernet), profile, out, loaded.tables, progress, _target(host))
+        made = build_table(
+            make_layout(loaded.supernet), out, device, name, timer, options, loaded.tables, loaded.as_yaml(), progress
+        )
     _print(
         as_json, {"table": str(out), **_summary(made)}, f"table: {out}\n{_said(made)}\nnext: hwnas tables check {out}"
     )
@@ -74,25 +63,25 @@ def check(
     seed: Annotated[int, typer.Option("--seed", help="Of the subnets.")] = 1000,
     recipe: Annotated[str | None, typer.Option("--recipe", help="Default: the recipe it was built for.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse a table of another machine or runtime.")] = False,
+    target: TargetName = None,
+    target_option: TargetOptions = None,
     host: Host = None,
     as_json: Json = False,
 ) -> None:
     """Time fresh random subnets and compare them with the table's estimates."""
     from hwnas.cli.progress import TerminalProgress
     from hwnas.latency.check import check_table
-    from hwnas.latency.checks import doubts
-    from hwnas.latency.table import load_device
     from hwnas.runs.recipe import load_recipe
     from hwnas.supernet import make_layout
 
-    device = load_device(folder)
     loaded = load_recipe(recipe or _recipe_of(folder))
-    target = _target(host)
-    for doubt in doubts(device, target, strict):
-        typer.echo(f"warning: {doubt}", err=True)
+    timer, options = chosen_target(target, target_option, host)
     with TerminalProgress(as_json) as progress:
-        layout = make_layout(loaded.supernet)
-        found = check_table(layout, device, folder, networks, seed, loaded.tables, progress, target)
+        found = check_table(
+            make_layout(loaded.supernet), folder, networks, seed, strict, timer, options, loaded.tables, progress
+        )
+    for mismatch in found["mismatches"]:
+        typer.echo(f"warning: {mismatch}", err=True)
     worst = found["worst"]
     _print(
         as_json, found,
@@ -124,7 +113,7 @@ def import_(
     from hwnas.supernet import make_layout
 
     layout = make_layout(load_recipe(recipe, overrides or ()).supernet)
-    made, notes = import_table(path, table_format, layout, name or out.name, source, licence, out, unit)
+    made, notes = import_table(layout, path, table_format, source, licence, out, name, unit)
     for note in notes:
         typer.echo(f"warning: {note}", err=True)
     _print(
@@ -146,7 +135,7 @@ def sample(
     from hwnas.runs.recipe import load_recipe
     from hwnas.supernet import make_layout
 
-    path = sample_networks(make_layout(load_recipe(recipe, overrides or ()).supernet), networks, out)
+    path = sample_networks(make_layout(load_recipe(recipe, overrides or ()).supernet), out, networks)
     _print(
         as_json,
         {"measurements": str(path)},
@@ -169,15 +158,12 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Make a device profile from 10 to 20 whole networks timed on the device."""
-    from hwnas.latency.fit import fit_profile, read_measurements
+    from hwnas.latency.fit import fit_profile
     from hwnas.runs.recipe import load_recipe
     from hwnas.supernet import make_layout
 
     layout = make_layout(load_recipe(recipe, overrides or ()).supernet)
-    archs, latency_ms = read_measurements(measurements, layout)
-    made = fit_profile(
-        layout, archs, latency_ms, name or out.name, kind, runtime, precision, source, licence, out
-    )  # fmt: skip
+    made = fit_profile(layout, measurements, source, licence, out, name, kind, runtime, precision)
     assert made.error is not None
     _print(
         as_json, made.model_dump(mode="json"),
@@ -186,8 +172,8 @@ def fit(
     )  # fmt: skip
 
 
-def doubt_devices(names: Sequence[str], strict: bool) -> None:
-    """Warn of tables that were measured on another machine than this one and are used as if they were of this one.
+def warn_of_mismatches(names: Sequence[str], strict: bool) -> None:
+    """Warn of devices whose measured tables do not hold for their targets as they are now.
 
     Raises:
         TableMismatchError: there is such a table, and ``strict``.
@@ -197,28 +183,22 @@ def doubt_devices(names: Sequence[str], strict: bool) -> None:
     measured = [name for name in names if load_profile(name).conditions is not None]
     if not measured:
         return
-    from hwnas.latency.checks import doubts
     from hwnas.latency.table import load_device
+    from hwnas.latency.validity import mismatches
 
     for name in measured:
-        for doubt in doubts(load_device(name), strict=strict):
-            typer.echo(f"warning: {doubt}", err=True)
+        for mismatch in mismatches(load_device(name), strict=strict):
+            typer.echo(f"warning: {mismatch}", err=True)
 
 
 def _recipe_of(folder: Path) -> str:
     """The recipe that a table was built for: beside it, or that of the run it belongs to."""
+    from hwnas.latency.build import RECIPE_FILE
+
     for path in (folder / RECIPE_FILE, folder / ".." / ".." / ".." / RECIPE_FILE):
         if path.exists():
             return str(path)
     raise TableError(f"{folder} does not say for which recipe it was made; give --recipe")
-
-
-def _target(host: str | None) -> Target | None:
-    if host is None:
-        return None
-    from hwnas.latency.remote import RemoteHost
-
-    return RemoteHost(host)
 
 
 def _summary(device: Device) -> dict[str, Any]:

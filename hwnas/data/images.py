@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    pass
+from hwnas.task import DEFAULT_TASK, TASKS, Task
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class ImageSet:
     images: Tensor
     """``(N, C, H, W)`` uint8."""
     labels: Tensor
-    """``(N,)`` int64."""
+    """``(N,)`` int64 or ``(N, k)`` float32, as the loss of the task takes them (`Task.targets`)."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -44,6 +42,8 @@ class Splits:
     train: ImageSet
     validation: ImageSet
     test: ImageSet
+    task: Task = field(default_factory=lambda: TASKS.get(DEFAULT_TASK))
+    """What is learnt from it."""
 
     @cached_property
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from hwnas.data.random_state import seeded
 from hwnas.errors import DataError
 
 
@@ -26,8 +26,7 @@ def kornia_augment(pixels: Tensor, wanted: Sequence[Mapping[str, Mapping[str, An
         import kornia.augmentation as augmentations
     except ImportError:
         raise DataError("data.augment.kornia needs the package kornia: pip install 'hwnas[kornia]'") from None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, pixels.device):
         for entry in wanted:
             for name, arguments in entry.items():
                 made = getattr(augmentations, name, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import shutil
@@ -16,11 +17,13 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from hwnas.errors import CheckpointError, OutputError, SpaceError
-from hwnas.export.onnx_file import to_onnx, verify_onnx
-from hwnas.files import make_folder, write_json, write_text
+from hwnas.export.onnx_file import quantize_onnx, to_onnx, verify_onnx
+from hwnas.files import PARTIAL, make_folder, write_json, write_text
 from hwnas.space import Arch
 from hwnas.supernet import SupernetConfig, make_layout
 from hwnas.train.checkpoint import load_tensors, load_weights, save_tensors
+
+INT8_FILE = "model.int8.onnx"
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ def write_bundle(
     mean_std: tuple[Sequence[float], Sequence[float]],
     metrics: Mapping[str, Any],
     parity_inputs: Tensor,
+    int8_calibration: Tensor | None = None,
 ) -> Bundle:
     """Write the folder of one model; it appears whole or not at all.
 
@@ -61,12 +65,14 @@ def write_bundle(
         mean_std: of the input, per channel, for pixel values in 0..1.
         metrics: numbers to keep; ``onnx_parity`` is added.
         parity_inputs: ``(N, C, H, W)`` real images on which the ONNX file must agree with ``subnet``.
+        int8_calibration: ``(N, C, H, W)`` training images; given, ``model.int8.onnx`` is written too.
 
     Raises:
         ExportError: the ONNX file does not compute what the network does.
         OutputError: the folder cannot be written.
     """
     make_folder(folder.parent)
+    remove_unfinished(folder)
     layout = make_layout(supernet_config)
     in_channels, resolution, _ = layout.input_shape(arch)
     mean, std = (list(map(float, v)) for v in mean_std)
@@ -80,7 +86,7 @@ def write_bundle(
         "input": {"shape": [in_channels, resolution, resolution], "mean": mean, "std": std, "range": [0.0, 1.0]},
     }
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=PARTIAL, dir=folder.parent))
     except OSError as error:
         raise OutputError(f"cannot write in {folder.parent}: {error.strerror}; choose another folder") from None
     try:
@@ -90,6 +96,8 @@ def write_bundle(
         meta = {"arch": arch.as_dict(), "classes": list(classes), "mean": mean, "std": std, "metrics": finite}
         to_onnx(subnet, in_channels, resolution, temporary / "model.onnx", meta)
         parity = verify_onnx(temporary / "model.onnx", subnet, parity_inputs)
+        if int8_calibration is not None:
+            quantize_onnx(temporary / "model.onnx", temporary / INT8_FILE, int8_calibration)
         all_metrics = {**finite, "onnx_parity": parity}
         save_tensors(temporary / "weights.safetensors", subnet.state_dict(), {"arch": arch.as_dict()})
         write_json(temporary / "arch.json", description)
@@ -99,6 +107,12 @@ def write_bundle(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Bundle(folder)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed writer of this bundle left beside it."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*{PARTIAL}"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:

@@ -1,11 +1,11 @@
-"""How is a latency table made? Time every block, then learn from whole networks how blocks add up."""
+"""How is a latency table built? Every block and some whole networks are timed, and the error on others is published."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,33 +13,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.files import make_folder
-from hwnas.latency.agent import CPU
+from hwnas.errors import TableError
+from hwnas.files import make_folder, write_text
 from hwnas.latency.correction import correction_features, fit_correction
-from hwnas.latency.device import DeviceProfile, ProfileError
-from hwnas.latency.interpolate import interpolate_rows
-from hwnas.latency.journal import TIMINGS_FILE, _Journal
-from hwnas.latency.measure import MeasureConfig, conditions_of, take
-from hwnas.latency.measurement import Measurement, summarise
-from hwnas.latency.networks import block_onnx, network_onnx, save_networks
-from hwnas.latency.plan import Plan, TableConfig, plan_build
-from hwnas.latency.table import (
-    Device,
-    Row,
-    load_device,
-    relative_errors,
-    save_device,
+from hwnas.latency.device import (
+    PROFILE_FILE,
+    DeviceProfile,
+    Option,
+    ProfileError,
+    device_name_of,
+    load_profile,
 )
-from hwnas.latency.target import Here, Target
+from hwnas.latency.interpolate import interpolate_rows
+from hwnas.latency.journal import TIMINGS_FILE, Journal
+from hwnas.latency.measure import MeasureConfig, conditions_of, time_models
+from hwnas.latency.measurement import Measurement, summarise
+from hwnas.latency.onnx_models import block_onnx, network_onnx
+from hwnas.latency.plan import Plan, TableConfig, plan_build
+from hwnas.latency.table import Device, Row, load_device, relative_errors, save_device
+from hwnas.latency.table_networks import save_networks
+from hwnas.latency.target import Target, on_another_machine, resolve_target
+from hwnas.latency.time_onnx import Facts
 from hwnas.progress import Progress, silent
 from hwnas.supernet import Layout
 
+RECIPE_FILE = "recipe.yaml"
+"""Beside a table: the recipe whose blocks it was built for."""
+
 
 def build_table(
-    layout: Layout, profile: DeviceProfile, folder: Path, config: TableConfig | None = None,
-    progress: Progress = silent, target: Target | None = None,
+    layout: Layout, out: str | Path, device: str | Path | DeviceProfile = "local-cpu", name: str | None = None,
+    target: str | Target | None = None, target_options: Mapping[str, Option] | None = None,
+    config: TableConfig | None = None, recipe_yaml: str | None = None, progress: Progress = silent,
 ) -> Device:  # fmt: skip
-    """Measure the blocks of a space in ONNX Runtime and write the device folder.
+    """Measure the blocks of a space on a target and write the device folder.
 
     Every block is built from the same trace as an exported model. Blocks and whole networks are timed in the same
     passes, every time in a fresh session; a few constants are fitted to the networks by least squares on relative
@@ -47,30 +54,55 @@ def build_table(
 
     Args:
         layout: the space whose blocks are needed.
-        profile: name, provider, threads of the device.
-        folder: where ``profile.yaml`` and ``blocks.csv`` go.
+        out: folder of the table; it becomes a device profile.
+        device: profile whose kind, threads, provider and target are used.
+        name: of the new device; default: that of the folder.
+        target: what times the models, by name (see `hwnas.latency.target`) or itself; default: that of the profile.
+        target_options: what a named target is made with, such as ``{"host": "user@board"}`` for ``ssh``.
         config: how much to measure; default: `TableConfig()`.
+        recipe_yaml: the recipe that the space is of; kept beside the table, so that a check finds its space.
         progress: told the planned time first, then after every timing.
-        target: the machine; default: this one.
+
+    Raises:
+        DeviceError: the device is unknown, or the name cannot be one of a device.
+        TableError: the folder holds a finished table, or nothing is said to time the device.
+        PluginError: there is no such target, or it does not take the options.
+        MeasurementError: the target cannot time a model, or is lost; the same call continues later.
     """
-    config, target = config or TableConfig(), target or Here()
+    folder, config = Path(out), config or TableConfig()
     started = time.monotonic()
+    given = device if isinstance(device, DeviceProfile) else load_profile(device)
+    if given.origin != "measured" and given.provider is None and target is None:
+        raise TableError(
+            f"device {given.name!r} is not timed by ONNX Runtime, so its table cannot be measured; take local-cpu, "
+            "a folder whose profile.yaml names a target or provider, or say what times it with --target"
+        )
+    name = device_name_of(out, name)
+    if (folder / PROFILE_FILE).exists():
+        raise TableError(
+            f"{folder} holds a finished table; check it with `hwnas tables check {folder}`, or choose another --out"
+        )
+    profile, timer = resolve_target(given, target, target_options)
     plan = plan_build(layout, config)
+    facts = timer.facts()
+    profile = _profile_of_table(profile, name, facts, chosen=target is not None)
     settings = MeasureConfig(threads=profile.threads or 1, batch_size=profile.batch_size)
-    provider = profile.provider or CPU
-    conditions = conditions_of(target, settings, provider)
+    conditions = conditions_of(facts, settings, profile.provider)
+    make_folder(folder)
+    if recipe_yaml is not None:
+        write_text(folder / RECIPE_FILE, recipe_yaml)
     n_models = len(plan.measured) + len(plan.archs)
     schedule = [
         (int(m), r) for r in range(config.rounds) for m in np.random.default_rng(r).permutation(n_models)
     ]  # fmt: skip
     identity = {k: v for k, v in asdict(conditions).items() if k not in ("date", "cores")}
-    make_folder(folder)
-    journal = _Journal(folder / TIMINGS_FILE, {"plan": _digest(plan, config), "conditions": identity})
-    taken = journal.bursts
-    done = {(b.model, b.session) for b in taken if b.model >= 0}
+    identity |= {"target": profile.target, "target_options": profile.target_options}
+    journal = Journal(folder / TIMINGS_FILE, {"plan": _digest(plan, config), "conditions": identity})
+    timed = journal.bursts
+    done = {(b.model, b.session) for b in timed if b.model >= 0}
     left = [pair for pair in schedule if pair not in done]
     times_s = [config.block_time_s] * len(plan.measured) + [config.network_time_s] * len(plan.archs)
-    planned_s = _planned_s(plan, left, times_s, settings, provider, target) if left else 0.0
+    planned_s = _planned_s(plan, left, times_s, settings, conditions.provider, timer) if left else 0.0
     progress(
         "plan the table", 1, 1,
         f"about {planned_s / 60:.1f} min: {len(plan.measured)} blocks and {len(plan.archs)} networks, "
@@ -80,21 +112,33 @@ def build_table(
         if left:
             names = [_name_of(plan, i) for i in range(n_models)]
             making = _with_progress(_models(plan, settings.batch_size), n_models, "build blocks and networks", progress)
-            for burst in take(list(making), settings, provider, left, target, times_s, names):
+            for burst in time_models(list(making), settings, conditions.provider, left, timer, times_s, names):
                 journal.add(burst)
                 if burst.model >= 0:
                     done.add((burst.model, burst.session))
                     progress("time blocks and networks", len(done), len(schedule))
     took_s = time.monotonic() - started
-    found = summarise(taken, conditions, ["fp32"] * n_models)
+    found = summarise(timed, conditions, ["fp32"] * n_models)
     extra: dict[str, Any] = {"planned_s": round(planned_s, 1), "took_s": round(took_s, 1)}
-    if target.host is not None:
-        extra["host"] = target.host
-    device = _device(plan, profile, config, found, extra)
+    if timer.host is not None:
+        extra["host"] = timer.host
+    made = _device(plan, profile, config, found, extra)
     save_networks(folder, plan, [m.median_ms for m in found[len(plan.measured) :]])
-    save_device(device, folder, plan.blocks)
+    save_device(made, folder, plan.blocks)
     journal.remove()
     return load_device(folder)  # times as the file rounds them, so that a second start computes with the same
+
+
+def _profile_of_table(profile: DeviceProfile, name: str, facts: Facts, chosen: bool) -> DeviceProfile:
+    """The profile of the table: with its own name and title, and the runtime of a target that was chosen for it."""
+    update: dict[str, Any] = {"name": name}
+    if name != profile.name:
+        update["title"] = f"{facts.device}, {facts.runtime}, {profile.threads or 1} thread(s), measured by hwnas"
+    if chosen:
+        update["runtime"] = facts.runtime
+        if not facts.provider:
+            update["provider"] = None  # that of the profile is another target's
+    return profile.model_copy(update=update)
 
 
 def _device(
@@ -134,11 +178,18 @@ def _error(networks: str, estimates: NDArray[np.float64], measured_ms: NDArray[n
 
 
 def needs_table(device: Device) -> bool:
-    """Say whether the device is one whose table is measured on the spot and not there yet."""
-    return device.profile.origin == "measured" and not device.rows and device.profile.cost_model is None
+    """Say whether a run builds the table of a device by itself: it is measured, and has no table yet.
+
+    A machine that is contacted only when a user asks for it, such as by ssh, is not; `build_table` is asking.
+    """
+    profile = device.profile
+    missing = profile.origin == "measured" and not device.rows and profile.cost_model is None
+    return missing and not on_another_machine(profile)
 
 
 # -- inside a build --------------------------------------------------------------------------------------
+
+
 def _models(plan: Plan, batch_size: int) -> Iterator[bytes]:
     for block in plan.measured:
         yield block_onnx(block, batch_size)
@@ -175,7 +226,7 @@ def _planned_s(
         passes = []
         for _ in range(2):  # another program may disturb one of them
             start = time.monotonic()
-            for _ in take(models, settings, provider, schedule, target, [times_s[i] for i in tried], names):
+            for _ in time_models(models, settings, provider, schedule, target, [times_s[i] for i in tried], names):
                 pass
             passes.append(time.monotonic() - start)
         total += min(passes) / len(tried) * sum(1 for m, _ in left if m in group)

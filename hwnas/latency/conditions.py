@@ -12,10 +12,11 @@ class Conditions:
     """Under which conditions a latency holds; numbers of different conditions never mix silently."""
 
     device: str
-    """Processor model and cores."""
+    """Processor model and cores, or whatever the target calls itself."""
     runtime: str
     """Such as ``onnxruntime-1.31.1``."""
     provider: str
+    """Execution provider; empty for a target without providers."""
     precision: str
     threads: int
     batch_size: int
@@ -25,14 +26,18 @@ class Conditions:
     date: str
     """ISO 8601, UTC."""
     reference_ms: float = 0.0
-    """What a fixed block took here and then, as a measure of how fast the machine was running; 0: not taken."""
+    """What a fixed block took meanwhile, as a measure of how fast the machine was running; 0: it was not timed."""
     cores: str = ""
     """Cores that the process might use, such as ``0,1``."""
     copies: bool = False
     """Whether copies to and from the memory of a GPU count."""
 
     def require_same(self, other: Conditions, what: str) -> None:
-        """Raise where ``other`` was taken under conditions that make its latency another quantity.
+        """Raise where a latency under ``other`` conditions is another quantity.
+
+        Args:
+            other: the conditions to compare with.
+            what: is compared, for the message.
 
         Raises:
             TableMismatchError: naming the field and both values.

@@ -1,4 +1,4 @@
-"""How do block times add up to a network? A few constants, fitted to whole networks, say."""
+"""How do block times add up to a network? The correction of a device says; here it is fitted to whole networks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares, lsq_linear
 
 from hwnas.latency.device import Correction
-from hwnas.latency.table import (
-    Device,
-    block_melements,
-    block_ops,
-)
+from hwnas.latency.table import Device, block_melements, block_ops
 from hwnas.space import Arch
 from hwnas.supernet import BlockSpec, Layout
 
@@ -25,10 +21,16 @@ NETWORKS_PER_CONSTANT = 4
 
 
 def correction_features(layout: Layout, archs: Sequence[Arch], device: Device) -> NDArray[np.float64]:
-    """Return ``(n, 5)``: what the constants of a `Correction` multiply.
+    """Return what the constants of a `Correction` multiply.
 
-    Columns: sum of block times in milliseconds, blocks that run anything, 1, millions of elements at the borders of
-    blocks, millions of weights.
+    Args:
+        layout: the space.
+        archs: ``n`` networks.
+        device: with block times, and without a correction.
+
+    Returns:
+        ``(n, 5)``: sum of block times in milliseconds, blocks that run anything, 1, millions of elements at the borders
+        of blocks, millions of weights.
     """
     known: dict[BlockSpec, NDArray[np.float64]] = {}
 
@@ -45,8 +47,8 @@ def correction_features(layout: Layout, archs: Sequence[Arch], device: Device) -
 def fit_correction(features: NDArray[np.float64], measured_ms: NDArray[np.float64]) -> Correction:
     """Fit the constants to relative errors, large ones counting less (soft L1).
 
-    A network that was disturbed while it was timed is an outlier, and must not bend the fit. With few networks,
-    borders and weights are left out.
+    A network that was disturbed while it was timed counts less, so that the others keep their estimates. With few
+    networks, borders and weights are left out.
 
     Args:
         features: ``(n, 5)`` of `correction_features`.

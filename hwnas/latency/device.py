@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from hwnas.errors import DeviceError
-from hwnas.files import shipped_folder
+from hwnas.files import shipped_folder, write_text
 from hwnas.latency.cost_model import CostModel
 
 PROFILE_FILE = "profile.yaml"
+
+NAME_PATTERN = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+
+Option = str | int | float | bool
+"""Value of one option of a target."""
 
 _Count = Annotated[int, Field(ge=1)]
 _Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -79,7 +93,7 @@ class DeviceProfile(BaseModel):
 
     format: Literal[1]
     """Version of the file format."""
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
     """Lower case, digits and hyphens; a shipped profile's folder has this name."""
     title: _Text
     """The device in a few words."""
@@ -89,7 +103,7 @@ class DeviceProfile(BaseModel):
     precision: _Text
     """Number format of weights and activations, such as ``fp32`` or ``int8``."""
     provider: str | None
-    """ONNX Runtime execution provider; null for other runtimes."""
+    """Execution provider of the target; null: what it uses by default, or a target without providers."""
     threads: _Count | None
     """Threads on the host; null where it does not apply or the source does not say."""
     batch_size: _Count
@@ -110,8 +124,22 @@ class DeviceProfile(BaseModel):
     """Error on networks at resolutions whose blocks were interpolated; null: every block was measured."""
     conditions: dict[str, str | int | float] | None = None
     """Of a measured table: processor, runtime version, threads, date, ..., as `hwnas.latency.conditions.Conditions`."""
+    target: _Text = "onnxruntime"
+    """What times models for this device, by its name in `hwnas.latency.target.TARGETS`; left out of files where it is
+    ONNX Runtime on the machine that hwnas runs on."""
+    target_options: dict[str, Option] = {}
+    """What the target is made with, such as ``{"host": "user@board"}``; left out of files where there are none."""
     notes: tuple[str, ...] = Field(strict=False)
     """Assumptions and limits that a reader of the numbers must know."""
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_target(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        if self.target == "onnxruntime":
+            values.pop("target", None)
+        if not self.target_options:
+            values.pop("target_options", None)
+        return values
 
     @model_validator(mode="after")
     def _modelled_has_a_model(self) -> DeviceProfile:
@@ -136,9 +164,36 @@ def check_profile(values: dict[str, Any], where: str) -> DeviceProfile:
         raise DeviceError(f"{where}: {field}: {first['msg']}{given}{more}") from error
 
 
+def device_name_of(folder: str | Path, name: str | None = None) -> str:
+    """Return the name of a device that is about to be written: the given one, else that of its folder.
+
+    Raises:
+        DeviceError: it has other characters than lower-case letters, digits and hyphens.
+    """
+    found = Path(folder).resolve().name if name is None else name
+    if not re.fullmatch(NAME_PATTERN, found):
+        where = f"the folder is called {found!r}, which" if name is None else f"{found!r}"
+        raise DeviceError(
+            f"{where} is no name of a device: lower-case letters, digits and single hyphens are allowed; give one, "
+            "such as --name my-cpu"
+        )
+    return found
+
+
+def write_profile(profile: DeviceProfile, folder: Path) -> None:
+    """Write ``profile.yaml`` of a device folder."""
+    values = profile.model_dump(mode="json")
+    write_text(folder / PROFILE_FILE, yaml.safe_dump(values, sort_keys=False, width=110, allow_unicode=True))
+
+
 def shipped_devices() -> list[str]:
     """Return the names of the device profiles that ship with hwnas, sorted."""
     return sorted(path.parent.name for path in shipped_folder("latency_tables").glob(f"*/{PROFILE_FILE}"))
+
+
+def devices() -> list[DeviceProfile]:
+    """Return the device profiles that ship with hwnas, by name."""
+    return [load_profile(name) for name in shipped_devices()]
 
 
 def device_folder(name_or_folder: str | Path) -> Path:

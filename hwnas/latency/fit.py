@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
@@ -22,12 +21,13 @@ from hwnas.export.op import Op
 from hwnas.files import make_folder, write_text
 from hwnas.latency.cost_model import OP_TYPES, CostModel, OpCost, op_features
 from hwnas.latency.device import (
-    PROFILE_FILE,
     DeviceProfile,
     ProfileError,
     check_profile,
+    device_name_of,
     load_profile,
     shipped_devices,
+    write_profile,
 )
 from hwnas.latency.plan import network_sample
 from hwnas.latency.table import block_ops, relative_errors
@@ -74,23 +74,24 @@ class Candidate:
         return out
 
 
-def sample_networks(layout: Layout, n: int, folder: Path, seed: int = 0) -> Path:
-    """Write ``n`` networks of random weights as ONNX files, and a CSV file that asks for their latencies.
+def sample_networks(layout: Layout, out: str | Path, networks: int = 16, seed: int = 0) -> Path:
+    """Write networks of random weights as ONNX files, and a CSV file that asks for their latencies.
 
     Args:
         layout: the space.
-        n: how many; the smallest and the largest are among them.
-        folder: receives ``KEY.onnx`` and ``measurements.csv``.
+        out: folder that receives ``KEY.onnx`` and ``measurements.csv``.
+        networks: how many; the smallest and the largest are among them.
         seed: of the networks.
 
     Returns:
         The CSV file; its column ``latency_ms`` is empty.
     """
+    folder = Path(out)
     make_folder(folder)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "latency_ms", "arch"])
-    for arch in network_sample(layout.space, n, seed):
+    for arch in network_sample(layout.space, networks, seed):
         channels, resolution, _ = layout.input_shape(arch)
         to_onnx(layout.build_subnet(arch).eval(), channels, resolution, folder / f"{arch.key}.onnx")
         writer.writerow([f"{arch.key}.onnx", "", json.dumps(arch.as_dict())])
@@ -135,6 +136,36 @@ def read_measurements(path: Path, layout: Layout) -> tuple[list[Arch], NDArray[n
 
 
 def fit_profile(
+    layout: Layout, measurements: str | Path, source: str, licence: str, out: str | Path, name: str | None = None,
+    kind: str = "npu", runtime: str = "not stated", precision: str = "not stated", title: str | None = None,
+) -> DeviceProfile:  # fmt: skip
+    """Make a device profile from 10 to 20 whole networks that were timed on the device, and write it.
+
+    Args:
+        layout: the space of the networks.
+        measurements: CSV file with columns ``arch`` and ``latency_ms``; `sample_networks` writes one to fill in.
+        source: who measured, and how.
+        licence: of the measurements.
+        out: folder that receives ``profile.yaml``.
+        name: of the device; default: that of the folder.
+        kind: ``cpu``, ``gpu``, ``dsp``, ``vpu``, ``npu`` or ``fpga``.
+        runtime: what executed the networks, with its version.
+        precision: number format, such as ``int8``.
+        title: the device in a few words; default: its name.
+
+    Returns:
+        The profile; see `fit_networks` for how it is fitted and what its error is.
+
+    Raises:
+        TableError: see `read_measurements`.
+        DeviceError: the name or the kind cannot be one of a device.
+    """
+    name = device_name_of(out, name)
+    archs, latency_ms = read_measurements(Path(measurements), layout)
+    return fit_networks(layout, archs, latency_ms, name, kind, runtime, precision, source, licence, Path(out), title)
+
+
+def fit_networks(
     layout: Layout, archs: Sequence[Arch], latency_ms: NDArray[np.float64], name: str, kind: str, runtime: str,
     precision: str, source: str, licence: str, folder: Path, title: str | None = None,
 ) -> DeviceProfile:  # fmt: skip
@@ -146,12 +177,12 @@ def fit_profile(
 
     Args:
         layout: the space of the networks.
-        archs: the networks.
+        archs: ``n`` networks.
         latency_ms: ``(n,)`` of them.
         name: of the device.
-        kind: ``cpu``, ``gpu``, ``dsp``, ``vpu``, ``npu`` or ``fpga``.
-        runtime: what executed the networks, with its version.
-        precision: number format, such as ``int8``.
+        kind: see `fit_profile`, as are those that follow.
+        runtime: what executed the networks.
+        precision: number format.
         source: who measured.
         licence: of the measurements.
         folder: receives ``profile.yaml``.
@@ -192,8 +223,7 @@ def fit_profile(
         ),
     }, f"profile of {name!r}")  # fmt: skip
     make_folder(folder)
-    values = profile.model_dump(mode="json", exclude_none=False)
-    write_text(folder / PROFILE_FILE, yaml.safe_dump(values, sort_keys=False, width=110, allow_unicode=True))
+    write_profile(profile, folder)
     return load_profile(folder)
 
 

@@ -16,10 +16,10 @@ from typing import Any, Literal, get_args
 import yaml
 
 from hwnas.errors import TableError
-from hwnas.latency.checks import unit_doubt
-from hwnas.latency.device import check_profile
+from hwnas.latency.device import check_profile, device_name_of
 from hwnas.latency.interpolate import interpolate_rows
 from hwnas.latency.table import Device, Row, block_ops, load_device, read_rows, save_device
+from hwnas.latency.units import MS_PER_UNIT, unit_warning
 from hwnas.supernet import BlockSpec, Layout
 from hwnas.supernet.blocks.conv import ConvSpec
 from hwnas.supernet.blocks.head import HeadSpec
@@ -29,9 +29,6 @@ from hwnas.supernet.slot_sum import distinct_blocks
 
 TableFormat = Literal["once-for-all", "nn-meter", "nsganetv2", "csv"]
 FORMATS: tuple[str, ...] = get_args(TableFormat)
-UNITS_MS = {"ms": 1.0, "us": 1e-3, "s": 1e3}
-"""Milliseconds of one unit."""
-
 UNIT_YARDSTICK = "note10-cpu"
 """Shipped device whose cost model says whether the values are milliseconds at all."""
 
@@ -40,31 +37,33 @@ Keys = Sequence[Sequence[str]]
 
 
 def import_table(
-    path: Path, table_format: str, layout: Layout, name: str, source: str, licence: str, folder: Path,
-    unit: str = "ms", title: str | None = None,
+    layout: Layout, path: str | Path, table_format: str, source: str, licence: str, out: str | Path,
+    name: str | None = None, unit: str = "ms", title: str | None = None,
 ) -> tuple[Device, list[str]]:  # fmt: skip
     """Read a table of others for the blocks of a space and write it as a device folder.
 
     Args:
+        layout: the space whose blocks are looked up.
         path: the file; ``.yaml``, ``.json`` or ``.csv``; or a folder of them.
         table_format: one of `FORMATS`.
-        layout: the space whose blocks are looked up.
-        name: of the device.
         source: whose measurements these are.
         licence: of the source.
-        folder: of the device.
+        out: folder of the table; it becomes a device profile.
+        name: of the device; default: that of the folder.
         unit: of the file's values: ``ms``, ``us`` or ``s``.
-        title: the device in a few words.
+        title: the device in a few words; default: its name.
 
     Returns:
-        The device, and what to know about it: blocks that are missing or interpolated, a doubt about the unit.
+        The device, and what to know about it: blocks that are missing or interpolated, values in another unit.
 
     Raises:
         TableError: another format, damaged values, rows that disagree, or no block of the space is in the file.
+        DeviceError: the name cannot be one of a device.
     """
-    if table_format not in FORMATS or unit not in UNITS_MS:
+    path, folder, name = Path(path), Path(out), device_name_of(out, name)
+    if table_format not in FORMATS or unit not in MS_PER_UNIT:
         raise TableError(
-            f"format {table_format!r} in {unit!r}: known are {', '.join(FORMATS)} in {', '.join(UNITS_MS)}"
+            f"format {table_format!r} in {unit!r}: known are {', '.join(FORMATS)} in {', '.join(MS_PER_UNIT)}"
         )
     for what, text in (("source", source), ("licence", licence)):
         if not text.strip():
@@ -72,7 +71,7 @@ def import_table(
                 f"say the {what} of {path} with --{what}; without it nobody can judge or share the numbers"
             )
     blocks = [b for b in distinct_blocks(layout) if block_ops(b)]
-    rows = _rows(path, table_format, blocks, UNITS_MS[unit])
+    rows = _rows(path, table_format, blocks, MS_PER_UNIT[unit])
     if not rows:
         raise TableError(f"{path} has no block of this recipe in the form of {table_format}; is it another supernet's?")
     known = [b for b in blocks if b.signature in rows]
@@ -90,8 +89,8 @@ def import_table(
     yardstick = load_device(UNIT_YARDSTICK)
     assert yardstick.profile.cost_model is not None
     values = [rows[b.signature].median_ms for b in known]
-    if doubt := unit_doubt(known, values, yardstick.profile.cost_model, UNIT_YARDSTICK):
-        notes.append(doubt)
+    if warning := unit_warning(known, values, yardstick.profile.cost_model, UNIT_YARDSTICK):
+        notes.append(warning)
     profile = check_profile({
         "format": 1, "name": name, "title": title or name, "kind": "cpu", "runtime": "not stated by the source",
         "precision": "not stated by the source", "provider": None, "threads": None, "batch_size": 1,

@@ -7,9 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hwnas.latency.table import (
-    Row,
-)
+from hwnas.latency.table import Row
 from hwnas.supernet import BlockSpec
 
 

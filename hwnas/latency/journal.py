@@ -1,4 +1,4 @@
-"""Which timings did an interrupted build leave?"""
+"""Which timings did an interrupted build leave? Each is written as it is taken; the next start goes on from them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
-from hwnas.latency.agent import Burst
+from hwnas.latency.time_onnx import Burst
 
 TIMINGS_FILE = "timings.jsonl"
 """Timings of an unfinished build."""
 
 
-class _Journal:
-    """Timings of a build, one JSON line each, written as they are taken; those of another build are dropped."""
+class Journal:
+    """Timings of a build, one JSON line each; those of another build are dropped."""
 
     def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+        """Read what the file holds; nothing is written yet.
+
+        Args:
+            path: the file.
+            identity: JSON values that tell one build from another.
+        """
         self.path = path
         self.bursts: list[Burst] = []
+        """Timings so far."""
         identity = json.loads(json.dumps(identity))
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         values = [v for v in map(_json_or_none, lines) if v is not None]
@@ -47,11 +54,13 @@ class _Journal:
         self._file.flush()
 
     def add(self, burst: Burst) -> None:
+        """Keep one timing, as rounded as the file has it, so that a second start computes with the same."""
         rounded = replace(burst, values_ms=tuple(float(f"{v:.5g}") for v in burst.values_ms))
         self.bursts.append(rounded)
         self._write(asdict(rounded))
 
     def remove(self) -> None:
+        """Remove the file: the build is complete."""
         os.unlink(self.path)
 
 

@@ -1,4 +1,7 @@
-"""How long does a model take on this machine? A measurement is a record of samples and conditions, not a float."""
+"""How long do models take on a target? They are timed in turns, in fresh sessions, until the answer is certain enough.
+
+What comes back is a `hwnas.latency.measurement.Measurement`: a latency with its uncertainty and its conditions.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from hwnas.errors import HostError, MeasurementError
 from hwnas.export.graph import trace
 from hwnas.export.onnx_file import build_onnx
-from hwnas.latency.agent import CPU, REFERENCE, AgentError, Burst
 from hwnas.latency.conditions import Conditions
 from hwnas.latency.measurement import Measurement, summarise
-from hwnas.latency.target import Here, Target
+from hwnas.latency.target import Target, ThisMachine
+from hwnas.latency.time_onnx import REFERENCE, Burst, BurstConfig, Facts
 from hwnas.progress import Progress, silent
 from hwnas.supernet.blocks.mbconv import MBConvSpec
 
@@ -59,31 +62,31 @@ class MeasureConfig(BaseModel):
 
 
 def measure(
-    models: Sequence[Model], config: MeasureConfig | None = None, provider: str = CPU, target: Target | None = None,
-    task: str = "time models", progress: Progress = silent,
+    models: Sequence[Model], config: MeasureConfig | None = None, provider: str | None = None,
+    target: Target | None = None, task: str = "time models", progress: Progress = silent,
 ) -> list[Measurement]:  # fmt: skip
     """Time ONNX models, in several fresh sessions each, one after the other in every round.
 
     A shared machine runs at different speeds for seconds at a time. A small fixed model is timed between the others,
-    and what all timings around a moment have in common is taken out (`hwnas.latency.speed`).
+    and what all timings around a moment have in common is taken out (`hwnas.latency.machine_speed`).
 
     Args:
         models: files or models with one input ``(batch, C, H, W)``, the batch axis dynamic or ``batch_size``.
         config: how, and when to stop; default: `MeasureConfig()`.
-        provider: execution provider; if the runtime does not really activate it, that is an error.
-        target: which machine; default: this one.
+        provider: execution provider; default: the target's own. One that is not really active is an error.
+        target: what times them; default: ONNX Runtime on this machine.
         task: what ``progress`` is told.
         progress: told after every session.
 
     Raises:
         MeasurementError: a model does not load, its shape is open, or the provider is not active.
-        HostError: another machine was lost before every model was timed; lost later, that is a warning.
+        HostError: the target was lost before every model was timed; lost later, that is a warning.
     """
-    config, target = config or MeasureConfig(), target or Here()
-    taken: list[Burst] = []
+    config, target = config or MeasureConfig(), target or ThisMachine()
+    timed: list[Burst] = []
     done: set[tuple[int, int]] = set()
     precisions = [precision_of(m) for m in models]
-    conditions = conditions_of(target, config, provider)
+    conditions = conditions_of(target.facts(), config, provider)
     started = time.monotonic()
     rounds = 0
     while True:
@@ -94,16 +97,16 @@ def measure(
         rounds += more
         lost = None
         try:
-            for burst in take(models, config, provider, schedule, target):
-                taken.append(burst)
+            for burst in time_models(models, config, conditions.provider, schedule, target):
+                timed.append(burst)
                 if burst.model != REFERENCE and (burst.model, burst.session) not in done:
                     done.add((burst.model, burst.session))
                     progress(task, len(done), len(models) * rounds)
         except HostError as error:
-            if {b.model for b in taken} != {REFERENCE, *range(len(models))}:
+            if {b.model for b in timed} - {REFERENCE} != set(range(len(models))):
                 raise
             lost = str(error)  # every model was timed, if not as often as asked
-        found = summarise(taken, conditions, precisions, config.ci_percent)
+        found = summarise(timed, conditions, precisions, config.ci_percent)
         if lost is not None:
             return [replace(m, warnings=(*m.warnings, lost)) for m in found]
         settled = all(m.ci_percent <= config.ci_percent for m in found)
@@ -111,35 +114,37 @@ def measure(
             return found
 
 
-def measure_onnx(model: Model, config: MeasureConfig | None = None, provider: str = CPU) -> Measurement:
+def measure_onnx(model: Model, config: MeasureConfig | None = None, provider: str | None = None) -> Measurement:
     """Time one ONNX model on this machine; see `measure`."""
     return measure([model], config, provider)[0]
 
 
-def take(
+def time_models(
     models: Sequence[Model], config: MeasureConfig, provider: str, schedule: Sequence[tuple[int, int]],
     target: Target, burst_s: Sequence[float] | None = None, names: Sequence[str] | None = None,
 ) -> Iterator[Burst]:  # fmt: skip
-    """Time models as a schedule says; see `hwnas.latency.agent.bursts`.
+    """Let a target time models as a schedule says, and yield its bursts one by one.
 
     Args:
         models: files, models or serialised models.
         config: how.
-        provider: execution provider.
+        provider: execution provider; empty for a target without providers.
         schedule: (number of the model, number of its session), in order.
-        target: which machine.
+        target: what times them.
         burst_s: time of a burst for each model; default: that of ``config``.
         names: of the models, for messages.
+
+    Raises:
+        MeasurementError: a model cannot be timed.
+        HostError: the target was lost; what was yielded before is good.
     """
     sources = [_source(m) for m in models]
     names = names or [str(m) if isinstance(m, Path) else f"model {i}" for i, m in enumerate(models)]
-    values = config.model_dump(exclude={"sessions", "ci_percent", "time_limit_s"})
-    values |= {"provider": provider, "burst_s": list(burst_s or [config.burst_s] * len(models))}
-    reference = reference_model(config.batch_size).SerializeToString()
-    try:
-        yield from target.bursts(sources, names, reference, values, schedule)
-    except AgentError as error:
-        raise MeasurementError(str(error)) from error
+    how = BurstConfig(
+        provider, tuple(burst_s or [config.burst_s] * len(models)), config.threads, config.batch_size, config.bursts,
+        config.min_runs, config.warmup_runs, config.cores, config.count_copies, config.input_shape,
+    )  # fmt: skip
+    yield from target.bursts(sources, names, reference_model(config.batch_size).SerializeToString(), how, schedule)
 
 
 def _source(model: Model) -> str | bytes:
@@ -148,19 +153,36 @@ def _source(model: Model) -> str | bytes:
     return str(model) if isinstance(model, Path) else bytes(model.SerializeToString())
 
 
-def conditions_of(target: Target, config: MeasureConfig, provider: str) -> Conditions:
-    """Return the conditions under which ``target`` times models now; shape, precision and reference are open."""
-    facts = target.facts(config.threads)
+def conditions_of(facts: Facts, config: MeasureConfig, provider: str | None) -> Conditions:
+    """Return the conditions under which a target times models now; shape and precision of models are put in later.
+
+    Args:
+        facts: what the target says it is.
+        config: how models are timed.
+        provider: execution provider that is asked for; default: the target's own.
+
+    Raises:
+        MeasurementError: a provider is asked of a target without providers.
+    """
+    if provider and not facts.provider:
+        raise MeasurementError(
+            f"provider {provider!r} was asked for, but {facts.runtime} has no execution providers; leave it out "
+            "(provider: null in profile.yaml)"
+        )
     return Conditions(
-        device=facts["device"], runtime=facts["runtime"], provider=provider, precision="fp32",
+        device=facts.device, runtime=facts.runtime, provider=provider or facts.provider, precision="fp32",
         threads=config.threads, batch_size=config.batch_size, input_shape=(), warmup_runs=config.warmup_runs,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        cores=",".join(map(str, config.cores)) if config.cores else facts["cores"], copies=config.count_copies,
+        cores=",".join(map(str, config.cores)) if config.cores else facts.cores, copies=config.count_copies,
     )  # fmt: skip
 
 
 def precision_of(model: Model) -> str:
-    """Return ``int8`` where a model has quantised tensors, else ``fp32``."""
+    """Return ``int8`` where a model has quantised tensors, else ``fp32``.
+
+    Raises:
+        MeasurementError: it is no ONNX model.
+    """
     try:
         if isinstance(model, Path):
             proto = onnx.load(str(model), load_external_data=False)

@@ -1,4 +1,4 @@
-"""What is measured for a latency table?"""
+"""What is measured for a latency table? Which blocks, which whole networks, how often: planned before anything runs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from hwnas.errors import RecipeError
-from hwnas.latency.table import (
-    block_ops,
-)
+from hwnas.latency.table import block_ops
 from hwnas.space import Arch, SearchSpace
 from hwnas.supernet import BlockSpec, Layout
 from hwnas.supernet.slot_sum import distinct_blocks
@@ -34,6 +32,7 @@ class TableConfig(BaseModel):
     block_time_s: float = Field(default=0.006, gt=0)
     """Time for one block in one pass."""
     network_time_s: float = Field(default=0.012, gt=0)
+    """Time for one whole network in one pass."""
     resolutions: tuple[int, ...] | None = None
     """Those that are measured; blocks at others are interpolated. None: all, or 4 of them where there are more."""
     seed: int = 0

@@ -1,44 +1,46 @@
-"""How long does one ONNX file take?"""
+"""How long does an ONNX file take? Of one, or of several timed in turns; the settings are those of `hwnas profile`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hwnas.errors import MeasurementError
-from hwnas.latency.agent import CPU
+from hwnas.latency.device import Option
 from hwnas.latency.measure import MeasureConfig, measure
 from hwnas.latency.measurement import Measurement
-from hwnas.latency.target import Target
+from hwnas.latency.target import Target, make_target
 from hwnas.progress import Progress, silent
 
 
 def profile(
-    model: str | Path, threads: int = 1, batch_size: int = 1, provider: str = CPU, sessions: int = 3,
+    model: str | Path, threads: int = 1, batch_size: int = 1, provider: str | None = None, sessions: int = 3,
     session_s: float = 2.5, ci_percent: float = 2.0, time_limit_s: float = 20.0,
     cores: Sequence[int] | None = None, input_shape: Sequence[int] | None = None, count_copies: bool = False,
-    target: Target | None = None, progress: Progress = silent,
+    target: str | Target = "onnxruntime", target_options: Mapping[str, Option] | None = None,
+    progress: Progress = silent,
 ) -> Measurement:  # fmt: skip
     """Time an ONNX file, over several fresh sessions; see `profile_all`."""
     return profile_all(
         [model], threads, batch_size, provider, sessions, session_s, ci_percent, time_limit_s, cores, input_shape,
-        count_copies, target, progress,
+        count_copies, target, target_options, progress,
     )[0]  # fmt: skip
 
 
 def profile_all(
-    models: Sequence[str | Path], threads: int = 1, batch_size: int = 1, provider: str = CPU, sessions: int = 3,
+    models: Sequence[str | Path], threads: int = 1, batch_size: int = 1, provider: str | None = None, sessions: int = 3,
     session_s: float = 2.5, ci_percent: float = 2.0, time_limit_s: float = 20.0,
     cores: Sequence[int] | None = None, input_shape: Sequence[int] | None = None, count_copies: bool = False,
-    target: Target | None = None, progress: Progress = silent,
+    target: str | Target = "onnxruntime", target_options: Mapping[str, Option] | None = None,
+    progress: Progress = silent,
 ) -> list[Measurement]:  # fmt: skip
     """Time ONNX files one beside the other, over several fresh sessions each.
 
     Args:
         models: files, or folders of bundles.
-        threads: intra-op threads of ONNX Runtime.
+        threads: intra-op threads of the runtime.
         batch_size: images in one inference.
-        provider: execution provider.
+        provider: execution provider; default: the target's own.
         sessions: fresh sessions at least; memory layout, and with it the time, differs between them.
         session_s: time in each session; long enough to see a processor that throttles.
         ci_percent: more sessions are added while the confidence interval of the median is wider than this ...
@@ -46,11 +48,13 @@ def profile_all(
         cores: pin the process to these cores.
         input_shape: channels, height, width, for models whose axes are open.
         count_copies: count copies to and from a GPU too.
-        target: another machine (`hwnas.latency.remote.RemoteHost`); default: this one.
+        target: what times them, by name (see `hwnas.latency.target`) or itself; default: ONNX Runtime on this machine.
+        target_options: what a named target is made with, such as ``{"host": "user@board"}`` for ``ssh``.
         progress: told after every session.
 
     Raises:
-        MeasurementError: no such file, or it cannot be timed.
+        MeasurementError: no such file, or it cannot be timed; `HostError` where the target was lost.
+        PluginError: there is no such target, or it does not take the options.
     """
     paths = [_model_file(Path(model)) for model in models]
     bursts = max(1, round(session_s / BURST_S))
@@ -59,7 +63,8 @@ def profile_all(
         ci_percent=ci_percent, time_limit_s=time_limit_s, cores=None if cores is None else tuple(cores),
         input_shape=None if input_shape is None else tuple(input_shape), count_copies=count_copies,
     )  # fmt: skip
-    return measure(paths, config, provider, target, f"time {paths[0].name}", progress)
+    timer = make_target(target, target_options) if isinstance(target, str) else target
+    return measure(paths, config, provider, timer, f"time {paths[0].name}", progress)
 
 
 BURST_S = 0.1

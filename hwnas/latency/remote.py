@@ -10,20 +10,23 @@ import subprocess
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hwnas.errors import HostError, MeasurementError
-from hwnas.latency import agent
-from hwnas.latency.agent import Burst
+from hwnas.latency import time_onnx
+from hwnas.latency.time_onnx import Burst, BurstConfig, Facts
 
 SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5")
 """Never asks for a password; a host that stops answering is given up after 15 seconds."""
+SCRIPT = "time_onnx.py"
+"""What runs there."""
 HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:\[\]-]*")
 
 
 class RemoteHost:
-    """A machine behind ssh that has python3 with numpy and onnxruntime; a `hwnas.latency.target.Target`.
+    """A machine behind ssh that has python3 with numpy and onnxruntime; the `hwnas.latency.target.Target` ``ssh``.
 
     Keys, ports and jump hosts are those of the user's ``~/.ssh/config``. Everything is copied into a fresh folder
     under the host's temporary directory, which is removed afterwards.
@@ -42,37 +45,37 @@ class RemoteHost:
         """
         if not HOST.fullmatch(host):
             raise HostError(f"{host!r} is no host; give it as ssh takes it, such as user@board")
-        self.host: str | None = host
+        self.host = host
         self.python = python
         self._ssh = [*SSH, *options, host]
 
-    def facts(self, threads: int) -> dict[str, Any]:
-        """See `hwnas.latency.agent.facts`.
+    def facts(self) -> Facts:
+        """Ask the machine what it is.
 
         Raises:
             HostError: it does not answer, or lacks python, numpy or onnxruntime.
         """
-        with self._folder({"job.json": json.dumps({"threads": threads}).encode()}) as folder:
+        with self._folder({"job.json": b"{}"}) as folder:
             for line in self._lines(folder):
                 if "facts" in line:
-                    return dict(line["facts"])
+                    return Facts(**line["facts"])
         raise HostError(f"{self.host} says nothing about itself; try `ssh {self.host} {self.python} -V`")
 
     def bursts(
-        self, models: Sequence[str | bytes], names: Sequence[str], reference: str | bytes, config: Mapping[str, Any],
+        self, models: Sequence[str | bytes], names: Sequence[str], reference: bytes, config: BurstConfig,
         schedule: Sequence[tuple[int, int]],
     ) -> Iterator[Burst]:  # fmt: skip
-        """Time models there; see `hwnas.latency.agent.bursts`.
+        """Time models there; see `hwnas.latency.time_onnx.bursts`.
 
         Raises:
             MeasurementError: a model cannot be timed there.
             HostError: it does not answer, or the connection ends early; what was yielded before is good.
         """
         needed = sorted({m for m, _ in schedule})
-        files = {f"{m}.onnx": _content(models[m]) for m in needed} | {"reference.onnx": _content(reference)}
+        files = {f"{m}.onnx": _content(models[m]) for m in needed} | {"reference.onnx": reference}
         job = {
-            "threads": config["threads"], "models": [f"{m}.onnx" for m in range(len(models))], "names": list(names),
-            "reference": "reference.onnx", "config": dict(config), "schedule": list(schedule),
+            "models": [f"{m}.onnx" for m in range(len(models))], "names": list(names),
+            "reference": "reference.onnx", "config": asdict(config), "schedule": list(schedule),
         }  # fmt: skip
         done = 0
         with self._folder({**files, "job.json": json.dumps(job).encode()}) as folder:
@@ -81,13 +84,8 @@ class RemoteHost:
                     raise MeasurementError(f"{self.host}: {line['error']}")
                 if "burst" in line:
                     values = line["burst"]
-                    made = Burst(
-                        **{
-                            **values,
-                            "values_ms": tuple(values["values_ms"]),
-                            "input_shape": tuple(values["input_shape"]),
-                        }
-                    )
+                    tuples = {k: tuple(values[k]) for k in ("values_ms", "input_shape")}
+                    made = Burst(**{**values, **tuples})
                     done += made.model >= 0
                     yield made
                 if "done" in line:
@@ -96,10 +94,10 @@ class RemoteHost:
 
     @contextmanager
     def _folder(self, files: Mapping[str, bytes]) -> Iterator[str]:
-        """Make a folder there that holds ``files`` and the agent, and remove it afterwards."""
+        """Make a folder there that holds ``files`` and `hwnas.latency.time_onnx`, and remove it afterwards."""
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
-            for name, content in {**files, "agent.py": Path(agent.__file__).read_bytes()}.items():
+            for name, content in {**files, SCRIPT: Path(time_onnx.__file__).read_bytes()}.items():
                 entry = tarfile.TarInfo(name)
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
@@ -115,8 +113,8 @@ class RemoteHost:
                 self._run(f"rm -rf {shlex.quote(folder)}")
 
     def _lines(self, folder: str) -> Iterator[dict[str, Any]]:
-        """Run the agent there and yield what it prints."""
-        command = f"cd {shlex.quote(folder)} && {shlex.quote(self.python)} -u agent.py job.json"
+        """Run it there and yield what it prints."""
+        command = f"cd {shlex.quote(folder)} && {shlex.quote(self.python)} -u {SCRIPT} job.json"
         with subprocess.Popen(
             [*self._ssh, command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:  # fmt: skip

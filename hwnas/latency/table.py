@@ -11,14 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from hwnas.errors import MissingBlockError, TableError
 from hwnas.export.graph import Graph, trace
 from hwnas.export.op import Op
 from hwnas.files import write_text
-from hwnas.latency.device import PROFILE_FILE, DeviceProfile, device_folder, load_profile
+from hwnas.latency.device import DeviceProfile, device_folder, load_profile, write_profile
 from hwnas.space import Arch
 from hwnas.supernet import BlockSpec, Layout
 from hwnas.supernet.slot_sum import SlotSum
@@ -159,8 +158,7 @@ def save_device(device: Device, folder: Path, blocks: Sequence[BlockSpec]) -> No
         values = {"n": row.n, "median_ms": f"{row.median_ms:.6g}", "iqr_ms": f"{row.iqr_ms:.3g}", "origin": row.origin}
         writer.writerow({"kind": block.kind, **block.columns, **values})
     write_text(folder / TABLE_FILE, text.getvalue())
-    values = device.profile.model_dump(mode="json")
-    write_text(folder / PROFILE_FILE, yaml.safe_dump(values, sort_keys=False, width=110, allow_unicode=True))
+    write_profile(device.profile, folder)
 
 
 def read_rows(path: Path, plain: bool = False) -> dict[str, Row]:

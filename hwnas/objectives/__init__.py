@@ -1,4 +1,4 @@
-"""One value per arch and objective. Importing this package does not import torch; its network files do."""
+"""One value per arch and objective. Importing this package does not import torch; the files that need it do."""
 
 from hwnas.objectives.objective import Objective, as_losses, as_values
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+
+from hwnas.errors import RecipeError
+from hwnas.objectives.plugin import EvaluatedObjective
+from hwnas.task import Task
+from hwnas.task.classification import CLASSIFICATION
+from hwnas.task.task import PredictsClasses
+
+if TYPE_CHECKING:
+    from hwnas.objectives.case import SubnetCase
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.SiLU, nn.GELU, nn.Tanh)
 
@@ -25,7 +36,7 @@ class IntrospectabilityConfig(BaseModel):
 class ClassProfiles:
     """Sums of activations per predicted class, gathered while a network runs.
 
-    Use as a context around the forward passes, and call `add` with the logits of each batch::
+    Use as a context around the forward passes, and call `add` with the outputs of each batch::
 
         with ClassProfiles(net) as profiles:
             for batch in batches:
@@ -33,9 +44,12 @@ class ClassProfiles:
         score = profiles.introspectability()
     """
 
-    def __init__(self, net: nn.Module, reduce: Literal["none", "channel_mean"] = "none") -> None:
+    def __init__(
+        self, net: nn.Module, reduce: Literal["none", "channel_mean"] = "none", task: PredictsClasses = CLASSIFICATION
+    ) -> None:  # fmt: skip
         """Watch the outputs of every convolution and activation of ``net``, which should be in eval mode."""
         self._reduce = reduce
+        self._task = task
         self._layers = {name: m for name, m in net.named_modules() if isinstance(m, (nn.Conv2d, *ACTIVATIONS))}
         self._outputs: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
@@ -60,14 +74,14 @@ class ClassProfiles:
         return hook
 
     @torch.no_grad()
-    def add(self, logits: Tensor) -> None:
+    def add(self, outputs: Tensor) -> None:
         """Add the activations of the last forward pass to the profiles of its predicted classes.
 
         Args:
-            logits: ``(B, classes)`` of that pass.
+            outputs: ``(B, classes)`` of that pass.
         """
-        n_classes = logits.shape[1]
-        members = nn.functional.one_hot(logits.argmax(1), n_classes).to(torch.float32)  # (B, classes)
+        predicted, n_classes = self._task.predicted_classes(outputs), outputs.shape[1]
+        members = nn.functional.one_hot(predicted, n_classes).to(torch.float32)  # (B, classes)
         counts = members.sum(0)
         self._counts = counts if self._counts is None else self._counts + counts
         for name, output in self._outputs.items():
@@ -124,3 +138,43 @@ def introspectability(
         for i in range(0, len(inputs), batch_size):
             profiles.add(net(inputs[i : i + batch_size]))
         return profiles.introspectability()
+
+
+class Introspectability(EvaluatedObjective):
+    """The score as an objective: gathered in the forward pass that also gives the accuracy."""
+
+    name, title, direction = "introspectability", "introspectability", "max"
+
+    def check(self, task: Task) -> None:
+        """Raise where a task predicts no classes."""
+        if not isinstance(task, PredictsClasses):
+            raise RecipeError(
+                f"objective {self.name!r} needs a task that predicts classes; {task.name!r} does not: leave it out"
+            )
+
+    @contextmanager
+    def observer(self, case: SubnetCase) -> Iterator[_Profiled]:
+        """Watch the network's convolutions and activations."""
+        assert isinstance(case.task, PredictsClasses), "checked when the objective was found"
+        with ClassProfiles(case.network, case.config.introspectability.reduce, case.task) as profiles:
+            yield _Profiled(profiles)
+
+
+@dataclass
+class _Profiled:
+    """Class profiles of a network whose outputs are finite."""
+
+    profiles: ClassProfiles
+    finite: bool = True
+
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        self.finite = self.finite and bool(torch.isfinite(outputs).all())
+        if self.finite:
+            self.profiles.add(outputs)
+
+    def values(self) -> dict[str, float]:
+        value = self.profiles.introspectability() if self.finite else float("nan")
+        return {INTROSPECTABILITY.name: value}
+
+
+INTROSPECTABILITY = Introspectability()

@@ -8,6 +8,27 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Column:
+    """A value of models, and how it is called where people read it."""
+
+    name: str
+    """Key in the models' values."""
+    title: str
+    unit: str
+    """Such as ``%`` or ``ms``; empty: none."""
+
+    @property
+    def heading(self) -> str:
+        """Title and unit."""
+        return f"{self.title} {self.unit}".strip()
+
+    @property
+    def axis(self) -> str:
+        """The same on the axis of a plot."""
+        return f"{self.title}, {self.unit}" if self.unit else self.title
+
+
+@dataclass(frozen=True)
 class LatencyCheck:
     """Estimated and measured latency of the exported models."""
 
@@ -31,7 +52,7 @@ class Bands:
     runs: Sequence[str]
     """Names of their folders."""
     best: Sequence[tuple[float, float]]
-    """Latency in ms and validation top-1 in percent that at least one run reached, by ascending latency."""
+    """Latency in ms and validation score that at least one run reached, by ascending latency."""
     median: Sequence[tuple[float, float]]
     """That half of the runs reached."""
     worst: Sequence[tuple[float, float]]
@@ -55,13 +76,17 @@ class DeviceReport:
     """Published error of the profile."""
     models: Sequence[Mapping[str, Any]]
     """Members of the front by ascending latency: values by name, ``key``, and ``shape`` (the arch in short)."""
-    evaluated: Mapping[str, Sequence[float]]
-    """``top1_percent`` and ``latency_ms`` of every arch from which the front was chosen."""
+    evaluated_scores: Sequence[float]
+    """Of every arch from which the front was chosen."""
+    evaluated_ms: Sequence[float]
+    """Latencies of the same archs."""
     message: str
-    """How the search ended."""
+    """How the last search ended."""
+    limits: Sequence[str] = ()
+    """That the models keep."""
     check: LatencyCheck | None = None
     weights_version: str = ""
-    """Of the supernet, where the search adapted it to this device."""
+    """Of the supernet that the last search adapted to this device; empty: the trained one."""
     predictor: Mapping[str, str] = field(default_factory=dict)
     """How well the search could predict, in words, by objective."""
     bands: Bands | None = None
@@ -75,6 +100,10 @@ class RunReport:
     name: str
     description: str
     objectives: Sequence[str]
+    columns: Sequence[Column]
+    """Of the tables of models."""
+    score: Column
+    """What models are compared by, beside their latency."""
     space_size: int
     n_evaluated: int
     images: Mapping[str, int]
@@ -85,3 +114,7 @@ class RunReport:
     training: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     """``phase``, ``step``, ``loss`` of every step."""
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    score_stderr: str = ""
+    """Key of the score's standard error in the models' values; empty: there is none."""
+    score_direction: str = "max"
+    """Whether a larger score is better, or a smaller one (``min``)."""

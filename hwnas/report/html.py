@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from hwnas.files import write_text
 from hwnas.report.data import DeviceReport, RunReport
-from hwnas.report.plots import COLOURS, GREY, INK, accuracy_latency_front, write_fronts_png
+from hwnas.report.plots import COLOURS, GREY, INK, score_latency_front, write_fronts_png
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
@@ -33,15 +33,15 @@ def render(report: RunReport) -> str:
     environment.filters["number"] = _number
     figures: dict[str, str] = {}
     for i, device in enumerate(report.devices):
-        figures[f"front-{device.name}"] = _json(front_figure(device, COLOURS[i % len(COLOURS)]))
+        figures[f"front-{device.name}"] = _json(front_figure(report, device, COLOURS[i % len(COLOURS)]))
         if device.check is not None:
             figures[f"check-{device.name}"] = _json(check_figure(device, COLOURS[i % len(COLOURS)]))
         if device.bands is not None:
-            figures[f"bands-{device.name}"] = _json(bands_figure(device, COLOURS[i % len(COLOURS)]))
+            figures[f"bands-{device.name}"] = _json(bands_figure(report, device, COLOURS[i % len(COLOURS)]))
     if report.training:
         figures["training"] = _json(training_figure(report))
     return environment.from_string(template).render(
-        report=report, figures=figures, plotly_js=get_plotlyjs(), columns=_columns(report),
+        report=report, figures=figures, plotly_js=get_plotlyjs(),
         manifest=json.dumps(report.manifest, indent=2),
     )  # fmt: skip
 
@@ -49,15 +49,6 @@ def render(report: RunReport) -> str:
 def _json(figure: go.Figure) -> str:
     # "</" would end the script element that holds the JSON.
     return str(figure.to_json()).replace("</", "<\\/")
-
-
-def _columns(report: RunReport) -> list[tuple[str, str]]:
-    """Columns of the model table: name and heading."""
-    return [
-        ("key", "key"), ("top1_percent", "validation top-1 %"), ("test_top1_percent", "test top-1 %"),
-        ("latency_ms", "latency ms"), ("measured_ms", "measured ms"), ("params", "params"), ("macs", "MACs"),
-        ("introspectability", "introspectability"), ("shape", "resolution | depths | kernels"),
-    ]  # fmt: skip
 
 
 def _number(value: Any, name: str) -> str:
@@ -81,39 +72,49 @@ def _layout(figure: go.Figure, x: str, y: str, height: int = 380) -> go.Figure:
     return figure
 
 
-def front_figure(device: DeviceReport, colour: str) -> go.Figure:
-    """Return accuracy over latency: evaluated archs, the front, and its members with all their values on hover."""
-    figure = go.Figure()
+def front_figure(report: RunReport, device: DeviceReport, colour: str) -> go.Figure:
+    """Return score over latency: evaluated archs, the front, and its members with all their values on hover."""
+    figure, score = go.Figure(), report.score.name
     figure.add_scatter(
-        x=list(device.evaluated["latency_ms"]), y=list(device.evaluated["top1_percent"]), mode="markers",
+        x=list(device.evaluated_ms), y=list(device.evaluated_scores), mode="markers",
         name="evaluated", marker={"color": GREY, "size": 5}, hoverinfo="skip",
     )  # fmt: skip
-    best = accuracy_latency_front(device)
+    best = score_latency_front(report, device)
     figure.add_scatter(
-        x=[m["latency_ms"] for m in best], y=[m["top1_percent"] for m in best], mode="lines",
-        line={"color": colour, "shape": "hv", "width": 2}, name="accuracy-latency front", hoverinfo="skip",
+        x=[m["latency_ms"] for m in best], y=[m[score] for m in best], mode="lines",
+        line={"color": colour, "shape": "hv", "width": 2}, name=f"{report.score.title}-latency front", hoverinfo="skip",
     )  # fmt: skip
+    errors = [m.get(report.score_stderr) for m in device.models]
+    shown = [c for c in report.columns if c.name not in (score, "latency_ms")]
     figure.add_scatter(
-        x=[m["latency_ms"] for m in device.models], y=[m["top1_percent"] for m in device.models], mode="markers",
-        name="exported models",
-        marker={
-            "color": [m["introspectability"] for m in device.models], "colorscale": "Viridis", "size": 11,
-            "line": {"color": "white", "width": 1}, "colorbar": {"title": "introspect-<br>ability", "thickness": 12},
-        },
+        x=[m["latency_ms"] for m in device.models], y=[m[score] for m in device.models], mode="markers",
+        name="exported models", marker=_marker(report, device, colour),
         error_y={
-            "type": "data", "array": [m["top1_stderr_percent"] for m in device.models], "thickness": 0.8, "width": 2,
-            "color": GREY,
+            "type": "data", "array": errors, "thickness": 0.8, "width": 2, "color": GREY,
+            "visible": all(e is not None for e in errors),
         },
-        customdata=[
-            [m["key"], f"{m['params']:,.0f}", f"{m['macs']:,.0f}", f"{m['introspectability']:.3f}", m["shape"],
-             _number(m.get("test_top1_percent"), "test_top1_percent")]
-            for m in device.models
+        text=[
+            "<br>".join(f"{c.title}: {_number(m.get(c.name), c.name)} {c.unit}" for c in shown) for m in device.models
         ],
-        hovertemplate="<b>%{customdata[0]}</b><br>validation %{y:.2f} % | test %{customdata[5]} %<br>%{x:.4g} ms"
-        "<br>%{customdata[1]} params, %{customdata[2]} MACs<br>introspectability %{customdata[3]}"
-        "<br>%{customdata[4]}<extra></extra>",
+        customdata=[m["key"] for m in device.models],
+        hovertemplate=f"<b>%{{customdata}}</b><br>{report.score.title}: %{{y:.4g}} {report.score.unit}"
+        "<br>latency: %{x:.4g} ms<br>%{text}<extra></extra>",
     )  # fmt: skip
-    return _layout(figure, "latency, ms (batch 1)", "validation top-1, %")
+    return _layout(figure, "latency, ms (batch 1)", f"validation {report.score.axis}")
+
+
+def _marker(report: RunReport, device: DeviceReport, colour: str) -> dict[str, Any]:
+    """Markers of models: coloured by the first evaluated value beside the score, where there is one."""
+    plain = {"size": 11, "line": {"color": "white", "width": 1}}
+    known = {report.score.name, "latency_ms", "params", "macs"}
+    further = [c for c in report.columns if c.name in report.objectives and c.name not in known]
+    if not further:
+        return {"color": colour, **plain}
+    first = further[0]
+    return {
+        "color": [m.get(first.name) for m in device.models], "colorscale": "Viridis", **plain,
+        "colorbar": {"title": first.title, "thickness": 12},
+    }  # fmt: skip
 
 
 def check_figure(device: DeviceReport, colour: str) -> go.Figure:
@@ -133,8 +134,8 @@ def check_figure(device: DeviceReport, colour: str) -> go.Figure:
     return _layout(figure, "estimated latency, ms", "measured latency, ms", 340)
 
 
-def bands_figure(device: DeviceReport, colour: str) -> go.Figure:
-    """Return what every run reached, what half of them did, and what one did, as stairs of accuracy over latency."""
+def bands_figure(report: RunReport, device: DeviceReport, colour: str) -> go.Figure:
+    """Return what every run reached, what half of them did, and what one did, as stairs of score over latency."""
     bands = device.bands
     assert bands is not None
     figure = go.Figure()
@@ -145,9 +146,9 @@ def bands_figure(device: DeviceReport, colour: str) -> go.Figure:
     ):
         figure.add_scatter(
             x=[x for x, _ in points], y=[y for _, y in points], mode="lines", name=name, **style,
-            hovertemplate="%{y:.2f} % in %{x:.4g} ms<extra>" + name + "</extra>",
+            hovertemplate=f"%{{y:.4g}} {report.score.unit} in %{{x:.4g}} ms<extra>{name}</extra>",
         )  # fmt: skip
-    return _layout(figure, "latency, ms (batch 1)", "validation top-1, %", 340)
+    return _layout(figure, "latency, ms (batch 1)", f"validation {report.score.axis}", 340)
 
 
 def training_figure(report: RunReport) -> go.Figure:

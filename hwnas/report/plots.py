@@ -14,8 +14,8 @@ COLOURS = ("#2458c5", "#c2410c", "#15803d", "#7e22ce", "#0e7490", "#a16207", "#b
 
 
 def write_fronts_png(report: RunReport, path: Path) -> None:
-    """Draw accuracy over latency, one panel a device: all evaluated archs in grey, the front in colour."""
-    n = max(1, len(report.devices))
+    """Draw the score over latency, one panel a device: all evaluated archs in grey, the front in colour."""
+    score, n = report.score.name, max(1, len(report.devices))
     columns = min(n, 3)
     rows = -(-n // columns)
     figure = Figure(figsize=(4.4 * columns, 3.7 * rows), layout="constrained")
@@ -23,25 +23,21 @@ def write_fronts_png(report: RunReport, path: Path) -> None:
     for axis in axes[n:]:
         axis.set_visible(False)
     for i, (device, axis) in enumerate(zip(report.devices, axes, strict=False)):
-        axis.scatter(
-            device.evaluated["latency_ms"], device.evaluated["top1_percent"], s=9, color=GREY, label="evaluated"
-        )
-        best = accuracy_latency_front(device)
+        axis.scatter(device.evaluated_ms, device.evaluated_scores, s=9, color=GREY, label="evaluated")
+        best = score_latency_front(report, device)
         axis.step(
-            [m["latency_ms"] for m in best], [m["top1_percent"] for m in best], where="post",
+            [m["latency_ms"] for m in best], [m[score] for m in best], where="post",
             color=COLOURS[i % len(COLOURS)], linewidth=1.4,
         )  # fmt: skip
         axis.scatter(
-            [m["latency_ms"] for m in device.models], [m["top1_percent"] for m in device.models], s=34, zorder=3,
+            [m["latency_ms"] for m in device.models], [m[score] for m in device.models], s=34, zorder=3,
             color=COLOURS[i % len(COLOURS)], edgecolor="white", linewidth=0.8, label="exported",
         )  # fmt: skip
         axis.set_title(f"{device.name}  ({device.origin})", fontsize=10, color=INK, loc="left")
         axis.set_xlabel("latency, ms (batch 1)", fontsize=9)
-        axis.set_ylabel("validation top-1, %", fontsize=9)
-        shown = [m["top1_percent"] for m in device.models] + sorted(device.evaluated["top1_percent"])[
-            len(device.evaluated["top1_percent"]) // 10 :
-        ]
-        axis.set_ylim(min(shown) - 0.5, max(shown) + 0.4)
+        axis.set_ylabel(f"validation {report.score.axis}", fontsize=9)
+        low, high = shown_range(report, device)
+        axis.set_ylim(low, high)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25, linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
@@ -49,10 +45,19 @@ def write_fronts_png(report: RunReport, path: Path) -> None:
     write_atomically(path, lambda p: figure.savefig(p, dpi=130, format="png"))
 
 
-def accuracy_latency_front(device: DeviceReport) -> list[dict[str, float]]:
-    """Models that no faster model reaches in accuracy, by ascending latency (near-ties too; the table marks them)."""
+def shown_range(report: RunReport, device: DeviceReport) -> tuple[float, float]:
+    """Return the scores between which a plot shows everything but the worst tenth of the evaluated archs."""
+    evaluated = sorted(device.evaluated_scores, reverse=report.score_direction == "min")
+    shown = [m[report.score.name] for m in device.models] + evaluated[len(evaluated) // 10 :]
+    margin = 0.05 * (max(shown) - min(shown)) or 0.5
+    return min(shown) - margin, max(shown) + margin
+
+
+def score_latency_front(report: RunReport, device: DeviceReport) -> list[dict[str, float]]:
+    """Models that no faster model reaches in score, by ascending latency (near-ties too; the table marks them)."""
+    sign = 1.0 if report.score_direction == "max" else -1.0
     best: list[dict[str, float]] = []
     for model in device.models:
-        if not best or model["top1_percent"] > best[-1]["top1_percent"]:
+        if not best or sign * model[report.score.name] > sign * best[-1][report.score.name]:
             best.append(dict(model))
     return best

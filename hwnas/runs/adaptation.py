@@ -9,78 +9,64 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from numpy.typing import NDArray
-from hwnas.archive import Archive
-from hwnas.errors import ResumeError, TrainingError
+
+from hwnas.errors import TrainingError
 from hwnas.files import make_folder
 from hwnas.objectives import as_losses
+from hwnas.runs.evaluations import Candidate, Evaluations
+from hwnas.runs.history import Adapted
 from hwnas.search.adapt import Round, best_shares
-from hwnas.search.config import AdaptationConfig
+from hwnas.search.config import AdaptationConfig, SearchConfig
 from hwnas.search.problem import Problem
 from hwnas.space import Arch, SearchSpace
-from hwnas.supernet import SuperNet
-from hwnas.train.checkpoint import load_supernet, weights_version
-from hwnas.train.loop import NOT_BINDING, train_supernet
+from hwnas.supernet import Layout
+from hwnas.train.checkpoint import weights_version
+from hwnas.train.loop import train_supernet
 from hwnas.train.phases import PhaseConfig, TrainConfig
-if TYPE_CHECKING:
-    from hwnas.runs.run import Run
-
+from hwnas.train.state import NOT_BINDING
 
 FloatArray = NDArray[np.float64]
 
-ADAPTED_FOLDER = "adapted"
-
-@dataclass(frozen=True)
-class Adapted:
-    """One adaptation of the supernet to a device; ``search.json`` lists them."""
-
-    folder: str
-    """Below the device's folder; it holds ``supernet.safetensors`` and ``metrics.jsonl``."""
-    weights_version: str
-    evaluations: int
-    """Archs that had been evaluated."""
-    frozen_stages: tuple[int, ...]
-    """Whose weights did not learn; 0 is what stands before the first."""
-    top1_before_percent: float | None
-    """Mean validation accuracy of these archs, with the weights before; None: it is no objective."""
-    top1_after_percent: float | None
-    """The same archs with the adapted weights."""
 
 class Lineage:
     """The weights that the search of one device goes through; `renew` makes the next ones."""
 
-    def __init__(self, run: Run, device: str, problem: Problem, archive: Archive, rounds: Sequence[Round]) -> None:
+    def __init__(
+        self, evaluations: Evaluations, device: str, problem: Problem, search: SearchConfig, wanted: Mapping[str, str],
+        rounds: Sequence[Round],
+    ) -> None:  # fmt: skip
         """Begin with the trained weights.
 
         Args:
-            run: its recipe says how the supernet is adapted.
+            evaluations: of the run.
             device: name of the device.
             problem: what is searched for it.
-            archive: of the run.
+            search: says how the supernet is adapted, and on how many images archs are evaluated.
+            wanted: what an evaluation gives; see `evaluated_values`.
             rounds: when the search pauses.
         """
-        self.run, self.device, self.problem, self.archive = run, device, problem, archive
+        self.evaluations, self.device, self.problem = evaluations, device, problem
+        self.search, self.wanted = search, dict(wanted)
         self.rounds = tuple(rounds)
         self.adapted: list[Adapted] = []
 
     @property
     def weights(self) -> str:
         """Version of the weights that archs are evaluated with now."""
-        return self.adapted[-1].weights_version if self.adapted else self.run.weights
+        return self.adapted[-1].weights_version if self.adapted else self.evaluations.weights.trained
 
     @property
     def note(self) -> str:
         """What the search's message says of it."""
-        gains = [(a.top1_before_percent, a.top1_after_percent) for a in self.adapted]
-        steps = [f"{b:.2f} to {a:.2f} %" for b, a in gains if b is not None and a is not None]
-        means = f", mean accuracy of the archs so far in each round {', '.join(steps)}" if steps else ""
-        return f"supernet adapted to weights {self.weights}{means}"
+        unit = self.evaluations.context.score.unit
+        gains = [(a.score_before, a.score_after) for a in self.adapted]
+        steps = [f"{b:.2f} to {a:.2f} {unit}".strip() for b, a in gains if b is not None and a is not None]
+        means = f", mean {self.evaluations.context.score.title} of the archs so far in each round {', '.join(steps)}"
+        return f"supernet adapted to weights {self.weights}{means if steps else ''}"
 
     def renew(self, number: int, archs: Sequence[Arch], values: FloatArray) -> FloatArray:
         """Adapt the supernet to the best of ``archs`` and evaluate all of them with the new weights.
@@ -88,54 +74,63 @@ class Lineage:
         Args:
             number: of the round, from 1.
             archs: evaluated so far, for this device.
-            values: ``(n, m)`` with the present weights.
+            values: ``(n, columns)`` with the present weights.
 
         Returns:
-            ``(n, m)`` values with the new weights.
+            ``(n, columns)`` values with the new weights.
 
         Raises:
             TrainingError: the loss is not finite.
         """
-        run, pause = self.run, self.rounds[number - 1]
-        config = run.recipe.search.adaptation
+        evaluations, pause, config = self.evaluations, self.rounds[number - 1], self.search.adaptation
+        context = evaluations.context
         assert config is not None, "the lineage belongs to a search with adaptation"
-        shares = best_shares(self.problem, archs, as_losses(values, self.problem.objectives), config.best)
-        frozen = frozen_stages(run.layout.space, pause.held)
-        base = run.folder / "devices" / self.device
-        start = base / self.adapted[-1].folder if self.adapted else run.folder / "train"
-        train = adaptation_training(run.recipe.train, config, number, shares, frozen, run.layout.space)
+        shares = best_shares(self.problem, archs, as_losses(values, self.problem.columns), config.best)
+        frozen = frozen_stages(context.layout, pause.held)
+        base = context.folder.device(self.device)
+        start = base.root / self.adapted[-1].folder if self.adapted else context.folder.train
+        train = adaptation_training(context.recipe.train, config, number, shares, frozen, context.layout.space)
         plan = {"start": self.weights, "train": train.model_dump(mode="json", exclude=NOT_BINDING)}
         digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:8]
-        folder = make_folder(base / ADAPTED_FOLDER / f"{number}-{digest}")
+        folder = make_folder(base.adapted / f"{number}-{digest}")
 
         def told(task: str, done: float, total: float, note: str = "") -> None:
-            run.progress(f"adaptation {number} for {self.device}", done, total, note)
+            context.progress(f"adaptation {number} for {self.device}", done, total, note)
 
         try:
             supernet = train_supernet(
-                run.recipe.supernet, train.model_copy(update={"start_from": str(start)}), run.recipe.data, run.splits,
-                folder, told, teacher_from=run.folder / "train",
+                context.recipe.supernet, train.model_copy(update={"start_from": str(start)}), context.recipe.data,
+                context.splits, folder, told, teacher_from=context.folder.train,
             )  # fmt: skip
         except TrainingError as error:
             raise TrainingError(
                 f"adaptation {number} for {self.device}: {str(error).split(';', 1)[0]}; lower search.adaptation.lr"
             ) from None
         version = weights_version(folder / "supernet.safetensors")
-        run.use_weights(version, supernet)
-        for done, arch in enumerate(archs, 1):
-            run.evaluated(arch, self.archive, run.n_searched, version)
-            run.progress(f"evaluate again {number} for {self.device}", done, len(archs), f"weights {version}")
-        renewed = run.values(self.problem, archs, self.archive, run.n_searched, version)
+        evaluations.weights.use(version, supernet)
+        candidates = [Candidate(arch, version) for arch in archs]
+        images = context.searched_images(self.search)
+
+        def on_done(done: int) -> None:
+            context.progress(f"evaluate again {number} for {self.device}", done, len(archs), f"weights {version}")
+
+        evaluations.evaluate(candidates, self.wanted, images, on_done)
+        renewed = evaluations.values(self.problem, candidates, images)
         self.adapted.append(
-            Adapted(str(folder.relative_to(base)), version, len(archs), frozen, self._mean(values), self._mean(renewed))
-        )
+            Adapted(
+                str(folder.relative_to(base.root)), version, len(archs), frozen, self._mean(values),
+                self._mean(renewed),
+            )
+        )  # fmt: skip
         return renewed
 
     def _mean(self, values: FloatArray) -> float | None:
-        names = [o.name for o in self.problem.objectives]
-        column = values[:, names.index("top1_percent")] if "top1_percent" in names else np.zeros(0)
+        names = [column.name for column in self.problem.columns]
+        score = self.evaluations.context.score.name
+        column = values[:, names.index(score)] if score in names else np.zeros(0)
         column = column[np.isfinite(column)]
         return round(float(column.mean()), 6) if len(column) else None
+
 
 def adaptation_training(
     train: TrainConfig, config: AdaptationConfig, number: int, shares: Mapping[str, FloatArray],
@@ -151,44 +146,16 @@ def adaptation_training(
     # Another seed a round, so that images come in another order and with other augmentation.
     return train.model_copy(update={"phases": (phase,), "seed": train.seed + number, "start_from": None})
 
-def frozen_stages(space: SearchSpace, held: Sequence[str]) -> tuple[int, ...]:
+
+def frozen_stages(layout: Layout, held: Sequence[str]) -> tuple[int, ...]:
     """Return the stages of the network whose weights only held choices use, and 0 with them (the stem).
 
     Empty where nothing is held, or where held choices are not those of whole stages (as the edges of a cell, which all
     stages share).
     """
-    numbers = {name: _stage(name) for stage in space.stages for name in stage}
+    numbers = {name: layout.stage_of_choice(name) for names in layout.space.stages for name in names}
     found = {numbers[name] for name in held}
     free = {number for name, number in numbers.items() if name not in held}
     if not found or None in found or found & free:
         return ()
     return tuple(sorted({0, *(n for n in found if n is not None)}))
-
-def _stage(choice: str) -> int | None:
-    """Number of the stage that a choice's name begins with; 0 for the stem."""
-    found = re.match(r"stage(\d+)\.", choice)
-    if found:
-        return int(found[1])
-    return 0 if choice.startswith("stem.") else None
-
-def read_adapted(marker: Path) -> list[Adapted]:
-    """Return the adaptations that a device's ``search.json`` lists; none where there is no such file."""
-    if not marker.exists():
-        return []
-    listed: list[dict[str, Any]] = json.loads(marker.read_text(encoding="utf-8")).get("adapted", [])
-    return [Adapted(**{**a, "frozen_stages": tuple(a["frozen_stages"])}) for a in listed]
-
-def load_adapted(folder: Path, version: str) -> SuperNet:
-    """Read the weights of an adaptation.
-
-    Raises:
-        ResumeError: they are not those that the search used.
-    """
-    path = folder / "supernet.safetensors"
-    if weights_version(path) != version:
-        raise ResumeError(f"{path} has other weights than the search used ({version}); restore it, or search again")
-    return load_supernet(path)
-
-def as_json(adapted: Sequence[Adapted]) -> list[dict[str, Any]]:
-    """Return plain values."""
-    return [asdict(a) for a in adapted]

@@ -6,17 +6,18 @@ import json
 import math
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+
 import numpy as np
+
 from hwnas.errors import RecipeError
 from hwnas.files import write_json
+from hwnas.objectives.subnets import SubnetEvaluator
+from hwnas.runs.context import RunContext
+from hwnas.runs.history import DeviceSearch
+from hwnas.runs.problem import evaluated_values
 from hwnas.search.config import SearchConfig
-if TYPE_CHECKING:
-    from hwnas.runs.run import Run
-
-
-BUDGET_FILE = "budget.json"
 
 RESERVE = 0.15
 """Share of the time that is not planned: the machine may slow down, and searchers think."""
@@ -35,6 +36,7 @@ OVERHEAD_S = {"random": 0.001, "nsga2": 0.01}
 MODEL_OVERHEAD_S = 0.1
 
 UNITS_S = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
 
 @dataclass(frozen=True)
 class BudgetPlan:
@@ -60,12 +62,15 @@ class BudgetPlan:
             f"{self.validation_images} validation images, {seconds:.3g} s an evaluation"
         )
 
-def parse_duration(text: str) -> float:
-    """Return the seconds of ``90s``, ``20min``, ``1.5h`` or ``1h30min``.
+
+def parse_duration(text: str | float) -> float:
+    """Return the seconds of ``90s``, ``20min``, ``1.5h`` or ``1h30min``; a number is seconds.
 
     Raises:
         RecipeError: another form, or not above 0.
     """
+    if not isinstance(text, str):
+        text = f"{float(text)}s"
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([a-z]+)", text.strip().lower())
     whole = re.sub(r"\s", "", text.strip().lower())
     if not parts or "".join(n + u for n, u in parts) != whole or any(u not in UNITS_S for _, u in parts):
@@ -74,6 +79,7 @@ def parse_duration(text: str) -> float:
     if seconds <= 0:
         raise RecipeError(f"budget {text!r} is no time at all; give at least a few seconds")
     return seconds
+
 
 def plan_budget(
     budget_s: float, n_devices: int, fixed_s: float, image_s: float, overhead_s: float, images: int, archs: int
@@ -108,6 +114,7 @@ def plan_budget(
         )
     return min(evaluations, archs), n_images
 
+
 def check_sizable(search: SearchConfig) -> None:
     """Raise where a budget cannot size a search: what adapting a supernet takes is no part of the plan."""
     if search.adaptation is not None:
@@ -115,47 +122,51 @@ def check_sizable(search: SearchConfig) -> None:
             "a budget sizes searches without search.adaptation; give --evaluations, or set search.adaptation=null"
         )
 
-def size_search(run: Run, budget_s: float) -> BudgetPlan:
+
+def size_search(
+    context: RunContext, evaluator: SubnetEvaluator, devices: Mapping[str, DeviceSearch], budget_s: float
+) -> BudgetPlan:
     """Time a few evaluations of a trained run and plan its search; a plan made before is read back.
 
     Args:
-        run: its supernet is trained.
+        context: of the run; its supernet is trained.
+        evaluator: of the trained weights.
+        devices: what will be searched, by the device's name.
         budget_s: for the search of all devices.
 
     Raises:
         RecipeError: too little time, or a search that adapts its supernet.
     """
-    check_sizable(run.recipe.search)
-    path = run.folder / BUDGET_FILE
+    for settings in devices.values():
+        check_sizable(settings.search)
+    first = next(iter(devices.values()))
+    algorithm = first.search.algorithm
     about = {
-        "budget_s": budget_s, "devices": list(run.devices), "algorithm": run.recipe.search.algorithm,
-        "weights": run.weights,
+        "budget_s": budget_s, "devices": list(devices), "algorithm": algorithm, "weights": context.trained_weights,
     }  # fmt: skip
+    path = context.folder.budget
     if path.exists():
         values = json.loads(path.read_text(encoding="utf-8"))
         if {k: values.get(k) for k in about} == about:
             return BudgetPlan(**values | {"devices": tuple(values["devices"])})
-    images = run.n_validation
+    images, space = context.validation_images, context.layout.space
     few = max(1, images // 4)
-    space = run.layout.space
+    names = list(dict.fromkeys(name for s in devices.values() for name in evaluated_values(context, s)))
     archs = dict.fromkeys([space.smallest(), space.largest(), *space.sample(np.random.default_rng(0), 3)])
-    evaluator = run.evaluator
     seconds: dict[int, float] = {}
     for arch in archs:  # inputs of every resolution are prepared once, and are no part of the cost
-        evaluator.score(arch, few)
+        evaluator.score(arch, names, few)
     for n in (few, images):
         started = time.perf_counter()
         for arch in archs:
-            evaluator.score(arch, n)
+            evaluator.score(arch, names, n)
         seconds[n] = (time.perf_counter() - started) / len(archs)
     image_s = max(0.0, (seconds[images] - seconds[few]) / (images - few)) if images > few else 0.0
     fixed_s = max(1e-4, seconds[images] - image_s * images)
-    overhead_s = OVERHEAD_S.get(run.recipe.search.algorithm, MODEL_OVERHEAD_S)
-    evaluations, n_images = plan_budget(
-        budget_s, len(run.devices), fixed_s, image_s, overhead_s, images, space.size
-    )  # fmt: skip
+    overhead_s = OVERHEAD_S.get(algorithm, MODEL_OVERHEAD_S)
+    evaluations, n_images = plan_budget(budget_s, len(devices), fixed_s, image_s, overhead_s, images, space.size)
     plan = BudgetPlan(
-        budget_s, tuple(run.devices), run.recipe.search.algorithm, run.weights, fixed_s, image_s, evaluations, n_images
+        budget_s, tuple(devices), algorithm, context.trained_weights, fixed_s, image_s, evaluations, n_images
     )
     write_json(path, asdict(plan))
     return plan

@@ -7,11 +7,12 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-import torch
-from hwnas.latency.agent import device_name
-from hwnas.latency.measure import MeasureConfig, measure, reference_model
-from hwnas.runs.manifest import package_versions
 
+import torch
+
+from hwnas.latency.measure import MeasureConfig, measure, reference_model
+from hwnas.latency.time_onnx import device_name
+from hwnas.runs.manifest import package_versions
 
 OPTIONAL = {
     "lightgbm": "lightgbm",
@@ -28,7 +29,8 @@ PROVIDERS = {
 }
 """Execution providers by the extra that brings them."""
 
-def examine() -> dict[str, Any]:
+
+def doctor() -> dict[str, Any]:
     """Return facts by name: hardware, versions, execution providers, noise of timings, free disk, missing extras."""
     import onnxruntime
 
@@ -47,6 +49,7 @@ def examine() -> dict[str, Any]:
         "extras not installed": ", ".join(f"{e} (pip install 'hwnas[{e}]')" for e in missing) or "none",
     }
 
+
 def noise_floor(sessions: int = 6) -> str:
     """Time two identical models as a search would and say how far apart they come out."""
     block = reference_model(1)
@@ -58,8 +61,10 @@ def noise_floor(sessions: int = 6) -> str:
     said = "".join(f"; {warning}" for warning in first.warnings)
     return f"two identical models differ by {apart:.1f} %, interval of a median {worst:.1f} % wide ({verdict}){said}"
 
+
 def _missing_providers(available: list[str]) -> str:
     return ", ".join(f"{p} (pip install 'hwnas[{e}]')" for p, e in PROVIDERS.items() if p not in available) or "none"
+
 
 def _governor() -> str:
     path = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")

@@ -5,19 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from hwnas.errors import ExportError, OutputError
+
+from hwnas.errors import ExportError, OutputError, ResumeError, SearchError
 from hwnas.export.bundle import Bundle
 from hwnas.files import make_folder, write_text
+from hwnas.latency.table import Device
 from hwnas.objectives import Objective, as_losses
 from hwnas.pareto import choose_subset, knee, non_dominated
+from hwnas.runs.history import DeviceSearch
+from hwnas.search.limits import Limit, limits_for
 from hwnas.space import Arch
-
+from hwnas.task import Score
 
 FRONT_COLUMNS = ("key", "top1_percent", "latency_ms", "params", "macs", "introspectability")
 
@@ -26,17 +31,19 @@ FRONT_FILE = "front.csv"
 MEASURED = "measured_latency_ms"
 """Column of latencies that were measured on exported models; it ranks a front where it is known."""
 
+
 @dataclass(frozen=True)
 class FrontModel:
     """One model of a front."""
 
+    device: str
     key: str
     values: dict[str, float]
-    """By name, in own units; accuracy is validation accuracy."""
+    """By name, in own units; scores are those on validation images."""
     folder: Path
     """Of its bundle; exists once the run has exported it."""
     weights_version: str = ""
-    """Of the supernet, where it was adapted to the device."""
+    """Of the supernet, where the front does not consist of the trained weights alone."""
 
     @property
     def latency_ms(self) -> float:
@@ -44,7 +51,7 @@ class FrontModel:
         return self.values.get(MEASURED, self.values["latency_ms"])
 
     def export(self, out: str | Path) -> Bundle:
-        """Copy the bundle to ``out/<key>`` and return it.
+        """Copy the bundle to ``out/<device>/<key>`` and return it.
 
         Raises:
             ExportError: the run has not exported it yet.
@@ -52,12 +59,8 @@ class FrontModel:
         """
         if not self.folder.is_dir():
             raise ExportError(f"model {self.key} has no bundle at {self.folder}; run `hwnas export` first")
-        target = make_folder(Path(out)) / self.key
-        try:
-            shutil.copytree(self.folder, target, dirs_exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write {target}: {error}") from None
-        return Bundle(target)
+        return copy_bundle(self.folder, Path(out) / self.device / self.key)
+
 
 @dataclass(frozen=True)
 class Front(Sequence[FrontModel]):
@@ -65,6 +68,8 @@ class Front(Sequence[FrontModel]):
 
     device: str
     models: tuple[FrontModel, ...]
+    score: Score
+    """Of the task; names the value by which models are compared with their latency."""
 
     def __getitem__(self, index: Any) -> Any:
         return self.models[index]
@@ -76,21 +81,81 @@ class Front(Sequence[FrontModel]):
         return iter(self.models)
 
     def knee(self) -> FrontModel:
-        """Return the model nearest to the best accuracy and latency at once, both scaled to the front's range."""
-        losses = [[-m.values["top1_percent"], m.latency_ms] for m in self.models]
-        return self.models[knee(np.array(losses))]
+        """Return the model nearest to the best score and latency at once, both scaled to the front's range."""
+        return self.models[knee(np.array([[self._loss(m), m.latency_ms] for m in self._some()]))]
 
-    def fastest(self, top1_percent: float) -> FrontModel:
-        """Return the model of least latency that reaches an accuracy.
+    def fastest(self) -> FrontModel:
+        """Return the model of least latency; after `within`, the fastest that keeps the limits."""
+        return min(self._some(), key=lambda m: m.latency_ms)
+
+    def best(self) -> FrontModel:
+        """Return the model of the best score; of equal ones the fastest."""
+        return min(self._some(), key=lambda m: (self._loss(m), m.latency_ms))
+
+    def within(self, *limits: str) -> Front:
+        """Return the models that keep limits such as ``top1_percent>=98`` or ``edge-tpu:latency_ms<=3``.
+
+        ``latency_ms`` is the measured latency where it is known.
 
         Raises:
-            ExportError: none does.
+            SearchError: a limit of another form, on a value that the models do not have, or that none of them keeps
+                (it says how near they come).
         """
-        good = [m for m in self.models if m.values["top1_percent"] >= top1_percent]
-        if not good:
-            best = max(m.values["top1_percent"] for m in self.models)
-            raise ExportError(f"no model of {self.device} reaches {top1_percent} % top-1; the best has {best:.2f} %")
-        return min(good, key=lambda m: m.latency_ms)
+        kept = self.models
+        for limit in limits_for(tuple(map(Limit.parse, limits)), self.device):
+            known = {m.key: self._value(m, limit.value) for m in kept}
+            left = tuple(m for m in kept if limit.holds(known[m.key]))
+            if not left:
+                best = (min if limit.comparison == "<=" else max)(known.values())
+                raise SearchError(f"no model of {self.device} keeps {limit}; the nearest has {best:.6g}")
+            kept = left
+        return Front(self.device, kept, self.score)
+
+    def _some(self) -> tuple[FrontModel, ...]:
+        if not self.models:
+            raise SearchError(f"the front of {self.device} is empty; search it with `hwnas search`")
+        return self.models
+
+    def _loss(self, model: FrontModel) -> float:
+        return -self.score.sign * model.values[self.score.name]
+
+    def _value(self, model: FrontModel, name: str) -> float:
+        if name == "latency_ms":
+            return model.latency_ms
+        if name not in model.values:
+            raise SearchError(f"models of {self.device} have no value {name!r}; they have {', '.join(model.values)}")
+        return model.values[name]
+
+
+@dataclass(frozen=True)
+class SearchedDevice:
+    """A device with what was searched for it and what was found."""
+
+    device: Device
+    settings: DeviceSearch
+    front: Front
+
+    @property
+    def name(self) -> str:
+        """Name of the device."""
+        return self.device.name
+
+
+def copy_bundle(source: Path, target: Path) -> Bundle:
+    """Copy a bundle, in place of one that is there.
+
+    Raises:
+        OutputError: the target cannot be written.
+    """
+    make_folder(target.parent)
+    try:
+        if target.exists():
+            shutil.rmtree(target)
+        shutil.copytree(source, target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error}; choose another --out") from None
+    return Bundle(target)
+
 
 def choose_front(
     values: NDArray[np.float64], objectives: Sequence[Objective], feasible: NDArray[np.bool_], size: int
@@ -117,39 +182,55 @@ def choose_front(
     start = np.flatnonzero(np.isin(rows, first))
     return rows[choose_subset(losses[rows], size, start)]
 
-def write_front(path: Path, archs: Sequence[Arch], columns: dict[str, NDArray[np.float64]], weights: str = "") -> None:
+
+def write_front(
+    path: Path, archs: Sequence[Arch], columns: Mapping[str, NDArray[np.float64]], score: Score,
+    weights: Sequence[str] | None = None,
+) -> None:  # fmt: skip
     """Write ``front.csv``: one row a model, ascending by latency (measured, where it is known).
 
-    Accuracy and introspectability are those of the validation images.
+    Scores and other evaluated values are those of the validation images.
 
     Args:
         path: the file.
         archs: the models.
-        columns: ``(n,)`` values by name; `FRONT_COLUMNS` first, then others in their order.
-        weights: version of the supernet; a column ``weights_version`` says it, unless it is empty.
+        columns: ``(n,)`` values by name, in the order of the file's columns.
+        score: of the task; of equally fast models the better one comes first.
+        weights: version of each model's weights; a column ``weights_version`` says it, unless this is None.
     """
-    names = [c for c in FRONT_COLUMNS if c in columns] + [c for c in columns if c not in FRONT_COLUMNS]
-    order = np.lexsort((-columns["top1_percent"], columns.get(MEASURED, columns["latency_ms"])))
+    losses = -score.sign * columns[score.name]
+    order = np.lexsort((losses, columns.get(MEASURED, columns["latency_ms"])))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    last = ("weights_version", weights) if weights else ()
-    writer.writerow(["key", *names, *last[:1]])
+    writer.writerow(["key", *columns, *([] if weights is None else ["weights_version"])])
     for i in order:
-        writer.writerow([archs[i].key, *(_cell(name, columns[name][i]) for name in names), *last[1:]])
+        cells = [_cell(name, column[i]) for name, column in columns.items()]
+        writer.writerow([archs[i].key, *cells, *([] if weights is None else [weights[i]])])
     write_text(path, text.getvalue())
+
 
 def _cell(name: str, value: float) -> str:
     return str(int(value)) if name in ("params", "macs") else f"{value:.6g}"
 
-def read_front(path: Path, device: str) -> Front:
-    """Read what `write_front` wrote; bundles are expected in ``models/`` beside it."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    models = [
-        FrontModel(
-            r["key"], {k: float(v) for k, v in r.items() if k not in ("key", "weights_version")},
-            path.parent / "models" / r["key"], r.get("weights_version", ""),
-        )
-        for r in rows
-    ]  # fmt: skip
-    return Front(device, tuple(models))
+
+def read_front(path: Path, device: str, score: Score) -> Front:
+    """Read what `write_front` wrote; bundles are expected in ``models/`` beside it.
+
+    Raises:
+        ResumeError: the file is damaged.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        models = [
+            FrontModel(
+                device, r["key"], {k: float(v) for k, v in r.items() if k not in ("key", "weights_version")},
+                path.parent / "models" / r["key"], r.get("weights_version", ""),
+            )
+            for r in rows
+        ]  # fmt: skip
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
+        raise ResumeError(
+            f"{path} is damaged: {error}; remove it and run `hwnas search` (the archive answers)"
+        ) from None
+    return Front(device, tuple(models), score)

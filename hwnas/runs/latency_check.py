@@ -7,29 +7,31 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
 from hwnas.archive import Archive, Evaluation
-from hwnas.export.bundle import Bundle
+from hwnas.export.bundle import INT8_FILE, Bundle
 from hwnas.files import write_json
 from hwnas.latency.correction import correction_features, fit_correction
-from hwnas.latency.networks import known_networks, measure_beside
 from hwnas.latency.measure import MeasureConfig
 from hwnas.latency.measurement import Measurement
+from hwnas.latency.slowdown import measure_beside
 from hwnas.latency.table import Device, block_ops, relative_errors, save_device
+from hwnas.latency.table_networks import read_networks
+from hwnas.latency.target import target_of
 from hwnas.pareto import non_dominated
-from hwnas.runs.front import MEASURED, FrontModel
 from hwnas.progress import Progress
+from hwnas.runs.evaluations import Candidate
+from hwnas.runs.folder import DeviceFolder
+from hwnas.runs.front import MEASURED, FrontModel
 from hwnas.space import Arch
 from hwnas.supernet import Layout
 from hwnas.supernet.slot_sum import distinct_blocks
 
-
-INT8_FILE = "model.int8.onnx"
-
 CHECK = MeasureConfig(sessions=10, burst_s=0.02)
 
-REFITTED_FOLDER = "refitted"
 
 @dataclass(frozen=True)
 class Checked:
@@ -42,11 +44,12 @@ class Checked:
     values: dict[str, Any]
     """What ``latency_check.json`` says."""
 
+
 def check_models(
-    layout: Layout, device: Device, folder: Path, models: Sequence[FrontModel], archs: Sequence[Arch],
+    layout: Layout, device: Device, folder: DeviceFolder, models: Sequence[FrontModel], archs: Sequence[Arch],
     progress: Progress,
 ) -> Checked:  # fmt: skip
-    """Time exported models on this machine beside their estimates, and refit the correction to what was found.
+    """Time exported models beside their estimates, and refit the correction to what was found.
 
     The machine may run faster or slower now than when the table was made; networks of the table that are timed again
     say by how much, and the table is judged at its own speed. The device with the refitted correction is written to
@@ -54,18 +57,19 @@ def check_models(
 
     Args:
         layout: the space.
-        device: that the models were searched for.
+        device: that the models were searched for; its target takes the timings.
         folder: of the device in the run.
         models: exported ones; each gets its measurement into ``metrics.json``, that of an INT8 version too.
         archs: of the models.
         progress: told after every timing.
     """
     config = CHECK.model_copy(update={"threads": device.profile.threads or 1})
-    provider = device.profile.provider or "CPUExecutionProvider"
     quantised = [m for m in models if (m.folder / INT8_FILE).exists()]
     files = [m.folder / "model.onnx" for m in models] + [m.folder / INT8_FILE for m in quantised]
-    known = known_networks(folder / "table", layout.space)
-    found, slowdown = measure_beside(layout, files, known, config, provider, progress)
+    known = read_networks(folder.table, layout.space)
+    found, slowdown = measure_beside(
+        layout, files, known, config, device.profile.provider, progress, target_of(device.profile)
+    )
     int8 = dict(zip((m.key for m in quantised), found[len(models) :], strict=True))
     for model, t in zip(models, found, strict=False):
         metrics = {**Bundle(model.folder).metrics, "measured_latency": t.as_dict()}
@@ -73,7 +77,7 @@ def check_models(
             metrics["measured_latency_int8"] = int8[model.key].as_dict()
         write_json(model.folder / "metrics.json", metrics)
     as_timed = np.array([t.median_ms for t in found[: len(models)]])
-    order = np.lexsort((np.array([-m.values["top1_percent"] for m in models]), as_timed))
+    order = np.argsort(as_timed, kind="stable")
     models, archs, as_timed = [models[i] for i in order], [archs[i] for i in order], as_timed[order]
     predicted = np.array([m.values["latency_ms"] for m in models])
     fitted = [k for k in known if k.fitted]
@@ -81,7 +85,7 @@ def check_models(
         layout, device, [k.arch for k in fitted], np.array([k.measured_ms for k in fitted]), archs, as_timed / slowdown
     )
     if refitted is not None:
-        save_device(refitted, folder / REFITTED_FOLDER, [b for b in distinct_blocks(layout) if block_ops(b)])
+        save_device(refitted, folder.refitted, [b for b in distinct_blocks(layout) if block_ops(b)])
     after = None if refitted is None else relative_errors(left_out * slowdown, as_timed)["mape_percent"]
     values = {
         "keys": [m.key for m in models], "predicted_ms": predicted.tolist(), "measured_ms": as_timed.tolist(),
@@ -91,6 +95,7 @@ def check_models(
         "int8_ms": [int8[m.key].median_ms if m.key in int8 else None for m in models],
     }  # fmt: skip
     return Checked(tuple(archs), tuple(found[i] for i in order), as_timed / slowdown, values)
+
 
 def _refit(
     layout: Layout, device: Device, known: Sequence[Arch], known_ms: NDArray[np.float64], archs: Sequence[Arch],
@@ -115,33 +120,57 @@ def _refit(
     correction = fit_correction(features, all_ms)
     return Device(plain.profile.model_copy(update={"correction": correction}), plain.rows), left_out
 
-def keep_measured(archive: Archive, device: str, checked: Checked, weights: str, seed: int) -> None:
-    """Keep estimated and measured latencies in the archive."""
+
+def keep_measured(archive: Archive, device: str, checked: Checked, models: Sequence[Candidate], seed: int) -> None:
+    """Keep estimated and measured latencies in the archive.
+
+    Args:
+        archive: of the run.
+        device: name of the device.
+        checked: timed models.
+        models: the same models, in any order, with their weights.
+        seed: of the search.
+    """
     predicted = dict(zip(checked.values["keys"], checked.values["predicted_ms"], strict=True))
+    weights = {m.arch.key: m.weights_version for m in models}
     for arch, t, ms in zip(checked.archs, checked.timed, checked.measured_ms.tolist(), strict=True):
         values = {MEASURED: ms, "predicted_latency_ms": predicted[arch.key], "measured_as_timed_ms": t.median_ms}
-        archive.add(Evaluation(arch, values, weights, _split(device), seed, 0.0, asdict(t.conditions)))
+        archive.add(Evaluation(arch, values, weights[arch.key], _split(device), seed, 0.0, asdict(t.conditions)))
+
 
 def measured_columns(
-    archive: Archive, device: str, archs: Sequence[Arch], weights: str, top1_percent: NDArray[np.float64]
+    archive: Archive, device: str, models: Sequence[Candidate], losses: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return measured latencies and who is on the front by them; nothing before all ``archs`` were timed."""
-    found = [archive.values(a, weights, _split(device)).get(MEASURED) for a in archs]
+    """Return measured latencies and who is on the front by them; nothing before all ``models`` were timed.
+
+    Args:
+        archive: of the run.
+        device: name of the device.
+        models: of a front.
+        losses: ``(n,)`` their scores, minimised.
+    """
+    found = [archive.values(m.arch, m.weights_version, _split(device)).get(MEASURED) for m in models]
     known = [v for v in found if v is not None]
-    if len(known) < len(archs) or not archs:
+    if len(known) < len(models) or not models:
         return {}
     measured = np.array(known)
     return {
         MEASURED: measured,
-        "on_measured_front": non_dominated(np.stack([-top1_percent, measured], axis=1)).astype(float),
+        "on_measured_front": non_dominated(np.stack([losses, measured], axis=1)).astype(float),
     }
+
 
 def _split(device: str) -> str:
     return f"latency {device}"
+
 
 def was_checked(path: Path, models: Sequence[FrontModel]) -> bool:
     """Say whether the check in ``path`` is of just these models, and stands in their bundles."""
     if not path.exists() or set(json.loads(path.read_text(encoding="utf-8"))["keys"]) != {m.key for m in models}:
         return False
-    bundles = [Bundle(m.folder) for m in models if (m.folder / "metrics.json").exists()]
-    return all("measured_latency" in b.metrics for b in bundles)
+    bundles = [m.folder for m in models if (m.folder / "metrics.json").exists()]
+    return all(
+        "measured_latency" in (metrics := Bundle(b).metrics)
+        and ("measured_latency_int8" in metrics or not (b / INT8_FILE).exists())
+        for b in bundles
+    )

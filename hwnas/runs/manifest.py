@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
 from hwnas.data import Splits
-from hwnas.latency.agent import device_name
+from hwnas.latency.time_onnx import device_name
 from hwnas.runs.recipe import Recipe
 
-
 PACKAGES = ("hwnas", "torch", "onnx", "onnxruntime", "pymoo", "moocore", "scikit-learn", "numpy", "fvcore")
+
 
 def make_manifest(recipe: Recipe, splits: Splits) -> dict[str, Any]:
     """Return JSON values that say where every number of the run comes from."""
@@ -36,6 +37,7 @@ def make_manifest(recipe: Recipe, splits: Splits) -> dict[str, Any]:
         "git": git_commit(),
     }
 
+
 def package_versions() -> dict[str, str]:
     """Return the installed versions of the packages whose results a run depends on."""
     found = {}
@@ -45,6 +47,7 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
+
 
 def git_commit() -> str | None:
     """Return the commit of the checkout that hwnas runs from; None in an installed package."""

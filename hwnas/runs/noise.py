@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
 from hwnas.latency.table import Device
 from hwnas.search.problem import Problem
 from hwnas.supernet import BlockSpec, Layout
 from hwnas.supernet.slot_sum import SlotSum
-
 
 FloatArray = NDArray[np.float64]
 
@@ -16,6 +16,7 @@ BoolArray = NDArray[np.bool_]
 
 MEDIAN_STDERR = 1.2533 / 1.349
 """Standard error of a median of normal values, times sqrt(n), for an interquartile range of 1."""
+
 
 def latency_variance(device: Device, layout: Layout) -> SlotSum:
     """Return the variance of latencies (square milliseconds) of a whole space as look-ups.
@@ -31,44 +32,47 @@ def latency_variance(device: Device, layout: Layout) -> SlotSum:
 
     return SlotSum.of(layout, variance)
 
+
 def may_be_on_front(problem: Problem, losses: FloatArray, stderr: FloatArray) -> BoolArray:
     """Return ``(n,)``: which rows would not be dominated if they alone were one standard error better.
 
     Args:
         problem: limits hold for a row before it is improved.
-        losses: ``(n, m)``; rows with NaN are never on a front.
-        stderr: ``(n, m)`` standard errors, 0 where a value is exact.
+        losses: ``(n, columns)`` of the problem; rows with NaN are never on a front.
+        stderr: ``(n, columns)`` standard errors, 0 where a value is exact.
     """
     complete = ~np.isnan(losses).any(axis=1)
     able = complete & (problem.violation(losses) <= 0)
-    others = losses[able]
-    hopeful = losses - stderr
+    m = problem.n_objectives
+    others = losses[able, :m]
+    hopeful = (losses - stderr)[:, :m]
     out = np.zeros(len(losses), dtype=bool)
     for i in np.flatnonzero(able):
         no_worse = (others <= hopeful[i]).all(axis=1)
         out[i] = not bool((no_worse & (others < hopeful[i]).any(axis=1)).any())
     return out
 
-def near_ties(
-    top1: FloatArray, top1_stderr: FloatArray, latency: FloatArray, latency_stderr: FloatArray, members: BoolArray
-) -> BoolArray:
-    """Return ``(n,)``: which members of an accuracy-latency front differ from another one by noise only.
 
-    Along ascending latency a model ties where its accuracy is not above that of the last distinct model by more than
+def near_ties(
+    losses: FloatArray, stderr: FloatArray, latency: FloatArray, latency_stderr: FloatArray, members: BoolArray
+) -> BoolArray:
+    """Return ``(n,)``: which members of a score-latency front differ from another one by noise only.
+
+    Along ascending latency a model ties where its score is not better than that of the last distinct model by more than
     the standard error of the difference; and a distinct model ties where a better one is not slower by more than that.
 
     Args:
-        top1: ``(n,)`` percent.
-        top1_stderr: ``(n,)`` percentage points.
+        losses: ``(n,)`` scores, minimised (maximised ones negated).
+        stderr: ``(n,)`` in the unit of the score.
         latency: ``(n,)`` milliseconds.
         latency_stderr: ``(n,)`` milliseconds.
         members: ``(n,)`` which rows are on the front.
     """
-    ties = np.zeros(len(top1), dtype=bool)
-    order = [i for i in np.lexsort((-top1, latency)) if members[i]]
+    ties = np.zeros(len(losses), dtype=bool)
+    order = [i for i in np.lexsort((losses, latency)) if members[i]]
     last = order[0] if order else 0
     for i in order[1:]:
-        better = top1[i] - top1[last] > np.hypot(top1_stderr[i], top1_stderr[last])
+        better = losses[last] - losses[i] > np.hypot(stderr[i], stderr[last])
         slower = latency[i] - latency[last] > np.hypot(latency_stderr[i], latency_stderr[last])
         if not better:
             ties[i] = True

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, TypeVar
+
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
 from hwnas.data import DataConfig
 from hwnas.errors import RecipeError, SearchError
+from hwnas.files import shipped_folder
 from hwnas.finetune import FinetuneConfig
 from hwnas.latency.plan import TableConfig
-from hwnas.objectives.subnets import EvaluationConfig
+from hwnas.objectives.config import EvaluationConfig
+from hwnas.objectives.resolve import objective_of, objectives_of
+from hwnas.runs.executor import EXECUTORS
 from hwnas.search.config import SearchConfig
-from hwnas.search.limits import Limit
-from hwnas.files import shipped_folder
-from hwnas.supernet import SupernetConfig
+from hwnas.search.limits import Limit, check_limits
+from hwnas.supernet import FamilyConfig, SupernetConfig
+from hwnas.supernet.families.family import settings_class
+from hwnas.task import TASKS, Task
 from hwnas.train.phases import TrainConfig
 
 
-ObjectiveName = Literal[
-    "top1_percent", "latency_ms", "params", "macs", "introspectability",
-    "grad_norm", "snip", "grasp", "synflow", "fisher", "jacob_cov", "naswot", "zen", "ntk_condition", "linear_regions",
-    "flatness",
-]  # fmt: skip
-"""The last two lines are the zero-cost proxies of `hwnas.objectives.proxies.by_name.PROXIES`."""
+class ExecutorConfig(BaseModel):
+    """Who evaluates; what is found does not depend on it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, AfterValidator(EXECUTORS.check)] = "this-process"
+    """A name of `hwnas.runs.executor.EXECUTORS`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Arguments that it is made with."""
+
 
 class ExportConfig(BaseModel):
     """Which models of a front are written."""
@@ -39,6 +49,7 @@ class ExportConfig(BaseModel):
     int8: bool = False
     """Also write ``model.int8.onnx``."""
 
+
 class Recipe(BaseModel):
     """Everything that decides a run."""
 
@@ -48,9 +59,12 @@ class Recipe(BaseModel):
     description: str = ""
     devices: tuple[str, ...] = ("local-cpu",)
     """Names of shipped devices or folders with a profile."""
-    objectives: tuple[ObjectiveName, ...] = ("top1_percent", "latency_ms", "params", "introspectability")
+    objectives: tuple[str, ...] = ("top1_percent", "latency_ms", "params", "introspectability")
+    """Names of `hwnas.objectives.plugin.OBJECTIVES`, or scores of the task."""
     constraints: tuple[str, ...] = ()
-    """Hard limits such as ``latency_ms<=5``, the same for every device."""
+    """Hard limits on any value, such as ``latency_ms<=5``, or for one device ``edge-tpu:latency_ms<=3``."""
+    task: Annotated[str, AfterValidator(TASKS.check)] = "classification"
+    """What the networks learn: a name of `hwnas.task.TASKS`."""
     data: DataConfig
     supernet: SupernetConfig
     train: TrainConfig
@@ -59,6 +73,7 @@ class Recipe(BaseModel):
     tables: TableConfig = TableConfig()
     export: ExportConfig = ExportConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+    executor: ExecutorConfig = ExecutorConfig()
 
     @field_validator("objectives")
     @classmethod
@@ -69,20 +84,34 @@ class Recipe(BaseModel):
 
     @field_validator("constraints")
     @classmethod
-    def _readable(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        for text in texts:
-            try:
-                objective = Limit.parse(text).value
-            except SearchError as error:
-                raise ValueError(str(error)) from None
-            objectives = info.data.get("objectives", (objective,))
-            if objective not in objectives:
-                raise ValueError(f"{objective!r} is no objective of the recipe; objectives are {list(objectives)}")
+    def _readable(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            check_limits([Limit.parse(text) for text in texts])
+        except SearchError as error:
+            raise ValueError(str(error)) from None
         return texts
+
+    @model_validator(mode="after")
+    def _known_values(self) -> Recipe:
+        names = [plugin.name for plugin in objectives_of(self.objectives, self.task_object)]
+        for limit in self.limits:
+            if limit.value not in names:
+                objective_of(limit.value, self.task_object)
+        return self
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The constraints, parsed."""
+        return tuple(map(Limit.parse, self.constraints))
+
+    @property
+    def task_object(self) -> Task:
+        """The task that ``task`` names."""
+        return TASKS.get(self.task)
 
     def values_hash(self) -> str:
         """Return a hash of the sections that decide what an evaluation's values mean."""
-        sections = {"supernet", "train", "data", "evaluation"}
+        sections = {"task", "supernet", "train", "data", "evaluation"}
         values = self.model_dump(mode="json", include=sections)
         for key in ("checkpoint_every_s", "tensorboard", "device"):
             values["train"].pop(key)
@@ -93,9 +122,11 @@ class Recipe(BaseModel):
         """Return the effective recipe, defaults included."""
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=110, allow_unicode=True))
 
+
 def shipped_recipes() -> list[str]:
     """Return the names of the recipes that ship with hwnas."""
     return sorted(p.stem for p in shipped_folder("supernets").glob("*.yaml"))
+
 
 def find_recipe(name_or_path: str | Path) -> Path:
     """Return the file of a recipe, given its path or the name of a shipped one.
@@ -114,6 +145,7 @@ def find_recipe(name_or_path: str | Path) -> Path:
         f"recipe {str(name_or_path)!r} is neither a .yaml file nor a shipped recipe; "
         f"shipped are {', '.join(shipped_recipes())}"
     )
+
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe.
@@ -136,20 +168,52 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         _override(values, text)
     return check_recipe(values, str(path))
 
+
 def check_recipe(values: dict[str, Any], where: str) -> Recipe:
     """Validate plain values as a recipe; see `load_recipe`."""
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"{where}: {describe(error, Recipe)}") from None
+        raise RecipeError(f"{where}: {describe(error, Recipe, values)}") from None
 
-def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """Say in one line what was given where, and what is allowed."""
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def with_values(settings: M, values: Mapping[str, Any], where: str) -> M:
+    """Return settings with some values changed, checked like those of a recipe.
+
+    Args:
+        settings: a recipe or one of its sections.
+        values: by field; a mapping changes only the fields of a section that it names.
+        where: begins the message.
+
+    Raises:
+        RecipeError: an unknown field or a bad value.
+    """
+    merged = settings.model_dump(mode="json")
+    for name, value in values.items():
+        section = isinstance(value, Mapping) and isinstance(merged.get(name), dict)
+        merged[name] = {**merged[name], **value} if section else value
+    try:
+        return type(settings).model_validate(merged)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {describe(error, type(settings), merged)}") from None
+
+
+def describe(error: ValidationError, model: type[BaseModel], values: Any) -> str:
+    """Say in one line what was given where, and what is allowed.
+
+    Args:
+        error: of validating ``values``.
+        model: what they were validated as.
+        values: plain values; their ``family`` says which settings a supernet has.
+    """
     first = error.errors()[0]
     location = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
     key = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
-        known = _known_keys(model, location[:-1])
+        known = _known_keys(model, location[:-1], values)
         near = get_close_matches(str(location[-1]), known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         message = f"unknown key {key!r}; known keys here are {', '.join(known)}{hint}"
@@ -163,13 +227,17 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     more = error.error_count() - 1
     return message + (f" (and {more} more)" if more else "")
 
-def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
-    """Keys of the section at ``location``; the innermost model that annotations lead to."""
+
+def _known_keys(model: type[BaseModel], location: Sequence[str | int], values: Any) -> list[str]:
+    """Keys of the section at ``location``; the innermost model that annotations, and a supernet's family, lead to."""
     current: Any = model
     for part in location:
+        values = values[part]
         if isinstance(part, str) and part in getattr(current, "model_fields", {}):
             current = _model_in(current.model_fields[part].annotation) or current
+            current = settings_class(values) if current is FamilyConfig else current
     return sorted(current.model_fields)
+
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -178,6 +246,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
         if (found := _model_in(inner)) is not None:
             return found
     return None
+
 
 def _override(values: dict[str, Any], text: str) -> None:
     """Set one dotted key; numbers step into lists."""

@@ -45,9 +45,13 @@ class Limit:
             ) from None
         return cls(match[1], match[2], "<=" if match[3] == "<=" else ">=", bound)
 
+    def holds(self, number: float) -> bool:
+        """Say whether a value of this name is within the limit; NaN is not."""
+        return bool(number <= self.bound if self.comparison == "<=" else number >= self.bound)
+
     def __str__(self) -> str:
         device = "" if self.device is None else f"{self.device}:"
-        return f"{device}{self.value}{self.comparison}{self.bound:g}"
+        return f"{device}{self.value}{self.comparison}{self.bound:.12g}"
 
 
 def limits_for(limits: Sequence[Limit], device: str | None) -> tuple[Limit, ...]:

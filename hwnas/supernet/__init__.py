@@ -2,12 +2,16 @@
 
 from hwnas.supernet.batch_norm import calibrate_bn, fold_bn
 from hwnas.supernet.blocks.block import BlockSpec, count_params
-from hwnas.supernet.build import SupernetConfig, build_supernet, make_layout
+from hwnas.supernet.build import build_supernet, make_layout
+from hwnas.supernet.families.family import FAMILIES, Family, FamilyConfig, SupernetConfig
 from hwnas.supernet.layout import Layout, Slot
 from hwnas.supernet.network import SuperNet, extract_subnet
 
 __all__ = [
+    "FAMILIES",
     "BlockSpec",
+    "Family",
+    "FamilyConfig",
     "Layout",
     "Slot",
     "SuperNet",

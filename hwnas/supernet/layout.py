@@ -1,55 +1,83 @@
-"""What is a network before it has weights? A space, and a row of places with the block that an arch puts there."""
+"""What is a network before it has weights? A space, and a sequence of slots with the block that an arch puts there."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
 from hwnas.space import Arch, SearchSpace
-from hwnas.supernet.blocks.block import BlockSpec, Join
+from hwnas.supernet.blocks.block import BlockSpec, MultiInputBlock
 from hwnas.supernet.blocks.layers import init_weights
 
 
 class PlainNetwork(nn.Sequential):
-    """A plain network: blocks one after the other, named by slot; a `Join` sees the stage's earlier outputs."""
+    """A network without elastic layers: blocks one after the other, each child named by its slot.
+
+    A `MultiInputBlock` among them also gets the earlier outputs of its stage.
+    """
+
+    stage_starts: frozenset[str] = frozenset()
+    """Names of the children with which a stage begins."""
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to logits ``(B, classes)``."""
         earlier: list[Tensor] = []
         for name, block in self._modules.items():
             assert block is not None
-            if isinstance(block, Join):
-                x = block.join(x, earlier)
+            if isinstance(block, MultiInputBlock):
+                x = block.combine(x, earlier)
             else:
                 x = block(x)
-                earlier = [x] if name.endswith("_block1") else [*earlier, x]
+                earlier = [x] if name in self.stage_starts else [*earlier, x]
         return x
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One place in the chain of blocks, and how the arch decides what stands there."""
+    """One place in the sequence of blocks, and how the arch decides what stands there."""
 
     name: str
-    """Such as ``stage2.block1``."""
+    """Unique in its layout, such as ``stage2.block1``."""
     choices: tuple[str, ...]
     """The choices this place depends on; it is empty where one of them is not active."""
     spec: Callable[..., BlockSpec | None]
     """The options of ``choices``, in their order, to the block; None: these options leave the place empty."""
+    stage: int | None = None
+    """Number of its stage: 1, 2, ...; 0 before the first stage; None between or after stages, as exits and heads are.
+
+    Stages can be frozen in training; what has None always learns."""
+    begins_stage: bool = False
+    """Whether a later `MultiInputBlock` is given the outputs from this slot on, and none before."""
+
+    @property
+    def module_name(self) -> str:
+        """Its name in networks: modules cannot have dots in theirs."""
+        return self.name.replace(".", "_")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a family makes of its configuration, without weights: the space, and the chain of blocks."""
+    """What a family makes of its settings, without weights: the space, the slots, and what other rooms ask of them."""
 
     space: SearchSpace
     slots: tuple[Slot, ...]
+    """From input to output."""
     bn_eps: float = 1e-5
     shares_weights: bool = True
     """False: every block that can stand in a slot has weights of its own (single path)."""
+    first_stage: int | None = None
+    """Number of the stage (`Slot.stage`) whose choices are ``space.stages[0]``; the groups after it belong to the next
+    stages. None: the groups are no stages of the network, as where all stages repeat one cell."""
+    cell_edges: Mapping[str, tuple[int, int]] | None = field(default=None, hash=False)
+    """Where the network repeats one cell: source and target node of each edge, by the edge's choice; else None.
+
+    Node 0 is the cell's input, the last node its output. Predictors then read the cell as a graph."""
+    ofa_names: Mapping[str, Mapping[str, str]] | None = field(default=None, hash=False)
+    """Where once-for-all has published such networks: by slot, its modules to their published names (folded, see
+    `hwnas.supernet.weights.once_for_all.fold`); else None."""
 
     def __post_init__(self) -> None:
         # Archs carry their space, and the space leads to their blocks: a device needs nothing else.
@@ -70,14 +98,27 @@ class Layout:
         made = [slot.spec(*chosen) for chosen in itertools.product(*options)]
         return [spec for spec in dict.fromkeys(made) if spec is not None]
 
+    def stage_of_choice(self, name: str) -> int | None:
+        """Return the stage that a choice shapes (0: what stands before the first); None where it shapes no single one.
+
+        Raises:
+            SpaceError: the space has no such choice.
+        """
+        choice = self.space[name].name
+        if self.first_stage is None:
+            return None
+        return next((s for s, names in enumerate(self.space.stages, self.first_stage) if choice in names), None)
+
     def build_subnet(self, arch: Arch) -> PlainNetwork:
         """Return the plain network of ``arch`` with fresh weights, in train mode.
 
         Its children are named by slot, with ``_`` for ``.``; input ``(B, C, resolution, resolution)``.
         """
         net = PlainNetwork()
+        modules = {slot.name: slot.module_name for slot in self.slots}
         for name, spec in self.blocks(arch):
-            net.add_module(name.replace(".", "_"), spec.build())
+            net.add_module(modules[name], spec.build())
+        net.stage_starts = frozenset(slot.module_name for slot in self.slots if slot.begins_stage)
         init_weights(net)
         set_bn_eps(net, self.bn_eps)
         return net

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hwnas.errors import SpaceError
 from hwnas.space import Arch, SearchSpace
-from hwnas.supernet.blocks.block import BlockSpec, ElasticBlock, ElasticJoin
+from hwnas.supernet.blocks.block import BlockSpec, ElasticBlock, ElasticMultiInputBlock
 from hwnas.supernet.blocks.elastic import elastic_block
 from hwnas.supernet.blocks.layers import init_weights
+from hwnas.supernet.families.family import FamilyConfig
 from hwnas.supernet.layout import Layout, set_bn_eps
 
 
@@ -23,29 +23,36 @@ class SuperNet(nn.Module):
     Weights live in elastic blocks, one a slot; what an arch leaves out is simply not computed.
     """
 
-    def __init__(self, config: Any, layout: Layout) -> None:
+    def __init__(self, config: FamilyConfig, layout: Layout) -> None:
         """Make a supernet with fresh weights; users call `build_supernet`.
 
         Args:
             config: the family's settings, kept for checkpoints.
-            layout: space and slots; every slot gets the elastic block that holds all its specs.
+            layout: space and slots; every slot gets an elastic block for everything that can stand in it.
         """
         super().__init__()
         self.config = config
         self.layout = layout
-        self.parts = nn.ModuleDict(
-            {
-                slot.name.replace(".", "_"): elastic_block(layout.specs(slot), layout.shares_weights)
-                for slot in layout.slots
-            }
-        )
-        for name, part in self.parts.items():
-            assert isinstance(part, ElasticBlock)
-            part.begins_stage = name.endswith("_block1")
+        # The elastic blocks by slot; their tensors are called `parts...` in every checkpoint.
+        self.parts = nn.ModuleDict()
+        for slot in layout.slots:
+            block = elastic_block(layout.specs(slot), layout.shares_weights)
+            block.begins_stage = slot.begins_stage
+            self.parts[slot.module_name] = block
         init_weights(self)
         set_bn_eps(self, layout.bn_eps)
-        self._chains: dict[Arch, list[tuple[ElasticBlock, BlockSpec]]] = {}
+        self._blocks: dict[Arch, list[tuple[ElasticBlock, BlockSpec]]] = {}
         self._exits: dict[Arch, dict[int, list[tuple[ElasticBlock, BlockSpec]]]] = {}
+
+    @property
+    def elastic_blocks(self) -> dict[str, ElasticBlock]:
+        """The elastic block of every slot, by the slot's name."""
+        found = {}
+        for slot in self.layout.slots:
+            block = self.parts[slot.module_name]
+            assert isinstance(block, ElasticBlock)
+            found[slot.name] = block
+        return found
 
     @property
     def space(self) -> SearchSpace:
@@ -54,18 +61,15 @@ class SuperNet(nn.Module):
 
     def blocks(self, arch: Arch) -> list[tuple[ElasticBlock, BlockSpec]]:
         """Return the elastic block and the spec of every place of ``arch``, from input to output."""
-        found = self._chains.get(arch)
+        found = self._blocks.get(arch)
         if found is None:
-            if len(self._chains) > 4096:
-                self._chains.clear()
+            if len(self._blocks) > 4096:
+                self._blocks.clear()
                 self._exits.clear()
             self.space.encode(arch)  # raises where the arch is of another space
-            found = []
-            for name, spec in self.layout.blocks(arch):
-                part = self.parts[name.replace(".", "_")]
-                assert isinstance(part, ElasticBlock)
-                found.append((part, spec))
-            self._chains[arch] = found
+            elastic = self.elastic_blocks
+            found = [(elastic[name], spec) for name, spec in self.layout.blocks(arch)]
+            self._blocks[arch] = found
         return found
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
@@ -94,11 +98,11 @@ class SuperNet(nn.Module):
         """Blocks of the earlier exits, by how many blocks of ``arch`` come before them."""
         found = self._exits.get(arch)
         if found is None:
-            found, chain = {}, self.blocks(arch)
+            found, blocks = {}, self.blocks(arch)
             exits = self.space["exit"].options if "exit" in arch else ()
             for exit_ in itertools.takewhile(lambda e: e != arch["exit"], exits):
                 branch = self.blocks(self.space.arch({**arch.as_dict(), "exit": exit_}))
-                shared = next(i for i, (a, b) in enumerate(zip(chain, branch, strict=False)) if a != b)
+                shared = next(i for i, (a, b) in enumerate(zip(blocks, branch, strict=False)) if a != b)
                 found[shared] = branch[shared:]
             self._exits[arch] = found
         return found
@@ -112,15 +116,15 @@ class SuperNet(nn.Module):
                 f"got {' x '.join(map(str, x.shape[1:]))}; resize them to its resolution"
             )
         out = []
-        earlier: list[Tensor] = []  # outputs of the stage or cell so far, for blocks that join them
+        earlier: list[Tensor] = []  # outputs of the stage or cell so far, for blocks that read several
         for number, (block, spec) in enumerate(blocks):
             if number in branches:
                 y = x
                 for exit_block, exit_spec in branches[number]:
                     y = exit_block(y, exit_spec)
                 out.append(y)
-            if isinstance(block, ElasticJoin):
-                x = block.join(x, earlier, spec)
+            if isinstance(block, ElasticMultiInputBlock):
+                x = block.combine(x, earlier, spec)
             else:
                 x = block(x, spec)
                 earlier = [x] if block.begins_stage else [*earlier, x]
@@ -128,9 +132,8 @@ class SuperNet(nn.Module):
 
     def sort_channels(self) -> None:
         """Order the channels of every block by importance, so that narrower forms keep the best ones."""
-        for part in self.parts.values():
-            assert isinstance(part, ElasticBlock)
-            part.sort_channels()
+        for block in self.elastic_blocks.values():
+            block.sort_channels()
 
     def fill(self, subnet: nn.Sequential, arch: Arch) -> None:
         """Copy the weights and BN statistics of ``arch`` into its plain network."""

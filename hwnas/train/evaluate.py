@@ -1,4 +1,4 @@
-"""How many images does a network classify correctly?"""
+"""How well does a network do on given images?"""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.supernet import fold_bn
+from hwnas.task import Task
 
 _BATCH_PIXELS = 400_000
 """Pixels of a batch: activations of larger ones leave the caches of a CPU, smaller ones wait for overheads."""
@@ -18,7 +19,7 @@ def inference_batch_size(inputs: Tensor) -> int:
 
 @torch.inference_mode()
 def predict(net: nn.Module, inputs: Tensor, batch_size: int | None = None) -> Tensor:
-    """Return ``(N, classes)`` logits of ``net`` for ``(N, C, H, W)`` inputs.
+    """Return ``(N, k)`` outputs of ``net`` for ``(N, C, H, W)`` inputs.
 
     Args:
         net: in eval mode; its batch norms are folded in a copy.
@@ -29,9 +30,18 @@ def predict(net: nn.Module, inputs: Tensor, batch_size: int | None = None) -> Te
     return torch.cat([folded(part) for part in inputs.split(batch_size or inference_batch_size(inputs))])
 
 
-def top1_percent(net: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int | None = None) -> float:
-    """Return the share of images whose highest logit is their label, 0 to 100; NaN if a logit is not finite."""
-    logits = predict(net, inputs, batch_size)
-    if not bool(torch.isfinite(logits).all()):
-        return float("nan")
-    return 100.0 * float((logits.argmax(1) == labels).double().mean())
+def scores(
+    net: nn.Module, inputs: Tensor, targets: Tensor, task: Task, batch_size: int | None = None
+) -> dict[str, float]:  # fmt: skip
+    """Return the scores of a task and their standard errors, by name; NaN if an output is not finite.
+
+    Args:
+        net: in eval mode.
+        inputs: ``(N, C, H, W)`` images as the network takes them.
+        targets: of the same images, such as ``splits.test.labels``.
+        task: such as ``splits.task``; its main score is ``scores(...)[task.score.name]``.
+        batch_size: images at a time; None: `inference_batch_size`.
+    """
+    meter = task.meter()
+    meter.add(predict(net, inputs, batch_size), targets)
+    return meter.values()

@@ -1,45 +1,36 @@
 """How does a supernet learn? Phase after phase, step after step, exactly continued after any interruption.
 
-Everything a step does follows from (settings, seed, step number) and the state in the checkpoint: weights, their
-moving average, the optimiser's momenta, the scale of float16 losses and the teachers. There is no other state, so a
-killed training ends with the same weights.
+`TrainState` is what goes from step to step, `train_step` is one step; here is what happens around it.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from hwnas.data import DataConfig, Splits, TrainBatches, as_input
-from hwnas.errors import CheckpointError, RecipeError, ResumeError, TrainingError
+from hwnas.data.random_state import seeded
+from hwnas.errors import CheckpointError, RecipeError, TrainingError
 from hwnas.files import make_folder
 from hwnas.progress import Progress, silent
 from hwnas.supernet import SuperNet, SupernetConfig, build_supernet
-from hwnas.train.checkpoint import (
-    load_supernet,
-    load_tensors,
-    load_weights,
-    save_supernet,
-    save_tensors,
-    weights_version,
-)
+from hwnas.task import DEFAULT_TASK
+from hwnas.train.checkpoint import load_supernet, load_tensors, load_weights, save_supernet, weights_version
 from hwnas.train.mixing import draw_mix
 from hwnas.train.monitor import CALIBRATION_BATCH, CALIBRATION_IMAGES, Monitor
 from hwnas.train.phases import PhaseConfig, TrainConfig, phase_space, sample_step
 from hwnas.train.ranks import Ranks, joined_ranks, synchronise_batch_norm
-from hwnas.train.state import TrainState, copied, under_prefix
+from hwnas.train.state import NOT_BINDING, TrainState, check_settings, copied
 from hwnas.train.step import learning_rate, make_optimiser, train_step
 from hwnas.train.teacher import calibrate_largest
 
@@ -92,6 +83,8 @@ def train_supernet(
         "data": data_config.model_dump(mode="json", exclude={"path", "cache"}),
         "images": splits.sha256,
     }
+    if splits.task.name != DEFAULT_TASK:  # files of trainings without a named task stay what they were
+        settings["task"] = splits.task.name
     if start is not None:
         settings["start"] = weights_version(start / "supernet.safetensors")
     if teacher_from is not None:
@@ -116,10 +109,6 @@ def train_supernet(
     if ranks.world > 1:  # its batch norms have met other ranks
         return load_supernet(folder) if ranks.rank == 0 else supernet
     return supernet
-
-
-NOT_BINDING = {"checkpoint_every_s", "start_from", "tensorboard", "device"}
-"""Settings that may change between two starts of the same training."""
 
 
 @dataclass
@@ -156,7 +145,7 @@ class _Trainer:
         """Continue from the checkpoint; where there is none, begin with the weights of ``start`` or random ones."""
         state, path = self.state, self.folder / "checkpoint.safetensors"
         if path.exists():
-            self._read_checkpoint(path)
+            state.read(path, self.settings)
             self.monitor.forget_after(sum(self.steps[: state.phase]) + state.step)
             return
         if start is not None:
@@ -196,14 +185,16 @@ class _Trainer:
         while state.step < n_steps:
             rng = np.random.default_rng([config.seed, number, state.step])
             archs = sample_step(phase, self.spaces[number], rng)
-            torch.manual_seed(int(rng.integers(2**62)) + self.ranks.rank)  # dropout draws from the global generator
+            seed = int(rng.integers(2**62)) + self.ranks.rank
             lr = learning_rate(phase, state.step, n_steps, self.batches.per_epoch)
             part = None if self.ranks.world == 1 else self.ranks.part(min(config.batch_size, len(self.splits.train)))
             x, y = self.batches.batch(step_before + state.step, archs[0].int("resolution"), part)
             mix = draw_mix(config, rng, len(y))
-            loss = train_step(
-                state.supernet, state.optimiser, x, y, archs, phase, config, lr, teacher, mix, state.scaler, self.ranks
-            )
+            with seeded(seed, self.device):  # dropout draws from the global generators
+                loss = train_step(
+                    state.supernet, state.optimiser, x, y, archs, phase, config, lr, self.splits.task, teacher, mix,
+                    state.scaler, self.ranks,
+                )  # fmt: skip
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"loss is {loss} in phase {phase.name!r}, step {state.step}, subnets "
@@ -218,7 +209,7 @@ class _Trainer:
             if config.monitor_epochs and (
                 state.step == n_steps or done % max(1, round(config.monitor_epochs * self.batches.per_epoch)) == 0
             ):
-                values["top1_percent"] = self.monitor.accuracies(state.supernet)
+                values[self.splits.task.score.name] = self.monitor.scores(state.supernet)
             self.monitor.log(values)
             self.progress("train", done, sum(self.steps), f"{phase.name}, loss {loss:.3f}")
             if time.monotonic() - saved_at > config.checkpoint_every_s and state.step < n_steps:
@@ -263,38 +254,8 @@ class _Trainer:
         load_weights(net, tensors, "teacher")
         return net.eval()
 
-    def _read_checkpoint(self, path: Path) -> None:
-        state = self.state
-        tensors, metadata = load_tensors(path)
-        _check_settings(metadata.get("settings", {}), self.settings, path)
-        load_weights(state.supernet, under_prefix(tensors, "supernet."), str(path))
-        names = dict(state.supernet.named_parameters())
-        for name, momentum in under_prefix(tensors, "momentum.").items():
-            buffer = torch.empty_like(names[name])  # keeps the parameter's memory format
-            state.optimiser.state[names[name]]["momentum_buffer"] = buffer.copy_(momentum)
-        if metadata.get("scaler"):
-            state.scaler.load_state_dict(metadata["scaler"])
-        state.phase, state.step = metadata["phase"], metadata["step"]
-        state.teacher, state.pet = under_prefix(tensors, "teacher."), under_prefix(tensors, "pet.")
-        own = state.supernet.state_dict()
-        state.average = {k: torch.empty_like(own[k]).copy_(v) for k, v in under_prefix(tensors, "average.").items()}
-
     def _save(self) -> None:
-        state = self.state
-        groups = {
-            "supernet": state.supernet.state_dict(), "teacher": state.teacher, "pet": state.pet,
-            "average": state.average,
-            "momentum": {
-                name: state.optimiser.state[p]["momentum_buffer"]
-                for name, p in state.supernet.named_parameters()
-                if state.optimiser.state.get(p, {}).get("momentum_buffer") is not None
-            },
-        }  # fmt: skip
-        tensors = {f"{group}.{k}": v for group, named in groups.items() for k, v in named.items()}
-        metadata = {
-            "settings": self.settings, "phase": state.phase, "step": state.step, "scaler": state.scaler.state_dict(),
-        }  # fmt: skip
-        save_tensors(self.folder / "checkpoint.safetensors", tensors, metadata)
+        self.state.write(self.folder / "checkpoint.safetensors", self.settings)
         self.monitor.flush()
 
 
@@ -311,37 +272,19 @@ def _follow(average: dict[str, Tensor], net: nn.Module, decay: float) -> None:
     """Move an average of weights and statistics towards those of ``net``; counters are copied."""
     now = net.state_dict()
     names = [k for k, v in now.items() if v.is_floating_point()]
-    torch._foreach_lerp_([average[k] for k in names], [now[k] for k in names], 1 - decay)
+    get_ema_multi_avg_fn(decay)([average[k] for k in names], [now[k] for k in names], None)
     for k in now.keys() - set(names):
         average[k].copy_(now[k])
 
 
 def _freeze(supernet: SuperNet, phase: PhaseConfig) -> None:
     """Let only the weights learn that do not stand in the phase's frozen stages."""
-    stage = 0
+    elastic = supernet.elastic_blocks
     for slot in supernet.layout.slots:
-        found = re.match(r"stage(\d+)\.", slot.name)
-        stage = int(found[1]) if found else stage
-        # What stands between or after the stages, such as exits and heads, learns always.
-        frozen = stage in phase.frozen_stages and (found is not None or stage == 0)
-        supernet.parts[slot.name.replace(".", "_")].requires_grad_(not frozen)
+        elastic[slot.name].requires_grad_(slot.stage not in phase.frozen_stages)
 
 
 def _load_finished(path: Path, settings: dict[str, Any]) -> SuperNet:
     _, metadata = load_tensors(path)
-    _check_settings(metadata.get("info", {}), settings, path)
+    check_settings(metadata.get("info", {}), settings, path)
     return load_supernet(path)
-
-
-def _check_settings(found: dict[str, Any], expected: dict[str, Any], path: Path) -> None:
-    found, expected = json.loads(json.dumps(found)), json.loads(json.dumps(expected))
-    with suppress(ValidationError):  # settings that are younger than the file stand at their defaults in it
-        found["train"] = TrainConfig.model_validate(found.get("train")).model_dump(mode="json", exclude=NOT_BINDING)
-        found["data"] = DataConfig.model_validate(found.get("data")).model_dump(mode="json", exclude={"path", "cache"})
-    if found == expected:
-        return
-    differing = [k for k in expected if found.get(k) != expected[k]]
-    raise ResumeError(
-        f"{path} was made with other settings of {', '.join(differing)}; "
-        "use another --out, or go back to the recipe it was made with"
-    )

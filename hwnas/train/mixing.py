@@ -19,12 +19,12 @@ MOMENT_EPS = 1e-5
 
 @dataclass(frozen=True)
 class Mix:
-    """Partners of a batch's images, and how much of the label stays an image's own."""
+    """Partners of a batch's images, and how much of the loss its own target keeps."""
 
     order: Tensor
     """``(B,)`` index of every image's partner."""
     share: float
-    """Weight of the own label, 0 to 1."""
+    """Weight of the own target, 0 to 1."""
     moments: bool
     """Features exchange their moments (MoEx); else pixels are mixed (mixup)."""
 

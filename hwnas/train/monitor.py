@@ -12,7 +12,7 @@ from hwnas.errors import RecipeError
 from hwnas.files import write_text
 from hwnas.space import Arch, SearchSpace
 from hwnas.supernet import SuperNet, calibrate_bn, extract_subnet
-from hwnas.train.evaluate import top1_percent
+from hwnas.train.evaluate import scores
 from hwnas.train.phases import TrainConfig
 
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 2000, 200
@@ -28,7 +28,7 @@ class Monitor:
 
         Args:
             folder: receives ``metrics.jsonl`` and, where the config asks for it, ``tensorboard/``.
-            splits: ``train`` calibrates batch norms, ``validation`` is classified.
+            splits: ``train`` calibrates batch norms, ``validation`` is scored.
             config: what is written.
             writes: off for all but the first of several ranks.
         """
@@ -61,8 +61,9 @@ class Monitor:
         if self._board is not None:
             self._board.add_scalar(f"loss/{values['phase']}", values["loss"], values["step"])
             self._board.add_scalar("lr", values["lr"], values["step"])
-            for name, accuracy in values.get("top1_percent", {}).items():
-                self._board.add_scalar(f"top1_percent/{name}", accuracy, values["step"])
+            score = self._splits.task.score.name
+            for name, value in values.get(score, {}).items():
+                self._board.add_scalar(f"{score}/{name}", value, values["step"])
 
     def forget_after(self, step: int) -> None:
         """Drop the lines that a killed training logged after its last checkpoint: they will be computed again."""
@@ -83,8 +84,11 @@ class Monitor:
                 file.writelines(json.dumps(line) + "\n" for line in self._lines)
         self._lines.clear()
 
-    def accuracies(self, supernet: SuperNet) -> dict[str, float]:
-        """Return validation top-1 of the smallest, middle and largest subnet, extracted and calibrated."""
+    def scores(self, supernet: SuperNet) -> dict[str, float]:
+        """Return the task's main score of the smallest, middle and largest subnet, extracted and calibrated.
+
+        On validation images; rounded to three digits after the point.
+        """
         if not self._writes:
             return {}
         found = {}
@@ -95,7 +99,8 @@ class Monitor:
             seen = self._splits.train.images[:CALIBRATION_IMAGES].split(CALIBRATION_BATCH)
             calibrate_bn(subnet, [as_input(b.to(device), px, *mean_std) for b in seen])
             x = as_input(self._splits.validation.images[:VALIDATION_IMAGES].to(device), px, *mean_std)
-            found[name] = round(top1_percent(subnet, x, self._splits.validation.labels[: len(x)].to(device)), 3)
+            targets = self._splits.validation.labels[: len(x)].to(device)
+            found[name] = round(scores(subnet, x, targets, self._splits.task)[self._splits.task.score.name], 3)
         return found
 
 

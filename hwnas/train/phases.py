@@ -34,12 +34,12 @@ class PhaseConfig(BaseModel):
     sampling: Literal["uniform", "sandwich"] = "uniform"
     """``sandwich``: of the subnets of a step, the first is the largest and the last the smallest of the phase."""
     teacher: Literal["none", "fixed", "inplace", "pet"] = "none"
-    """Whose logits the subnets also learn: ``fixed`` is the largest net as it was at the end of the first phase
+    """Whose outputs the subnets also learn: ``fixed`` is the largest net as it was at the end of the first phase
     (or in ``start_from``, where the recipe names one); ``inplace`` is the largest net of the same step (sandwich
     only); ``pet``, progressively extracted, is the largest net as it is when this phase begins, its batch norms
     recalibrated."""
     teacher_exits: Literal["last", "all"] = "last"
-    """``all``: the teacher's logits are the weighted sum of those of all its exits (ENS-KD of OFAv2)."""
+    """``all``: the teacher's outputs are the weighted sum of those of all its exits (ENS-KD of OFAv2)."""
     distill_ratio: NonNegative = 1.0
     """Weight of the distillation loss beside the label loss (``kd_ratio`` of once-for-all)."""
     exits: Literal["own", "all"] = "own"
@@ -98,7 +98,7 @@ class TrainConfig(BaseModel):
     exit_loss: ExitWeights = "ascending"
     """Weights of the losses of the exits, first to last, where a phase trains all of them."""
     exit_ensemble: ExitWeights = "ascending"
-    """Weights of the logits of a teacher's exits."""
+    """Weights of the outputs of a teacher's exits."""
     mixup_alpha: NonNegative = 0.0
     """Images and labels are mixed in pairs with a share drawn from Beta(alpha, alpha); 0: none."""
     moex_percent: Annotated[float, Field(ge=0, le=100)] = 0.0
@@ -114,9 +114,9 @@ class TrainConfig(BaseModel):
     start_from: str | None = None
     """Folder of a supernet of the same settings whose weights the first phase begins with; default: random weights."""
     monitor_epochs: NonNegative = 0.0
-    """Every so many epochs, the validation accuracy of the smallest, middle and largest subnet goes to the log."""
+    """Every so many epochs, the validation score of the smallest, middle and largest subnet goes to the log."""
     tensorboard: bool = False
-    """Write losses and accuracies for TensorBoard, too (extra ``tensorboard``)."""
+    """Write losses and scores for TensorBoard, too (extra ``tensorboard``)."""
     seed: int = 0
     checkpoint_every_s: Annotated[float, Field(gt=0)] = 20.0
 

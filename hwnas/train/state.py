@@ -1,13 +1,30 @@
-"""What does a training carry from step to step?"""
+"""What does a training carry from step to step, and how does it outlive the process?
+
+Everything a step does follows from (settings, seed, step number) and this state. There is no other, so a killed
+training that goes on from its checkpoint ends with the same weights.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
+from hwnas.data import DataConfig
+from hwnas.errors import ResumeError
 from hwnas.supernet import SuperNet
+from hwnas.train.checkpoint import load_tensors, load_weights, save_tensors
+from hwnas.train.phases import TrainConfig
+
+NOT_BINDING = {"checkpoint_every_s", "start_from", "tensorboard", "device"}
+"""Settings that may change between two starts of the same training."""
 
 
 @dataclass
@@ -27,6 +44,68 @@ class TrainState:
     """State of the largest net at the beginning of this phase, where it is the teacher."""
     average: dict[str, Tensor] = field(default_factory=dict)
     """Moving average of the supernet's state within this phase."""
+
+    def write(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Write a checkpoint, atomically.
+
+        Args:
+            path: the file.
+            settings: what the training was started with; `read` compares them.
+        """
+        groups = {
+            "supernet": self.supernet.state_dict(), "teacher": self.teacher, "pet": self.pet, "average": self.average,
+            "momentum": {
+                name: self.optimiser.state[p]["momentum_buffer"]
+                for name, p in self.supernet.named_parameters()
+                if self.optimiser.state.get(p, {}).get("momentum_buffer") is not None
+            },
+        }  # fmt: skip
+        tensors = {f"{group}.{k}": v for group, named in groups.items() for k, v in named.items()}
+        metadata = {
+            "settings": dict(settings), "phase": self.phase, "step": self.step, "scaler": self.scaler.state_dict(),
+        }  # fmt: skip
+        save_tensors(path, tensors, metadata)
+
+    def read(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Go on where a checkpoint was written.
+
+        Raises:
+            ResumeError: it was written with other settings.
+            CheckpointError: it is damaged.
+        """
+        tensors, metadata = load_tensors(path)
+        check_settings(metadata.get("settings", {}), settings, path)
+        load_weights(self.supernet, under_prefix(tensors, "supernet."), str(path))
+        names = dict(self.supernet.named_parameters())
+        for name, momentum in under_prefix(tensors, "momentum.").items():
+            buffer = torch.empty_like(names[name])  # keeps the parameter's memory format
+            self.optimiser.state[names[name]]["momentum_buffer"] = buffer.copy_(momentum)
+        if metadata.get("scaler"):
+            self.scaler.load_state_dict(metadata["scaler"])
+        self.phase, self.step = metadata["phase"], metadata["step"]
+        self.teacher, self.pet = under_prefix(tensors, "teacher."), under_prefix(tensors, "pet.")
+        own = self.supernet.state_dict()
+        self.average = {k: torch.empty_like(own[k]).copy_(v) for k, v in under_prefix(tensors, "average.").items()}
+
+
+def check_settings(found: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> None:
+    """Compare the settings in a file with those of now; ones younger than the file stand at their defaults in it.
+
+    Raises:
+        ResumeError: they differ; the sections are named.
+    """
+    there: dict[str, Any] = json.loads(json.dumps(found))
+    now: dict[str, Any] = json.loads(json.dumps(expected))
+    with suppress(ValidationError):
+        there["train"] = TrainConfig.model_validate(there.get("train")).model_dump(mode="json", exclude=NOT_BINDING)
+        there["data"] = DataConfig.model_validate(there.get("data")).model_dump(mode="json", exclude={"path", "cache"})
+    if there == now:
+        return
+    differing = [k for k in {**now, **there} if there.get(k) != now.get(k)]
+    raise ResumeError(
+        f"{path} was made with other settings of {', '.join(differing)}; "
+        "use another --out, or go back to the recipe it was made with"
+    )
 
 
 def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

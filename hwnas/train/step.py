@@ -6,15 +6,15 @@ import math
 from contextlib import ExitStack
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwnas.space import Arch
 from hwnas.supernet import SuperNet
+from hwnas.task import Task
 from hwnas.train.mixing import Mix, exchanged_moments
 from hwnas.train.phases import PhaseConfig, TrainConfig
 from hwnas.train.ranks import Ranks
-from hwnas.train.teacher import exit_weights, soft_labels, weighted_sum
+from hwnas.train.teacher import exit_weights, soft_targets, weighted_sum
 
 
 def train_step(
@@ -26,6 +26,7 @@ def train_step(
     phase: PhaseConfig,
     config: TrainConfig,
     lr: float,
+    task: Task,
     teacher: SuperNet | None = None,
     mix: Mix | None = None,
     scaler: torch.amp.GradScaler | None = None,
@@ -39,13 +40,14 @@ def train_step(
         supernet: in train mode.
         optimiser: over its parameters.
         x: ``(B, C, H, W)`` images at the archs' resolution; with several ranks this rank's part.
-        y: ``(B,)`` labels.
+        y: targets of the same images, see `hwnas.task.Task.targets`.
         archs: the subnets; under the sandwich rule the first is the largest.
         phase: teacher, its weight and exits.
         config: label smoothing, clipping, precision and weights of exits.
         lr: learning rate of this step.
+        task: whose loss is learnt.
         teacher: the fixed or progressively extracted teacher, where the phase has one.
-        mix: how images and labels of this step are mixed, if they are.
+        mix: how images and targets of this step are mixed, if they are.
         scaler: of float16 losses.
         ranks: which part of how many.
 
@@ -67,14 +69,16 @@ def train_step(
         if mix is not None and mix.moments:
             stack.enter_context(exchanged_moments([supernet, *([] if teacher is None else [teacher])], mix))
         if teacher is not None and phase.distill_ratio:
-            soft = soft_labels(teacher, x, phase.teacher_exits == "all", config.exit_ensemble)
+            soft = soft_targets(teacher, x, task, phase.teacher_exits == "all", config.exit_ensemble)
         for arch in archs:
-            logits = supernet.exits(x, arch) if phase.exits == "all" else [supernet(x, arch)]
-            losses = [_loss(z.float(), y, mix, soft, phase.distill_ratio, config.label_smoothing) for z in logits]
+            outputs = supernet.exits(x, arch) if phase.exits == "all" else [supernet(x, arch)]
+            losses = [
+                _loss(task, z.float(), y, mix, soft, phase.distill_ratio, config.label_smoothing) for z in outputs
+            ]
             loss = weighted_sum(losses, exit_weights(config.exit_loss, len(losses)))
             if soft is None and phase.teacher == "inplace":
                 # The first subnet of a sandwich is the largest.
-                soft = F.softmax(logits[-1].detach().float(), dim=1)
+                soft = task.soft_targets(outputs[-1].detach().float())
             (loss if scaler is None else scaler.scale(loss)).backward()
             total += float(loss.detach())
     total = ranks.mean(total)
@@ -92,13 +96,14 @@ def train_step(
     return total / len(archs)
 
 
-def _loss(logits: Tensor, y: Tensor, mix: Mix | None, soft: Tensor | None, ratio: float, smoothing: float) -> Tensor:
-    """Loss of one exit: labels, and the teacher where there is one."""
-    loss = F.cross_entropy(logits, y, label_smoothing=smoothing)
+def _loss(
+    task: Task, outputs: Tensor, y: Tensor, mix: Mix | None, soft: Tensor | None, ratio: float, smoothing: float
+) -> Tensor:
+    """Loss of one exit: targets, and the teacher where there is one."""
+    loss = task.loss(outputs, y, smoothing)
     if mix is not None:
-        other = F.cross_entropy(logits, y[mix.order], label_smoothing=smoothing)
-        loss = mix.share * loss + (1 - mix.share) * other
-    return loss if soft is None else loss + ratio * F.cross_entropy(logits, soft)
+        loss = mix.share * loss + (1 - mix.share) * task.loss(outputs, y[mix.order], smoothing)
+    return loss if soft is None else loss + ratio * task.distillation_loss(outputs, soft)
 
 
 def learning_rate(phase: PhaseConfig, step: int, n_steps: int, steps_per_epoch: int) -> float:

@@ -1,14 +1,14 @@
-"""Whose logits do subnets learn besides the labels, and how are the logits of several exits weighed?"""
+"""Whose outputs do subnets learn besides the targets, and how are the outputs of several exits weighed?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwnas.supernet import SuperNet
+from hwnas.task import Task
 from hwnas.train.phases import ExitWeights
 
 
@@ -23,19 +23,24 @@ def exit_weights(scheme: ExitWeights, n: int) -> list[float]:
 
 
 @torch.no_grad()
-def soft_labels(teacher: SuperNet, x: Tensor, all_exits: bool, weights: ExitWeights) -> Tensor:
-    """Return ``(B, classes)`` probabilities of the teacher's largest net at the resolution of ``x``.
+def soft_targets(teacher: SuperNet, x: Tensor, task: Task, all_exits: bool, weights: ExitWeights) -> Tensor:
+    """Return what the teacher's largest net at the resolution of ``x`` tells its students; see `Task.soft_targets`.
 
-    With ``all_exits`` they are those of the weighted sum of the logits of all its exits.
+    Args:
+        teacher: in eval mode.
+        x: ``(B, C, H, W)`` images.
+        task: makes soft targets of outputs.
+        all_exits: take the weighted sum of the outputs of all its exits instead of those of the last.
+        weights: of the exits.
 
     Reference:
         Sarti et al., 2023, OFAv2, section 4 (ensemble knowledge distillation, ENS-KD).
     """
     largest = teacher.space.restrict({"resolution": [x.shape[2]]}).largest()
     if not all_exits:
-        return F.softmax(teacher(x, largest).float(), dim=1)
-    logits = [z.float() for z in teacher.exits(x, largest)]
-    return F.softmax(weighted_sum(logits, exit_weights(weights, len(logits))), dim=1)
+        return task.soft_targets(teacher(x, largest).float())
+    outputs = [z.float() for z in teacher.exits(x, largest)]
+    return task.soft_targets(weighted_sum(outputs, exit_weights(weights, len(outputs))))
 
 
 def weighted_sum(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -10,7 +10,7 @@ import yaml
 from torch import nn
 
 from hwnas.cli import main
-from hwnas.cli.tables import doubt_devices
+from hwnas.cli.tables import warn_of_mismatches
 from hwnas.export.onnx_file import quantize_onnx, to_onnx
 from hwnas.latency.importers import once_for_all_keys
 from hwnas.latency.table import load_device
@@ -42,6 +42,7 @@ def test_a_table_is_built_and_checked(cli, recipe_file, tmp_path):
     code, said, _ = cli("tables", "build", "--recipe", recipe_file(), "--out", out, "--json")
     assert code == 0
     found = json.loads(said)
+    assert found["device"] == "table"
     assert found["error"]["n_held_out"] == 4
     assert found["conditions"]["planned_s"] > 0
     assert sorted(p.name for p in out.iterdir()) == ["blocks.csv", "networks.csv", "profile.yaml", "recipe.yaml"]
@@ -62,7 +63,7 @@ def test_a_table_is_built_and_checked(cli, recipe_file, tmp_path):
     assert "device is 'another processor, 64 cores' in the table" in err
     code, said, err = cli("tables", "check", out, "--networks", 5)
     assert code == 0
-    assert err.startswith("warning: the table of 'local-cpu' was measured under other conditions")
+    assert "\nwarning: the table of 'table' was measured under other conditions" in err
     assert "5 fresh subnets" in said
 
 
@@ -155,5 +156,76 @@ def test_a_table_of_another_machine_is_refused_with_strict(cli, recipe_file, tmp
     assert not (tmp_path / "run").exists()
     profile["conditions"]["host"] = "user@board"  # measured there on purpose
     (tmp_path / "mine" / "profile.yaml").write_text(yaml.safe_dump(profile))
-    doubt_devices([str(tmp_path / "mine")], strict=True)
-    doubt_devices(["hexagon-dsp", "local-cpu"], strict=True)
+    warn_of_mismatches([str(tmp_path / "mine")], strict=True)
+    warn_of_mismatches(["hexagon-dsp", "local-cpu"], strict=True)
+
+
+TARGET = """
+from pathlib import Path
+import onnx
+from hwnas.latency.time_onnx import Burst, Facts
+
+class Bytes:
+    \"\"\"A model takes as many microseconds as it has bytes.\"\"\"
+    host = None
+
+    def __init__(self, slowdown=1.0):
+        self.slowdown = slowdown
+
+    def facts(self):
+        return Facts("bytes", "counter-1")
+
+    def bursts(self, models, names, reference, config, schedule):
+        for model, session in schedule:
+            content = models[model] if isinstance(models[model], bytes) else Path(models[model]).read_bytes()
+            shape = onnx.load_from_string(content).graph.input[0].type.tensor_type.shape.dim
+            shape = tuple(d.dim_value for d in shape[1:])
+            yield Burst(model, session, (self.slowdown * len(content) / 1000,) * 3, 1.0, shape)
+"""
+
+
+@pytest.fixture
+def own_target(tmp_path, monkeypatch):
+    (tmp_path / "their_package.py").write_text(TARGET)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "their_package:Bytes"
+    sys.modules.pop("their_package", None)
+
+
+def test_a_target_of_ones_own_times_models_tables_and_checks(cli, recipe_file, tmp_path, own_target):
+    path = tmp_path / "model.onnx"
+    to_onnx(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1)).eval(), 3, 8, path)
+    words = ["--target", own_target, "--target-option", "slowdown=2"]
+    code, said, _ = cli("profile", path, *words, "--sessions", 2, "--time-limit", 0, "--json")
+    assert code == 0
+    assert json.loads(said)["median_ms"] == pytest.approx(2 * path.stat().st_size / 1000)
+    out = tmp_path / "my-counter"
+    code, said, _ = cli("tables", "build", "--recipe", recipe_file(), "--out", out, *words)
+    assert code == 0
+    assert "hwnas tables check" in said
+    profile = load_device(out).profile
+    assert (profile.name, profile.target, profile.target_options) == ("my-counter", own_target, {"slowdown": 2})
+    code, said, _ = cli("tables", "check", out, "--networks", 4, "--strict", "--json")
+    assert code == 0
+    assert json.loads(said)["machine_slowdown"] == 1.0  # its own target is asked, with its options
+    code, said, _ = cli("tables", "check", out, "--networks", 4, *words[:3], "slowdown=6", "--json")
+    assert code == 0
+    assert json.loads(said)["machine_slowdown"] == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--target", "ssh"], "target 'ssh' cannot be made with {}"),
+        (["--target", "phone"], "target 'phone' is unknown; known are onnxruntime, ssh"),
+        (["--target-option", "host"], "give it as key=value, such as host=user@board"),
+        (["--target-option", "host=board"], "are of no target; name it, such as --target ssh"),
+        (["--target", "onnxruntime", "--host", "board"], "leave it out, or leave out --target onnxruntime"),
+        (["--host", "a board"], "'a board' is no host"),
+    ],
+)
+def test_mistakes_about_targets_are_one_line(cli, recipe_file, tmp_path, words, message):
+    code, _, err = cli("tables", "build", "--recipe", recipe_file(), "--out", tmp_path / "t", *words)
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+    assert not (tmp_path / "t").exists()

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from hwnas.latency.agent import REFERENCE, Burst
+from hwnas.latency.time_onnx import REFERENCE, Burst, Facts
 
-FACTS = {"device": "a processor, 2 cores", "runtime": "onnxruntime-1", "providers": [], "cores": "0,1", "threads": 1}
+FACTS = Facts("a processor, 2 cores", "onnxruntime-1", "CPUExecutionProvider", "0,1")
 
 
 class MadeUp:
@@ -20,8 +20,8 @@ class MadeUp:
         self.moment = 0
         self.asked = []
 
-    def facts(self, threads):
-        return {**FACTS, "threads": threads}
+    def facts(self):
+        return FACTS
 
     def bursts(self, models, names, reference, config, schedule):
         for number, (model, session) in enumerate(schedule):
@@ -31,7 +31,7 @@ class MadeUp:
             if number % 4 == 0:
                 yield self._burst(REFERENCE, 0, 0.1)
             extra = np.exp(self.rng.normal(0, self.session_noise))
-            for _ in range(config["bursts"]):
+            for _ in range(config.bursts):
                 yield self._burst(model, session, self.time_ms(models[model].decode()) * extra)
 
     def _burst(self, model, session, time_ms):

@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 
 from hwnas.errors import RecipeError, TableError, TableMismatchError
-from hwnas.latency import build, check, networks
+from hwnas.latency import build, check, slowdown
 from hwnas.latency.build import build_table, needs_table
 from hwnas.latency.check import check_table
-from hwnas.latency.checks import doubts, unit_doubt
 from hwnas.latency.correction import correction_features, fit_correction
 from hwnas.latency.device import Correction, load_profile
 from hwnas.latency.interpolate import interpolate_rows
-from hwnas.latency.networks import KnownNetwork, choose_anchors, known_networks
 from hwnas.latency.plan import TableConfig, measured_resolutions, network_sample, plan_build
+from hwnas.latency.slowdown import choose_repeats
 from hwnas.latency.table import Device, Row, block_melements, load_device
+from hwnas.latency.table_networks import TableNetwork, read_networks
+from hwnas.latency.units import unit_warning
+from hwnas.latency.validity import mismatches
 from hwnas.supernet import make_layout
 from hwnas.supernet.slot_sum import distinct_blocks
 
@@ -165,7 +167,7 @@ def machine(layout, monkeypatch):
         made.archs[arch.key] = arch
         return f"network {arch.key}".encode()
 
-    for module in (build, check, networks):
+    for module in (build, check, slowdown):
         monkeypatch.setattr(module, "network_onnx", network)
     monkeypatch.setattr(build, "block_onnx", lambda block, batch_size: f"block [{block.signature}]".encode())
     monkeypatch.setattr("hwnas.latency.measure.precision_of", lambda model: "fp32")
@@ -179,8 +181,8 @@ def test_a_table_of_a_known_machine_is_exact(layout, tmp_path, machine, made_up)
     told = []
     target = made_up(machine.time_ms)
     made = build_table(
-        layout, load_profile("local-cpu"), tmp_path, MEDIUM,
-        lambda *args, **_: told.append(args), target,
+        layout, tmp_path, name="local-cpu", target=target, config=MEDIUM,
+        progress=lambda *args, **_: told.append(args),
     )  # fmt: skip
     assert made.profile.error.mape_percent == pytest.approx(0, abs=1e-2)
     assert made.profile.error.n_held_out == 8
@@ -193,7 +195,7 @@ def test_a_table_of_a_known_machine_is_exact(layout, tmp_path, machine, made_up)
     np.testing.assert_allclose([made.estimate_ms(a) for a in archs], [machine.whole(a) for a in archs], rtol=1e-3)
     assert told[0][0] == "plan the table"
     assert told[0][3].endswith("blocks and 32 networks, 2 times each")
-    known = known_networks(tmp_path, layout.space)
+    known = read_networks(tmp_path, layout.space)
     assert [k.fitted for k in known] == [True] * 24 + [False] * 8
     assert known[0].measured_ms == pytest.approx(machine.whole(layout.space.smallest()), rel=1e-4)
 
@@ -203,7 +205,7 @@ def test_a_machine_that_jumps_is_no_other_machine(layout, tmp_path, machine, mad
         return 0.62 if (moment // 41) % 4 == 2 else 1.0
 
     target = made_up(machine.time_ms, jumping, noise=0.02, session_noise=0.01)
-    made = build_table(layout, load_profile("local-cpu"), tmp_path, TableConfig(), target=target)
+    made = build_table(layout, tmp_path, name="local-cpu", config=TableConfig(), target=target)
     assert made.profile.error.mape_percent < 2
     assert made.profile.error.spearman > 0.98
 
@@ -211,18 +213,16 @@ def test_a_machine_that_jumps_is_no_other_machine(layout, tmp_path, machine, mad
 def test_an_interrupted_build_continues(layout, tmp_path, machine, made_up):
     config = MEDIUM
     whole = made_up(machine.time_ms)
-    expected = build_table(layout, load_profile("local-cpu"), tmp_path / "whole", config, target=whole)
+    expected = build_table(layout, tmp_path / "whole", name="local-cpu", config=config, target=whole)
     n_planned = 24  # timings of the plan come first
+    stopping = made_up(machine.time_ms, stop_after=n_planned + 50)
     with pytest.raises(KeyboardInterrupt):
-        build_table(
-            layout, load_profile("local-cpu"), tmp_path / "cut", config,
-            target=made_up(machine.time_ms, stop_after=n_planned + 50),
-        )  # fmt: skip
+        build_table(layout, tmp_path / "cut", name="local-cpu", config=config, target=stopping)
     assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == ["timings.jsonl"]
     with (tmp_path / "cut" / "timings.jsonl").open("a") as file:
         file.write('{"model": 3, "sess')  # killed while it wrote
     rest = made_up(machine.time_ms)
-    found = build_table(layout, load_profile("local-cpu"), tmp_path / "cut", config, target=rest)
+    found = build_table(layout, tmp_path / "cut", name="local-cpu", config=config, target=rest)
     assert len(rest.asked) == len(whole.asked) - 50
     assert found.rows.keys() == expected.rows.keys()
     assert {s: r.median_ms for s, r in found.rows.items()} == pytest.approx(
@@ -233,23 +233,23 @@ def test_an_interrupted_build_continues(layout, tmp_path, machine, made_up):
 
 def test_timings_of_another_build_are_dropped(layout, tmp_path, machine, made_up):
     (tmp_path / "timings.jsonl").write_text(json.dumps({"build": {"plan": "another"}}) + "\n{}\n")
-    made = build_table(layout, load_profile("local-cpu"), tmp_path, SMALL, target=made_up(machine.time_ms))
+    made = build_table(layout, tmp_path, name="local-cpu", config=SMALL, target=made_up(machine.time_ms))
     assert made.profile.error.n_held_out == 4
 
 
-def test_anchors_are_spread_over_the_latencies(layout):
+def test_networks_that_are_timed_again_are_spread_over_the_latencies(layout):
     archs = network_sample(layout.space, 30, 0)
-    known = [KnownNetwork(a, True, float(i)) for i, a in enumerate(archs)]
-    found = [k.measured_ms for k in choose_anchors(known)]
+    known = [TableNetwork(a, True, float(i)) for i, a in enumerate(archs)]
+    found = [k.measured_ms for k in choose_repeats(known)]
     assert (len(found), found[0], found[-1]) == (16, 0.0, 29.0)
-    assert choose_anchors(known[:3]) == known[:3]
+    assert choose_repeats(known[:3]) == known[:3]
 
 
 def test_a_check_is_judged_at_the_speed_of_now(layout, tmp_path, machine, made_up):
     """The same machine, but everything takes 1.7 times as long: the error stays near 0, and the slowdown is said."""
-    device = build_table(layout, load_profile("local-cpu"), tmp_path, MEDIUM, target=made_up(machine.time_ms))
+    build_table(layout, tmp_path, name="local-cpu", config=MEDIUM, target=made_up(machine.time_ms))
     machine.slow = 1.7
-    found = check_table(layout, device, tmp_path, 12, config=MEDIUM, target=made_up(machine.time_ms))
+    found = check_table(layout, tmp_path, 12, config=MEDIUM, target=made_up(machine.time_ms))
     assert found["machine_slowdown"] == pytest.approx(1.7, rel=1e-3)
     assert found["mape_percent"] < 0.2
     assert found["mape_percent_as_timed"] == pytest.approx(100 * (1 - 1 / 1.7), abs=0.2)
@@ -262,13 +262,15 @@ def test_a_check_is_judged_at_the_speed_of_now(layout, tmp_path, machine, made_u
 def test_damaged_networks_are_named(layout, tmp_path):
     (tmp_path / "networks.csv").write_text("key,fitted\nabc,1\n")
     with pytest.raises(TableError, match=r"networks\.csv is damaged.*build the table again"):
-        known_networks(tmp_path, layout.space)
+        read_networks(tmp_path, layout.space)
 
 
 @pytest.mark.slow
 def test_a_table_is_really_measured(layout, tmp_path):
     told = []
-    made = build_table(layout, load_profile("local-cpu"), tmp_path, SMALL, lambda *args, **_: told.append(args[:3]))
+    made = build_table(
+        layout, tmp_path, name="local-cpu", config=SMALL, progress=lambda *args, **_: told.append(args[:3])
+    )
     blocks = distinct_blocks(layout)
     assert set(made.rows) == {b.signature for b in blocks}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["blocks.csv", "networks.csv", "profile.yaml"]
@@ -285,23 +287,23 @@ def test_a_table_is_really_measured(layout, tmp_path):
     assert np.isfinite(found.compile(layout).of_archs(layout.space.sample(np.random.default_rng(0), 20))).all()
     assert told[0][0] == "plan the table"
     assert told[-1] == ("time blocks and networks", len(blocks) + 10, len(blocks) + 10)
-    checked = check_table(layout, found, tmp_path, 4, config=SMALL)
+    checked = check_table(layout, tmp_path, 4, config=SMALL)
     assert checked["n_networks"] == 4
     assert checked["mape_percent"] >= 0
 
 
-# -- doubts ----------------------------------------------------------------------------------------------
+# -- does it hold ----------------------------------------------------------------------------------------------
 
 
 def test_a_table_of_another_machine_is_doubted_and_refused_with_strict(layout, tmp_path, machine, made_up):
-    device = build_table(layout, load_profile("local-cpu"), tmp_path, SMALL, target=made_up(machine.time_ms))
-    assert doubts(device, made_up(machine.time_ms)) == []
-    (text,) = doubts(device)  # this machine is not the made-up one
+    device = build_table(layout, tmp_path, name="local-cpu", config=SMALL, target=made_up(machine.time_ms))
+    assert mismatches(device, made_up(machine.time_ms)) == []
+    (text,) = mismatches(device)  # this machine is not the made-up one
     assert "device is 'a processor, 2 cores' in the table" in text
     assert "measure again with `hwnas tables build`" in text
     with pytest.raises(TableMismatchError, match="measured under other conditions"):
-        doubts(device, strict=True)
-    assert doubts(load_device("hexagon-dsp"), strict=True) == []
+        mismatches(device, strict=True)
+    assert mismatches(load_device("hexagon-dsp"), strict=True) == []
 
 
 def test_times_in_other_units_are_flagged(layout):
@@ -309,7 +311,7 @@ def test_times_in_other_units_are_flagged(layout):
     device = load_device("note10-cpu")
     values = [device.block_ms(b) for b in blocks]
     model = device.profile.cost_model
-    assert unit_doubt(blocks, values, model, "note10-cpu") is None
-    assert unit_doubt(blocks, [7 * v for v in values], model, "note10-cpu") is None
-    assert "look like microseconds" in unit_doubt(blocks, [1000 * v for v in values], model, "note10-cpu")
-    assert "look like seconds" in unit_doubt(blocks, [v / 1000 for v in values], model, "note10-cpu")
+    assert unit_warning(blocks, values, model, "note10-cpu") is None
+    assert unit_warning(blocks, [7 * v for v in values], model, "note10-cpu") is None
+    assert "look like microseconds" in unit_warning(blocks, [1000 * v for v in values], model, "note10-cpu")
+    assert "look like seconds" in unit_warning(blocks, [v / 1000 for v in values], model, "note10-cpu")

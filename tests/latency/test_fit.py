@@ -7,7 +7,7 @@ import pytest
 
 from hwnas.errors import TableError
 from hwnas.latency.device import load_profile
-from hwnas.latency.fit import fit_profile, read_measurements, sample_networks
+from hwnas.latency.fit import fit_networks, read_measurements, sample_networks
 from hwnas.latency.measure import MeasureConfig, measure_onnx
 from hwnas.latency.table import block_ops, load_device
 
@@ -33,7 +33,7 @@ def archs(layout):
 def test_a_scaled_device_is_found_exactly(layout, archs, tmp_path):
     base = load_profile("hexagon-dsp").cost_model
     latency_ms = np.array([0.7 + 3.1 * float(base.ops_ms(ops_of(layout, a)).sum()) for a in archs])
-    made = fit_profile(layout, archs, latency_ms, folder=tmp_path, **SAID)
+    made = fit_networks(layout, archs, latency_ms, folder=tmp_path, **SAID)
     assert made.error.mape_percent < 0.01
     assert (made.error.n_held_out, made.origin) == (12, "modelled")
     assert "hexagon-dsp, scaled" in made.notes[0]
@@ -51,7 +51,7 @@ def test_constants_of_another_kind_of_device_are_found(layout, archs, tmp_path):
         windowed = sum(op.macs for op in ops if op.type == "depthwise_conv")
         return 0.2 + dense / 5e6 + windowed / 0.1e6
 
-    made = fit_profile(layout, archs, np.array([truth(a) for a in archs]), folder=tmp_path, **SAID)
+    made = fit_networks(layout, archs, np.array([truth(a) for a in archs]), folder=tmp_path, **SAID)
     assert made.error.mape_percent < 0.01
     device = load_device(tmp_path)
     fresh = layout.space.sample(np.random.default_rng(5), 10)
@@ -62,12 +62,12 @@ def test_noise_shows_in_the_published_error(layout, archs, tmp_path):
     base = load_profile("edge-tpu").cost_model
     noise = np.exp(np.random.default_rng(6).normal(0, 0.05, len(archs)))
     latency_ms = np.array([float(base.ops_ms(ops_of(layout, a)).sum()) for a in archs]) * noise
-    made = fit_profile(layout, archs, latency_ms, folder=tmp_path, **SAID)
+    made = fit_networks(layout, archs, latency_ms, folder=tmp_path, **SAID)
     assert 1 < made.error.mape_percent < 15
 
 
 def test_networks_are_written_with_a_file_to_fill_in(layout, tmp_path):
-    path = sample_networks(layout, 6, tmp_path)
+    path = sample_networks(layout, tmp_path, 6)
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6

@@ -56,7 +56,7 @@ def entries(whole, keys_of):
 
 def imported(path, table_format, layout, tmp_path, **changes):
     values = {"name": "their-phone", "source": "somebody", "licence": "MIT", **changes}
-    return import_table(path, table_format, layout, folder=tmp_path / "device", **values)
+    return import_table(layout, path, table_format, out=tmp_path / "device", **values)
 
 
 @pytest.mark.parametrize(

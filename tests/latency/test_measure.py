@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -15,12 +16,12 @@ import hwnas.latency.measure as measure_module
 from hwnas.errors import MeasurementError, TableMismatchError
 from hwnas.export.graph import trace
 from hwnas.export.onnx_file import build_onnx
-from hwnas.latency import agent
-from hwnas.latency.agent import CPU, Burst, Clock, Runner
+from hwnas.latency import time_onnx
 from hwnas.latency.conditions import Conditions
-from hwnas.latency.measure import MeasureConfig, measure, measure_onnx, take
+from hwnas.latency.measure import MeasureConfig, measure, measure_onnx, time_models
 from hwnas.latency.measurement import between_sessions_ci_percent, median_ci_percent, summarise
 from hwnas.latency.profile import profile
+from hwnas.latency.time_onnx import CPU, Burst, BurstConfig, Clock, Runner
 
 QUICK = MeasureConfig(sessions=1, burst_s=0.001, min_runs=3, warmup_runs=3)
 
@@ -129,15 +130,7 @@ class FakeClock:
         return Clock(lambda: self.ns, lambda: self.cpu)
 
 
-CONFIG = {
-    "provider": CPU,
-    "threads": 1,
-    "batch_size": 1,
-    "bursts": 1,
-    "burst_s": [0.05],
-    "min_runs": 5,
-    "warmup_runs": 10,
-}
+CONFIG = BurstConfig(CPU, (0.05,))
 
 
 def timed_by(monkeypatch, model_ms, bursts=1, sessions=3, own_share=1.0):
@@ -150,9 +143,9 @@ def timed_by(monkeypatch, model_ms, bursts=1, sessions=3, own_share=1.0):
             return Runner(lambda: fake.pass_ms(0.1, own_share), (3, 8, 8))
         return Runner(lambda: fake.pass_ms(model_ms((fake.ns - began) / 1e9), own_share), (3, 8, 8))
 
-    monkeypatch.setattr(agent, "open_session", opened)
+    monkeypatch.setattr(time_onnx, "open_session", opened)
     schedule = [(0, s) for s in range(sessions)]
-    taken = agent.bursts([b"model"], ["model"], b"reference", {**CONFIG, "bursts": bursts}, schedule, fake.clock)
+    taken = time_onnx.bursts([b"model"], ["model"], b"reference", replace(CONFIG, bursts=bursts), schedule, fake.clock)
     return summarise(list(taken), conditions(), ["fp32"], 2.0)[0]
 
 
@@ -163,10 +156,10 @@ def test_warm_up_runs_are_not_counted_and_a_burst_ends_in_time():
         calls.append(1)
         fake.pass_ms(1.0)
 
-    made = agent._burst(Runner(run, ()), 0, 0, 0.02, 5, 10, fake.clock)
+    made = time_onnx._burst(Runner(run, ()), 0, 0, 0.02, 5, 10, fake.clock)
     assert made.values_ms == (1.0,) * 20
     assert len(calls) == 10 + 20
-    slow = agent._burst(Runner(lambda: fake.pass_ms(30.0), ()), 0, 0, 0.02, 5, 10, fake.clock)
+    slow = time_onnx._burst(Runner(lambda: fake.pass_ms(30.0), ()), 0, 0, 0.02, 5, 10, fake.clock)
     assert slow.values_ms == (30.0,) * 5  # at least min_runs
 
 
@@ -249,7 +242,7 @@ def test_sessions_are_added_until_the_interval_is_narrow_or_the_time_is_up(made_
 
 def test_a_machine_that_changes_its_speed_is_said_to(made_up):
     target = made_up(lambda name: {"a": 1.0, "b": 7.0}[name], speed=lambda k: 0.6 if k % 40 < 12 else 1.0, noise=0.002)
-    taken = list(take([b"a", b"b"], MeasureConfig(), CPU, [(m, s) for s in range(40) for m in (0, 1)], target))
+    taken = list(time_models([b"a", b"b"], MeasureConfig(), CPU, [(m, s) for s in range(40) for m in (0, 1)], target))
     first, second = summarise(taken, conditions(), ["fp32", "fp32"], 5.0)
     assert (first.median_ms, second.median_ms) == pytest.approx((1.0, 7.0), rel=0.01)
     assert first.speed_change_percent == pytest.approx(100 * (1 / 0.6 - 1), abs=3)
@@ -257,7 +250,7 @@ def test_a_machine_that_changes_its_speed_is_said_to(made_up):
 
 
 def test_a_model_that_was_not_timed_is_an_error(made_up):
-    taken = list(take([b""], MeasureConfig(), CPU, [(0, 0)], made_up(lambda name: 1.0)))
+    taken = list(time_models([b""], MeasureConfig(), CPU, [(0, 0)], made_up(lambda name: 1.0)))
     with pytest.raises(MeasurementError, match="1 of 2 models were not timed"):
         summarise(taken, conditions(), ["fp32", "fp32"])
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ from torch import nn
 from hwnas.errors import HostError, MeasurementError
 from hwnas.export.graph import trace
 from hwnas.export.onnx_file import build_onnx
-from hwnas.latency import agent
-from hwnas.latency.agent import REFERENCE, Burst
+from hwnas.latency import time_onnx
 from hwnas.latency.measure import MeasureConfig, measure, reference_model
 from hwnas.latency.remote import RemoteHost
+from hwnas.latency.time_onnx import REFERENCE, Burst, BurstConfig, Facts
 
 QUICK = MeasureConfig(sessions=2, burst_s=0.001, min_runs=3, warmup_runs=3)
 SSHD = shutil.which("sshd") or ("/usr/sbin/sshd" if Path("/usr/sbin/sshd").exists() else None)
@@ -74,7 +75,7 @@ def test_a_model_is_timed_on_another_machine(sshd):
     first, second = measure([model(), model(12)], QUICK, target=host)
     assert first.conditions.input_shape == (3, 9, 9)
     assert second.conditions.input_shape == (3, 12, 12)
-    assert first.conditions.device == agent.device_name()
+    assert first.conditions.device == time_onnx.device_name()
     assert first.conditions.runtime.startswith("onnxruntime-")
     assert (first.sessions, first.conditions.warmup_runs) == (2, 3)
     assert 0 < first.p10_ms <= first.median_ms <= first.p90_ms
@@ -85,14 +86,14 @@ def test_a_model_is_timed_on_another_machine(sshd):
 def test_nothing_is_left_on_the_other_machine(sshd, tmp_path, monkeypatch):
     host = RemoteHost("127.0.0.1", sys.executable, sshd)
     with host._folder({"x": b"1"}) as folder:
-        assert sorted(p.name for p in Path(folder).iterdir()) == ["agent.py", "x"]
+        assert sorted(p.name for p in Path(folder).iterdir()) == ["time_onnx.py", "x"]
     assert not Path(folder).exists()
 
 
 @pytest.mark.slow
 def test_a_model_that_the_other_machine_cannot_time_is_named(sshd):
     host = RemoteHost("127.0.0.1", sys.executable, sshd)
-    config = QUICK.model_dump() | {"provider": "QNNExecutionProvider", "burst_s": [0.001]}
+    config = BurstConfig("QNNExecutionProvider", (0.001,), min_runs=3, warmup_runs=3)
     with pytest.raises(MeasurementError, match=r"127\.0\.0\.1: provider 'QNNExecutionProvider' is not in this onnx"):
         list(
             host.bursts([model().SerializeToString()], ["m"], reference_model(1).SerializeToString(), config, [(0, 0)])
@@ -102,7 +103,7 @@ def test_a_model_that_the_other_machine_cannot_time_is_named(sshd):
 @pytest.mark.slow
 def test_a_host_without_the_interpreter_says_what_it_needs(sshd):
     with pytest.raises(HostError, match="it needs no-such-python with numpy and onnxruntime"):
-        RemoteHost("127.0.0.1", "no-such-python", sshd).facts(1)
+        RemoteHost("127.0.0.1", "no-such-python", sshd).facts()
 
 
 def test_a_host_that_does_not_answer_is_an_error():
@@ -113,7 +114,7 @@ def test_a_host_that_does_not_answer_is_an_error():
         port = closed.getsockname()[1]  # bound, but nobody listens
         host = RemoteHost("127.0.0.1", options=("-p", str(port), "-F", "/dev/null"))
         with pytest.raises(HostError, match=r"127\.0\.0\.1 does not answer: .*refused"):
-            host.facts(1)
+            host.facts()
 
 
 @pytest.mark.parametrize("name", ["", "-oProxyCommand=x", "a b", "user@board;rm"])
@@ -130,8 +131,8 @@ class Dropping:
     def __init__(self, after):
         self.after = after
 
-    def facts(self, threads):
-        return {"device": "a board", "runtime": "onnxruntime-1", "cores": "", "threads": threads, "providers": []}
+    def facts(self):
+        return Facts("a board", "onnxruntime-1", "CPUExecutionProvider")
 
     def bursts(self, models, names, reference, config, schedule):
         yield Burst(REFERENCE, 0, (0.1, 0.1, 0.1), 1.0)
@@ -150,17 +151,17 @@ def test_a_host_that_is_lost_keeps_what_it_timed():
         measure([model(), model(12)], MeasureConfig(sessions=3), target=Dropping(after=1))
 
 
-def test_the_agent_needs_nothing_of_hwnas(tmp_path):
+def test_the_file_that_times_models_needs_nothing_of_hwnas(tmp_path):
     """It runs from a folder of its own, and prints one JSON value a line."""
-    (tmp_path / "agent.py").write_bytes(Path(agent.__file__).read_bytes())
+    (tmp_path / "time_onnx.py").write_bytes(Path(time_onnx.__file__).read_bytes())
     (tmp_path / "0.onnx").write_bytes(model().SerializeToString())
     (tmp_path / "reference.onnx").write_bytes(reference_model(1).SerializeToString())
-    config = QUICK.model_dump() | {"provider": "CPUExecutionProvider", "burst_s": [0.001]}
-    job = {"threads": 1, "models": ["0.onnx"], "names": ["m"], "reference": "reference.onnx", "config": config,
+    config = asdict(BurstConfig("CPUExecutionProvider", (0.001,), min_runs=3, warmup_runs=3))
+    job = {"models": ["0.onnx"], "names": ["m"], "reference": "reference.onnx", "config": config,
            "schedule": [[0, 0]]}  # fmt: skip
     (tmp_path / "job.json").write_text(json.dumps(job))
-    code = "import sys, runpy; sys.argv = ['agent.py', 'job.json']; sys.modules['hwnas'] = None\n"
-    code += "runpy.run_path('agent.py', run_name='__main__')"
+    code = "import sys, runpy; sys.argv = ['time_onnx.py', 'job.json']; sys.modules['hwnas'] = None\n"
+    code += "runpy.run_path('time_onnx.py', run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hwnas.latency.speed import separate_speed
+from hwnas.latency.machine_speed import remove_machine_speed
 
 
 def timings(rng, n_models, rounds, speed, noise):
@@ -16,7 +16,7 @@ def timings(rng, n_models, rounds, speed, noise):
 
 def test_without_noise_at_one_speed_everything_is_exact(rng):
     true, which, log_ms = timings(rng, 7, 3, lambda k: 0.0 * k, 0.0)
-    times, slowness = separate_speed(log_ms, which)
+    times, slowness = remove_machine_speed(log_ms, which)
     np.testing.assert_allclose(times, true, atol=1e-12)
     np.testing.assert_allclose(slowness, 0, atol=1e-12)
 
@@ -26,7 +26,7 @@ def test_a_speed_that_jumps_for_a_while_is_taken_out(rng):
         return np.where((k // 37) % 4 == 1, np.log(0.62), 0.0)
 
     true, which, log_ms = timings(rng, 40, 6, fast_at_times, 0.01)
-    times, slowness = separate_speed(log_ms, which)
+    times, slowness = remove_machine_speed(log_ms, which)
     assert np.abs(times - true).max() < 0.02
     plain = np.array([np.median(log_ms[which == i]) for i in range(40)])
     assert np.abs(times - true).mean() < 0.3 * np.abs(plain - true).mean()
@@ -35,20 +35,20 @@ def test_a_speed_that_jumps_for_a_while_is_taken_out(rng):
 
 def test_a_slow_drift_is_taken_out(rng):
     true, which, log_ms = timings(rng, 30, 8, lambda k: 0.3 * k / 240, 0.005)
-    times, _ = separate_speed(log_ms, which)
+    times, _ = remove_machine_speed(log_ms, which)
     shift = times - true
     assert np.ptp(shift) < 0.02  # all models at the same speed, whichever that is
 
 
 def test_times_hold_for_the_most_common_speed(rng):
     true, which, log_ms = timings(rng, 10, 10, lambda k: np.where(k < 25, -0.5, 0.0), 0.002)
-    times, slowness = separate_speed(log_ms, which)
+    times, slowness = remove_machine_speed(log_ms, which)
     np.testing.assert_allclose(times, true, atol=0.01)
     assert slowness[0] == pytest.approx(-0.5, abs=0.01)
 
 
 def test_one_model_alone_has_no_neighbours():
-    times, slowness = separate_speed(np.log([1.0, 2.0, 3.0]), np.zeros(3, dtype=np.int64))
+    times, slowness = remove_machine_speed(np.log([1.0, 2.0, 3.0]), np.zeros(3, dtype=np.int64))
     assert times.tolist() == pytest.approx([np.log(2.0)])
     assert slowness.tolist() == [0.0, 0.0, 0.0]
 
@@ -57,6 +57,6 @@ def test_a_model_that_throttles_alone_does_not_hide_in_the_speed_of_the_machine(
     """Its own timings do not count for the speed around it."""
     which = np.tile([0, 1], 20)
     log_ms = np.where(which == 0, 0.0, np.log(0.1)) + np.where((which == 0) & (np.arange(40) >= 20), 0.2, 0.0)
-    _, slowness = separate_speed(log_ms, which)
+    _, slowness = remove_machine_speed(log_ms, which)
     own = (log_ms - slowness)[which == 0]
     assert own[-1] - own[0] == pytest.approx(0.2, abs=1e-9)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hwnas.supernet.blocks import fused
-from hwnas.supernet.blocks.mbconv import ElasticMBConv, MBConvSpec
+from hwnas.supernet.blocks.mbconv import MBConvSpec
 
 CASES = [
     *itertools.product((True,), (3, 7), (1, 2), (True, False), ("relu", "hswish")),
@@ -21,7 +21,7 @@ CASES = [
 def trained(spec, dtype, batch):
     torch.manual_seed(0)
     wider = replace(spec, mid_channels=spec.mid_channels + 8)
-    block = ElasticMBConv.holding([spec, wider] if spec.expand else [spec]).to(dtype).train()
+    block = MBConvSpec.elastic([spec, wider] if spec.expand else [spec]).to(dtype).train()
     for p in block.parameters():
         torch.nn.init.normal_(p, 0.2, 0.5)
     x = torch.randn(batch, spec.in_channels, 9, 9, dtype=dtype).to(memory_format=torch.channels_last)

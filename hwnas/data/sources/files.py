@@ -1,4 +1,4 @@
-"""What readers of data share: finding files, arrays of an .npz, checks of images and labels."""
+"""What sources share: finding files, arrays of an .npz, checks of images and labels."""
 
 from __future__ import annotations
 
@@ -6,20 +6,11 @@ import os
 import zipfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
+from hwnas.data.source import Labels, MemoryImages, SourceConfig
 from hwnas.errors import DataError
-
-if TYPE_CHECKING:
-    pass
-from hwnas.data.config import DataConfig
-from hwnas.data.images import ImageSet
-
-# -- readers: each returns train, test (None: to be split off) and class names ------------------------
-Read = tuple[ImageSet, ImageSet | None, tuple[str, ...]]
 
 
 def npz_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -34,12 +25,12 @@ def npz_arrays(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{path} cannot be read as .npz: {error}; write it with numpy.savez") from None
 
 
-def image_set(x: np.ndarray, y: np.ndarray, where: str) -> ImageSet:
+def array_images(x: np.ndarray, y: np.ndarray, where: str) -> MemoryImages:
     """Return arrays as images; ``where`` names them in errors.
 
     Args:
         x: ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)`` uint8, C 1 or 3.
-        y: ``(N,)`` integers.
+        y: ``(N,)`` or ``(N, 1)`` integers, or ``(N,)`` or ``(N, k)`` floats.
         where: such as ``file.npz: x_train``.
 
     Raises:
@@ -55,15 +46,25 @@ def image_set(x: np.ndarray, y: np.ndarray, where: str) -> ImageSet:
         raise DataError(
             f"{where} has shape {x.shape}; use (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels"
         )
-    y = y.reshape(-1)
+    if np.issubdtype(y.dtype, np.integer):
+        y = y.reshape(-1).astype(np.int64)
+    elif np.issubdtype(y.dtype, np.floating):
+        y = y.reshape(len(y), -1)
+    else:
+        raise DataError(f"{where}: labels are {y.dtype}; they must be integers or floats")
     if len(x) != len(y):
         raise DataError(f"{where} has {len(x)} images but {len(y)} labels")
-    if not np.issubdtype(y.dtype, np.integer):
-        raise DataError(f"{where}: labels are {y.dtype}; they must be integers")
-    return ImageSet(torch.from_numpy(np.array(x, order="C")), torch.from_numpy(y.astype(np.int64)))
+    return MemoryImages(np.array(x, order="C"), y)
 
 
-def existing_path(config: DataConfig) -> Path:
+def numbered(labels: Labels) -> tuple[str, ...]:
+    """Return names for classes or outputs that have none: ``0``, ``1``, ...; as many as ``labels`` need."""
+    if labels.ndim == 2:
+        return tuple(str(i) for i in range(labels.shape[1]))
+    return tuple(str(i) for i in range(int(labels.max()) + 1 if len(labels) else 0))
+
+
+def existing_path(config: SourceConfig) -> Path:
     """Return the file or folder that ``data.path`` names, here or below the folder HWNAS_DATA.
 
     Raises:

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hwnas.data.source import Opened, Source, SourceConfig
+from hwnas.data.sources.files import array_images, existing_path, numbered
 from hwnas.errors import DataError
 
-if TYPE_CHECKING:
-    pass
-from hwnas.data.config import DataConfig
-from hwnas.data.sources.files import Read, existing_path, image_set
 
-
-def read_idx(config: DataConfig, image_size_px: int) -> Read:
+class Idx(Source):
     """The IDX files of MNIST and Fashion-MNIST under their published names, plain or gzipped."""
-    root = existing_path(config)
-    parts = []
-    for prefix in ("train", "t10k"):
-        images = _idx_array(root, f"{prefix}-images-idx3-ubyte", 3)
-        labels = _idx_array(root, f"{prefix}-labels-idx1-ubyte", 1)
-        parts.append(image_set(images, labels, f"{root}: {prefix}"))
-    return parts[0], parts[1], tuple(str(i) for i in range(int(parts[0].labels.max()) + 1))
+
+    def open(self, config: SourceConfig, size_px: int) -> Opened:
+        """Read the four files of a folder."""
+        root = existing_path(config)
+        train, test = (
+            array_images(
+                _idx_array(root, f"{prefix}-images-idx3-ubyte", 3),
+                _idx_array(root, f"{prefix}-labels-idx1-ubyte", 1),
+                f"{root}: {prefix}",
+            )
+            for prefix in ("train", "t10k")
+        )
+        return Opened(numbered(train.labels), train, test)
+
+
+IDX = Idx()
 
 
 def _idx_array(root: Path, name: str, n_axes: int) -> np.ndarray:

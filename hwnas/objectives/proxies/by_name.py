@@ -1,32 +1,33 @@
-"""How good will a network be, judged before it is trained? Zero-cost proxies, by their published formulas.
+"""How good will a network be, judged before it is trained? Zero-cost proxies, as objectives.
 
-Each function takes a plain network and a few images and leaves the network as it was; batch norm uses the statistics of
-the batch. Weights are those of convolutions and linear layers, without biases and batch norm.
-
-References are in the functions; the survey of Li et al., 2024 (Zero-Shot NAS, TPAMI) has most of them side by side.
+The survey of Li et al., 2024 (Zero-Shot NAS, TPAMI) has most of them side by side; the formulas are beside this file.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 from torch import Tensor, nn
 
+from hwnas.data.random_state import seeded
+from hwnas.objectives.case import SubnetCase
+from hwnas.objectives.plugin import EvaluatedObjective, Observer
 from hwnas.objectives.proxies.activations import jacob_cov, linear_regions, naswot
 from hwnas.objectives.proxies.flatness import flatness
 from hwnas.objectives.proxies.gradients import grasp, saliencies, synflow
-from hwnas.objectives.proxies.networks import seeded
 from hwnas.objectives.proxies.tangent_kernel import ntk_condition
 from hwnas.objectives.proxies.thin import random_crops, thin_network
 from hwnas.objectives.proxies.zen import zen
 from hwnas.supernet import BlockSpec
+from hwnas.supernet.layout import PlainNetwork
+from hwnas.task import Task
 
 
-# -- by name -------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class ProxyCase:
     """What a proxy may look at."""
@@ -37,16 +38,26 @@ class ProxyCase:
     """Its blocks."""
     images: Tensor
     """``(B, C, H, W)`` training images."""
-    labels: Tensor
-    """``(B,)``."""
+    targets: Tensor
+    """Of the same images."""
+    task: Task
     trained: Callable[[], tuple[nn.Module, Tensor, Tensor, Sequence[Tensor]]] | None = None
-    """Gives the trained network, validation images, labels and calibration batches."""
+    """Gives the trained network, validation images, their targets and calibration batches."""
     seed: int = 0
+
+    @classmethod
+    def of(cls, case: SubnetCase) -> ProxyCase:
+        """Return what proxies look at of a subnet: some training images, and the subnet without its weights."""
+        n, (images, targets) = case.config.proxy_images, case.training
+        return cls(
+            case.fresh_network, case.layout.blocks(case.arch), images[:n], targets[:n], case.task,
+            lambda: (case.network, *case.validation, case.calibration_batches), case.seed,
+        )  # fmt: skip
 
     @cached_property
     def saliencies(self) -> dict[str, float]:
         """See `saliencies`."""
-        return saliencies(self.network, self.images[:GRADIENT_IMAGES], self.labels[:GRADIENT_IMAGES])
+        return saliencies(self.network, self.images[:GRADIENT_IMAGES], self.targets[:GRADIENT_IMAGES], self.task)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -55,13 +66,34 @@ class ProxyCase:
 
 
 @dataclass(frozen=True)
-class Proxy:
+class Proxy(EvaluatedObjective):
     """One zero-cost proxy."""
 
+    name: str
+    title: str
     direction: Literal["min", "max"]
-    score: Callable[[ProxyCase], float]
-    needs_weights: bool = False
-    """Whether it is a property of trained weights."""
+    formula: Callable[[ProxyCase], float]
+
+    def value(self, case: ProxyCase) -> float:
+        """Return its value for one network; NaN where that is not finite."""
+        value = self.formula(case)
+        return value if math.isfinite(value) else math.nan
+
+    def observer(self, case: SubnetCase) -> AbstractContextManager[Observer]:
+        """Compute it beside the forward pass, of which it needs nothing."""
+        return nullcontext(_Beside(self, case))
+
+
+@dataclass(frozen=True)
+class _Beside:
+    proxy: Proxy
+    case: SubnetCase
+
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        pass  # a proxy does not look at what a trained network answers
+
+    def values(self) -> dict[str, float]:
+        return {self.proxy.name: self.proxy.value(self.case.once(ProxyCase.of))}
 
 
 GRADIENT_IMAGES = 32
@@ -75,7 +107,8 @@ REGION_CROPS = 3000
 
 def _linear_regions(case: ProxyCase) -> float:
     with seeded(case.seed):
-        net = thin_network(case.chain)
+        starts = case.network.stage_starts if isinstance(case.network, PlainNetwork) else ()
+        net = thin_network(case.chain, starts)
     with seeded(case.seed):
         for m in net.modules():
             if isinstance(m, nn.Conv2d | nn.Linear):
@@ -85,32 +118,39 @@ def _linear_regions(case: ProxyCase) -> float:
     return float(linear_regions(net, random_crops(case.images, REGION_CROPS, channels, case.seed)))
 
 
+def _grasp(case: ProxyCase) -> float:
+    return grasp(case.network, case.images[:GRADIENT_IMAGES], case.targets[:GRADIENT_IMAGES], case.task)
+
+
 def _flatness(case: ProxyCase) -> float:
-    return math.nan if case.trained is None else flatness(*case.trained(), seed=case.seed)
+    if case.trained is None:
+        return math.nan
+    network, images, targets, calibration = case.trained()
+    return flatness(network, images, targets, case.task, calibration, seed=case.seed)
 
 
 def _log(value: float) -> float:
     return math.log(value) if value > 0 else -math.inf
 
 
+GRAD_NORM = Proxy("grad_norm", "gradient norm", "max", lambda c: c.saliencies["grad_norm"])
+SNIP = Proxy("snip", "SNIP", "max", lambda c: c.saliencies["snip"])
+GRASP = Proxy("grasp", "GraSP", "max", _grasp)
+SYNFLOW = Proxy("synflow", "log SynFlow", "max", lambda c: _log(synflow(c.network, c.input_shape)))
+FISHER = Proxy("fisher", "Fisher", "max", lambda c: c.saliencies["fisher"])
+JACOB_COV = Proxy("jacob_cov", "jacob-cov", "max", lambda c: jacob_cov(c.network, c.images[:GRADIENT_IMAGES]))
+NASWOT = Proxy("naswot", "NASWOT", "max", lambda c: naswot(c.network, c.images))
+ZEN = Proxy("zen", "Zen score", "max", lambda c: zen(c.network, c.input_shape, c.seed))
+NTK_CONDITION = Proxy(
+    "ntk_condition", "NTK condition", "min", lambda c: ntk_condition(c.network, c.images[:NTK_IMAGES], c.seed)
+)
+LINEAR_REGIONS = Proxy("linear_regions", "linear regions", "max", _linear_regions)
+FLATNESS = Proxy("flatness", "flatness", "max", _flatness)
+
 PROXIES: dict[str, Proxy] = {
-    "grad_norm": Proxy("max", lambda c: c.saliencies["grad_norm"]),
-    "snip": Proxy("max", lambda c: c.saliencies["snip"]),
-    "grasp": Proxy("max", lambda c: grasp(c.network, c.images[:GRADIENT_IMAGES], c.labels[:GRADIENT_IMAGES])),
-    "synflow": Proxy("max", lambda c: _log(synflow(c.network, c.input_shape))),
-    "fisher": Proxy("max", lambda c: c.saliencies["fisher"]),
-    "jacob_cov": Proxy("max", lambda c: jacob_cov(c.network, c.images[:GRADIENT_IMAGES])),
-    "naswot": Proxy("max", lambda c: naswot(c.network, c.images)),
-    "zen": Proxy("max", lambda c: zen(c.network, c.input_shape, c.seed)),
-    "ntk_condition": Proxy("min", lambda c: ntk_condition(c.network, c.images[:NTK_IMAGES], c.seed)),
-    "linear_regions": Proxy("max", _linear_regions),
-    "flatness": Proxy("max", _flatness, needs_weights=True),
-}
-"""Proxies that a recipe may name as objectives; params and MACs are there anyway. ``synflow`` is the logarithm of
-its sum."""
-
-
-def proxy_scores(names: Sequence[str], case: ProxyCase) -> dict[str, float]:
-    """Return the named proxies of one network; NaN where a network gives no finite value."""
-    found = {name: PROXIES[name].score(case) for name in names}
-    return {name: value if math.isfinite(value) else math.nan for name, value in found.items()}
+    proxy.name: proxy
+    for proxy in (
+        GRAD_NORM, SNIP, GRASP, SYNFLOW, FISHER, JACOB_COV, NASWOT, ZEN, NTK_CONDITION, LINEAR_REGIONS, FLATNESS,
+    )
+}  # fmt: skip
+"""All that ship, by name."""

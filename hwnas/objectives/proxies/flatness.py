@@ -6,11 +6,11 @@ import copy
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hwnas.objectives.proxies.networks import seeded
+from hwnas.data.random_state import seeded
 from hwnas.supernet import calibrate_bn
+from hwnas.task import Task
 
 FLATNESS_SIGMAS = (0.001, 0.003, 0.006)
 
@@ -20,7 +20,7 @@ FLATNESS_OFFSET = 1e-5
 # -- from trained weights ------------------------------------------------------------------------------
 @torch.no_grad()
 def flatness(
-    net: nn.Module, images: Tensor, labels: Tensor, calibration: Sequence[Tensor], seed: int = 0
+    net: nn.Module, images: Tensor, targets: Tensor, task: Task, calibration: Sequence[Tensor], seed: int = 0
 ) -> float:  # fmt: skip
     """Return how little the loss changes when noise is added to all parameters, step by step; larger is flatter.
 
@@ -30,7 +30,8 @@ def flatness(
     Args:
         net: trained, such as a subnet of a trained supernet.
         images: ``(B, C, H, W)`` validation images; GeNAS uses 25,000.
-        labels: ``(B,)``.
+        targets: of the same images.
+        task: whose loss is looked at.
         calibration: batches of training images, from which batch norm is recalibrated after every step.
         seed: of the noise.
 
@@ -44,7 +45,7 @@ def flatness(
             for p in net.parameters():
                 p.add_(torch.randn(p.shape) * sigma)
             calibrate_bn(net, calibration)
-            losses.append(float(F.cross_entropy(net(images), labels)))
+            losses.append(float(task.loss(net(images), targets)))
     slopes = [abs(losses[0] / FLATNESS_SIGMAS[0])]
     slopes += [
         abs((losses[i + 1] - losses[i]) / (FLATNESS_SIGMAS[i + 1] - FLATNESS_SIGMAS[i])) for i in range(len(losses) - 1)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwnas.objectives.proxies.networks import hooked, training_copy, twice_differentiable, weights_of
+from hwnas.task import Task
 
 
 # -- from gradients of the weights ------------------------------------------------------------------------
-def saliencies(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return ``grad_norm``, ``snip`` and ``fisher``, from one pass of the cross-entropy forth and back.
+def saliencies(net: nn.Module, images: Tensor, targets: Tensor, task: Task) -> dict[str, float]:
+    """Return ``grad_norm``, ``snip`` and ``fisher``, from one pass forward and back of the loss.
 
     - ``grad_norm``: the sum over layers of the norm of the gradient.
     - ``snip``: the sum of ``|w dL/dw|`` over all weights.
@@ -23,7 +23,8 @@ def saliencies(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, floa
     Args:
         net: freshly initialised.
         images: ``(B, C, H, W)``.
-        labels: ``(B,)``.
+        targets: of the same images.
+        task: whose loss is taken; the papers take the cross entropy.
 
     Reference:
         Abdelfattah et al., 2021, Zero-Cost Proxies for Lightweight NAS; Lee et al., 2019, SNIP; Turner et al., 2020,
@@ -33,7 +34,7 @@ def saliencies(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, floa
     weights = weights_of(net)
     outputs: list[Tensor] = []
     with hooked(net, (nn.Conv2d, nn.Linear), lambda m, i, o: outputs.append(o)):
-        loss = F.cross_entropy(net(images), labels)
+        loss = task.loss(net(images), targets)
     found = torch.autograd.grad(loss, [*weights, *outputs], allow_unused=True)
     gradients, of_outputs = found[: len(weights)], found[len(weights) :]
     pairs = [(w.detach(), g) for w, g in zip(weights, gradients, strict=True) if g is not None]
@@ -50,7 +51,7 @@ def saliencies(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, floa
     }
 
 
-def grasp(net: nn.Module, images: Tensor, labels: Tensor) -> float:
+def grasp(net: nn.Module, images: Tensor, targets: Tensor, task: Task) -> float:
     """Return the sum of ``-(H g) w`` over all weights, with H the Hessian; arguments as of `saliencies`.
 
     Reference:
@@ -58,7 +59,8 @@ def grasp(net: nn.Module, images: Tensor, labels: Tensor) -> float:
     """
     net = twice_differentiable(training_copy(net))
     weights = weights_of(net)
-    gradients = torch.autograd.grad(F.cross_entropy(net(images), labels), weights, create_graph=True, allow_unused=True)
+    loss = task.loss(net(images), targets)
+    gradients = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
     product = sum((g * g.detach()).sum() for g in gradients if g is not None)
     if not isinstance(product, Tensor) or not product.requires_grad:
         return 0.0

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -81,11 +80,3 @@ def hooked(net: nn.Module, kinds: Any, hook: Callable[[Any, Any, Any], Any]) -> 
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw from a generator of one's own; the caller's is untouched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

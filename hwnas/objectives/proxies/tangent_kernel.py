@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hwnas.objectives.proxies.networks import seeded, training_copy, weights_of
+from hwnas.data.random_state import seeded
+from hwnas.objectives.proxies.networks import training_copy, weights_of
 
 
 def ntk_condition(net: nn.Module, images: Tensor, seed: int = 0, repeats: int = 1) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ CROP_PX = 3
 
 
 # -- thin twins ----------------------------------------------------------------------------------------
-def thin_network(chain: Sequence[tuple[str, BlockSpec]]) -> PlainNetwork:
+def thin_network(chain: Sequence[tuple[str, BlockSpec]], stage_starts: Collection[str] = ()) -> PlainNetwork:
     """Return the network of a chain without its stem and with all widths divided by the stem's.
 
     TE-NAS counts linear regions in such a network: cells of 1, 2 and 4 channels. Shuffle units need two channels, so
@@ -26,6 +26,7 @@ def thin_network(chain: Sequence[tuple[str, BlockSpec]]) -> PlainNetwork:
 
     Args:
         chain: names and blocks, of `hwnas.supernet.Layout.blocks`.
+        stage_starts: of the network of usual width; only networks with skips over several blocks need it.
     """
     divisor = chain[0][1].out_channels
     least = 1
@@ -34,6 +35,7 @@ def thin_network(chain: Sequence[tuple[str, BlockSpec]]) -> PlainNetwork:
     has_stem = isinstance(chain[0][1], ConvSpec)
     classes = chain[-1][1].out_channels
     net = PlainNetwork()
+    net.stage_starts = frozenset(stage_starts)
     for name, spec in chain[1:] if has_stem else chain:
         made: dict[str, Any] = {}
         for f in fields(spec):

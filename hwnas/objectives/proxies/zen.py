@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from hwnas.objectives.proxies.networks import last_feature_map, seeded, training_copy
+from hwnas.data.random_state import seeded
+from hwnas.objectives.proxies.networks import last_feature_map, training_copy
 
 ZEN_SHIFT = 0.01
 

@@ -1,19 +1,23 @@
-"""Which few models serve all devices of a run, when each device must keep its latency limit?"""
+"""Which few models serve all devices of a run, when each device must keep its limits?"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
-from hwnas.errors import RecipeError
+
+from hwnas.errors import SearchError
 from hwnas.objectives import as_losses
 from hwnas.pareto import non_dominated
-if TYPE_CHECKING:
-    from hwnas.runs.run import Run
-
+from hwnas.runs.choose import model_columns
+from hwnas.runs.evaluations import Candidate, Evaluations
+from hwnas.runs.front import SearchedDevice
+from hwnas.runs.problem import evaluated_values, make_problem
+from hwnas.search.limits import Limit, limits_for
 
 FloatArray = NDArray[np.float64]
 
@@ -23,6 +27,7 @@ BoolArray = NDArray[np.bool_]
 
 SOLVER_S = 20.0
 """Seconds after which an integer program is given up and the greedy choice is taken."""
+
 
 @dataclass(frozen=True)
 class FleetChoice:
@@ -37,6 +42,7 @@ class FleetChoice:
     exact: bool
     """Whether no other choice of as many columns has a smaller worst regret; False: greedy."""
 
+
 @dataclass(frozen=True)
 class DeviceService:
     """What one device gets."""
@@ -46,29 +52,34 @@ class DeviceService:
     key: str
     """Of the fleet's model for it."""
     latency_ms: float
-    top1_percent: float
+    score: float
+    """Of the fleet's model, on validation images."""
     best_key: str
     """Of the best model that it could have alone."""
-    best_top1_percent: float
-    regret_points: float
-    """Percentage points of accuracy given up."""
+    best_score: float
+    regret: float
+    """How much of the score is given up, in its unit."""
+
 
 @dataclass(frozen=True)
 class Fleet:
     """Few models for many devices."""
 
     keys: tuple[str, ...]
-    worst_regret_points: float
+    score_title: str
+    score_unit: str
+    worst_regret: float
     exact: bool
     devices: tuple[DeviceService, ...]
     regret_by_models: tuple[float, ...]
-    """Worst regret in points with 1, 2, ... models, up to the first that has none; infinite: so few cannot serve."""
+    """Worst regret with 1, 2, ... models, up to the first that has none; infinite: so few cannot serve."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; infinite regrets are None."""
         values = asdict(self)
         values["regret_by_models"] = [r if np.isfinite(r) else None for r in self.regret_by_models]
         return values
+
 
 def choose_fleet(regret: FloatArray, k: int) -> FleetChoice | None:
     """Choose at most ``k`` columns with the smallest worst-case regret, then with the smallest sum.
@@ -112,6 +123,7 @@ def choose_fleet(regret: FloatArray, k: int) -> FleetChoice | None:
     used = tuple(sorted({int(c) for c in serves}))
     return FleetChoice(used, tuple(int(c) for c in serves), worst, exact)
 
+
 def _smallest_cover(serves: BoolArray) -> tuple[IntArray | None, bool]:
     """The fewest columns that serve every row, and whether that is certain; None where some row has none."""
     if not serves.any(axis=1).all():
@@ -131,6 +143,7 @@ def _smallest_cover(serves: BoolArray) -> tuple[IntArray | None, bool]:
         chosen.append(int(np.argmax(serves[left].sum(axis=0))))
         left &= ~serves[:, chosen[-1]]
     return np.array(sorted(chosen)), False
+
 
 def _least_sum(regret: FloatArray, t: float, k: int) -> IntArray | None:
     """At most ``k`` columns that serve every row within ``t`` with the least sum of regrets; None: not solved."""
@@ -156,62 +169,78 @@ def _least_sum(regret: FloatArray, t: float, k: int) -> IntArray | None:
     )  # fmt: skip
     return np.flatnonzero(result.x[pairs:] > 0.5) if result.status == 0 else None
 
-def plan_fleet(run: Run, models: int, limits_ms: Mapping[str, float] | None = None) -> Fleet:
-    """Pick at most ``models`` evaluated archs of a run that serve all of its devices.
 
-    A device can use a model that keeps its latency limit and the recipe's constraints; its regret is how much less
-    accurate the model is than the best that the device could use.
+def plan_fleet(
+    evaluations: Evaluations, devices: Sequence[SearchedDevice], models: int, limits: Sequence[Limit] = ()
+) -> Fleet:
+    """Pick at most ``models`` evaluated archs that serve all devices.
+
+    A device can use a model that keeps its limits; its regret is how much worse the model scores than the best that the
+    device could use.
 
     Args:
-        run: searched.
+        evaluations: of the run.
+        devices: searched.
         models: how many at most.
-        limits_ms: latency limit by device; default: that of the knee of the device's front.
+        limits: beside those of the devices' searches, on any known value; a device without a limit on ``latency_ms``
+            keeps the latency of its front's knee.
 
     Raises:
-        RecipeError: fewer than 1 model, an unknown device, a limit that nothing meets, limits that so few models cannot
-            meet together, or devices with weights of their own.
+        SearchError: fewer than 1 model, a limit that nothing meets, limits that so few models cannot meet together, or
+            devices with weights of their own.
     """
+    context, root = evaluations.context, evaluations.context.folder.root
     if models < 1:
-        raise RecipeError(f"a fleet of {models} models serves nobody; give --models 1 or more")
-    if own := [name for name in run.devices if run.adapted(name)]:
-        raise RecipeError(
-            f"the supernet of {run.folder} was adapted to {', '.join(own)}, so devices have no weights in common; "
+        raise SearchError(f"a fleet of {models} models serves nobody; give --models 1 or more")
+    if own := [d.name for d in devices if len(evaluations.weights.of_device(d.name)) > 1]:
+        raise SearchError(
+            f"the supernet of {root} was adapted to {', '.join(own)}, so devices have no weights in common; "
             "search it with search.adaptation=null"
         )
-    given = dict(limits_ms or {})
-    if unknown := sorted(set(given) - set(run.devices)):
-        raise RecipeError(f"limits name {unknown}; devices of {run.folder} are {', '.join(run.devices)}")
-    limits = {name: given.get(name, run.front(name).knee().values["latency_ms"]) for name in run.devices}
-    with run.archive() as archive:
-        archs = archive.requested(run.devices)
-        columns = {name: run.columns(device, archs, archive) for name, device in run.devices.items()}
-        allowed = []
-        for device in run.devices.values():
-            problem = run.problem(device)
-            values = run.values(problem, archs, archive)
-            allowed.append(
-                np.isfinite(values).all(axis=1) & (problem.violation(as_losses(values, problem.objectives)) <= 0)
-            )
-    top1 = next(iter(columns.values()))["top1_percent"]
-    latency = np.stack([c["latency_ms"] for c in columns.values()])  # (devices, archs)
-    # Limits taken from a front have the six digits of its file.
-    usable = np.stack(allowed) & (latency <= np.array(list(limits.values()))[:, None] * (1 + 1e-5))
-    for i, name in enumerate(run.devices):
-        if not usable[i].any():
-            fastest = latency[i][allowed[i]].min() if allowed[i].any() else latency[i].min()
-            raise RecipeError(
-                f"no model of {run.folder} runs on {name} within {limits[name]:g} ms; "
+    trained, score = evaluations.weights.trained, context.score
+    wanted = list(dict.fromkeys(v for d in devices for v in evaluated_values(context, d.settings).values()))
+    models_known = [Candidate(a, trained) for a in evaluations.evaluated(trained, wanted)]
+    columns = {d.name: model_columns(evaluations, d.device, d.settings, models_known) for d in devices}
+    limits_ms: dict[str, float] = {}
+    usable_rows = []
+    for device in devices:
+        own_limits = limits_for(limits, device.name)
+        given = [c.bound for c in own_limits if c.value == "latency_ms" and c.comparison == "<="]
+        # Limits taken from a front have the six digits of its file.
+        knee_ms = device.front.knee().values["latency_ms"] * (1 + 1e-5)
+        limits_ms[device.name] = min(given) if given else knee_ms
+        problem = make_problem(context, device.device, device.settings)
+        values = evaluations.values(problem, models_known)
+        allowed = np.isfinite(values).all(axis=1) & (problem.violation(as_losses(values, problem.columns)) <= 0)
+        for limit in own_limits:
+            if limit.value not in columns[device.name]:
+                raise SearchError(
+                    f"limit {limit}: models of {device.name} have no value {limit.value!r}; "
+                    f"they have {', '.join(columns[device.name])}"
+                )
+            allowed &= np.array([limit.holds(v) for v in columns[device.name][limit.value]])
+        within = columns[device.name]["latency_ms"] <= limits_ms[device.name]
+        if not (allowed & within).any():
+            latency = columns[device.name]["latency_ms"]
+            fastest = latency[allowed].min() if allowed.any() else latency.min()
+            raise SearchError(
+                f"no model of {root} keeps the limits of {device.name} ({limits_ms[device.name]:.6g} ms and others); "
                 f"the fastest takes {fastest:.4g} ms"
             )
-    # A model that no other beats in accuracy and on every device is enough to look at.
-    keep = np.flatnonzero(non_dominated(np.concatenate([-top1[None], np.where(usable, 0.0, 1.0)]).T))
-    best = np.array([np.flatnonzero(u)[np.argmax(top1[u])] for u in usable])
-    regret = np.where(usable[:, keep], top1[best][:, None] - top1[keep][None], np.inf)
+        usable_rows.append(allowed & within)
+    usable = np.stack(usable_rows)  # (devices, archs)
+    latency = np.stack([c["latency_ms"] for c in columns.values()])
+    scores = next(iter(columns.values()))[score.name]
+    merit = score.sign * scores
+    # A model that no other beats in score and on every device is enough to look at.
+    keep = np.flatnonzero(non_dominated(np.concatenate([-merit[None], np.where(usable, 0.0, 1.0)]).T))
+    best = np.array([np.flatnonzero(u)[np.argmax(merit[u])] for u in usable])
+    regret = np.where(usable[:, keep], merit[best][:, None] - merit[keep][None], np.inf)
     _, distinct = np.unique(regret, axis=1, return_index=True)
     keep, regret = keep[np.sort(distinct)], regret[:, np.sort(distinct)]
     by_models: list[float] = []
     chosen: FleetChoice | None = None
-    for k in range(1, len(run.devices) + 1):
+    for k in range(1, len(devices) + 1):
         found = choose_fleet(regret, k)
         by_models.append(np.inf if found is None else found.worst)
         if k <= models:
@@ -220,17 +249,17 @@ def plan_fleet(run: Run, models: int, limits_ms: Mapping[str, float] | None = No
             break
     if chosen is None:
         fewest = next(k for k, worst in enumerate(by_models, 1) if np.isfinite(worst))
-        raise RecipeError(
+        raise SearchError(
             f"{models} model(s) cannot keep the limits of all devices ("
-            + ", ".join(f"{n} {limit:.4g} ms" for n, limit in limits.items())
+            + ", ".join(f"{n} {limit:.4g} ms" for n, limit in limits_ms.items())
             + f"); at least {fewest} are needed: give --models {fewest}, or loosen a --limit"
         )
     services = tuple(
         DeviceService(
-            name, limits[name], archs[m].key, float(latency[i, m]), float(top1[m]), archs[best[i]].key,
-            float(top1[best[i]]), float(top1[best[i]] - top1[m]),
+            device.name, limits_ms[device.name], models_known[m].arch.key, float(latency[i, m]), float(scores[m]),
+            models_known[best[i]].arch.key, float(scores[best[i]]), float(merit[best[i]] - merit[m]),
         )
-        for i, (name, m) in enumerate(zip(run.devices, keep[list(chosen.serves)], strict=True))
+        for i, (device, m) in enumerate(zip(devices, keep[list(chosen.serves)], strict=True))
     )  # fmt: skip
-    keys = tuple(archs[m].key for m in keep[list(chosen.columns)])
-    return Fleet(keys, chosen.worst, chosen.exact, services, tuple(by_models))
+    keys = tuple(models_known[m].arch.key for m in keep[list(chosen.columns)])
+    return Fleet(keys, score.title, score.unit, chosen.worst, chosen.exact, services, tuple(by_models))

@@ -1,4 +1,4 @@
-"""How far are the accuracies that subnets inherit from those that they reach when trained alone?
+"""How far are the scores that subnets inherit from those that they reach when trained alone?
 
 A search trusts the supernet twice: that it ranks subnets as training alone would (Kendall's tau), and that what it says
 of a subnet is close to what the subnet could do (the gap).
@@ -9,125 +9,132 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from scipy.stats import kendalltau
-from hwnas.data import as_input
+
 from hwnas.files import write_json
 from hwnas.finetune import FinetuneConfig, finetune
-from hwnas.objectives.subnets import params_of_space
+from hwnas.objectives.exact import params_of_space
 from hwnas.progress import silent
+from hwnas.runs.context import RunContext
 from hwnas.space import Arch
-from hwnas.train.evaluate import top1_percent
-if TYPE_CHECKING:
-    from hwnas.runs.run import Run
 
 
 @dataclass(frozen=True)
 class SubnetQuality:
-    """One subnet, as the supernet gives it and trained alone; accuracies on the test images."""
+    """One subnet, as the supernet gives it and trained alone; scores on the test images."""
 
     key: str
     resolution_px: int
     params: int
-    inherited_percent: float
-    alone_percent: float
+    inherited: float
+    alone: float
+    inherited_stderr: float
+    """Standard error from the number of test images."""
+    alone_stderr: float
+
 
 @dataclass(frozen=True)
 class SupernetQuality:
-    """What `supernet_quality` found."""
+    """What `supernet_quality` found; scores have the unit of the task's score."""
 
+    score_title: str
+    score_unit: str
     subnets: tuple[SubnetQuality, ...]
     epochs: float
     """Of the training alone, from random weights."""
     kendall_tau: float
     """Between inherited and alone; NaN where all of one kind are equal."""
-    mean_gap_percent: float
-    """Mean of alone minus inherited, in points; negative: the supernet's are better."""
-    mean_stderr_percent: float
-    """Standard error of one accuracy from the number of test images, mean over all."""
+    mean_gap: float
+    """Mean of alone minus inherited."""
+    mean_stderr: float
+    """Standard error of one score from the number of test images, mean over all."""
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values; NaN becomes None."""
+        return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in asdict(self).items()}
+
 
 def supernet_quality(
-    run: Run, n_subnets: int, epochs: float, lr: float | None = None, seed: int = 0
+    context: RunContext, n_subnets: int, epochs: float, lr: float | None = None, seed: int = 0
 ) -> SupernetQuality:
     """Compare random subnets of a trained run with the same networks trained alone.
 
     Networks alone are trained with the recipe's batch size, augmentation, decay and label smoothing, from random
-    weights, without a teacher; the epoch of best validation accuracy counts. Each is kept in the run folder, so a
-    second start continues.
+    weights, without a teacher; the epoch of best validation score counts. Each is kept in the run folder, so a second
+    start continues.
 
     Args:
-        run: with a trained supernet.
+        context: of a run with a trained supernet.
         n_subnets: drawn uniformly over options; a larger number begins with the same ones.
         epochs: of the training alone.
         lr: its peak learning rate; default: that of the recipe's first phase.
         seed: of the draw and of the weights.
     """
-    archs = draw(run, n_subnets, seed)
-    config = alone_config(run, epochs, lr, seed)
-    params = params_of_space(run.layout).of_archs(archs)
+    archs, score = draw(context, n_subnets, seed), context.score
+    config = alone_config(context, epochs, lr, seed)
+    params = params_of_space(context.layout).of_archs(archs)
     found = []
-    for number, (arch, size) in enumerate(zip(archs, params, strict=True)):
-        inherited = test_percent(run, run.evaluator.subnet(arch), arch)
-        alone = alone_percent(run, arch, config)
-        found.append(SubnetQuality(arch.key, arch.int("resolution"), int(size), inherited, alone))
-        run.progress("subnets", number + 1, n_subnets, f"inherited {inherited:.2f} %, alone {alone:.2f} %")
-    inherited_all = np.array([q.inherited_percent for q in found])
-    alone_all = np.array([q.alone_percent for q in found])
-    shares = np.concatenate([inherited_all, alone_all]) / 100
-    stderr = 100 * np.sqrt(shares * (1 - shares) / len(run.splits.test)).mean()
+    for number, (arch, size) in enumerate(zip(archs, params, strict=True), 1):
+        inherited = context.test_scores(context.trained_evaluator.subnet(arch), arch)
+        alone = alone_scores(context, arch, config)
+        values = [s.get(name, float("nan")) for name in (score.name, score.named("stderr")) for s in (inherited, alone)]
+        found.append(SubnetQuality(arch.key, arch.int("resolution"), int(size), *values))
+        said = f"inherited {values[0]:.2f} {score.unit}, alone {values[1]:.2f} {score.unit}"
+        context.progress("subnets", number, n_subnets, said)
+    inherited_all, alone_all = (np.array([getattr(q, name) for q in found]) for name in ("inherited", "alone"))
+    stderr = float(np.mean([[q.inherited_stderr, q.alone_stderr] for q in found]))
     tau = float(kendalltau(inherited_all, alone_all).statistic) if n_subnets > 1 else float("nan")
-    return SupernetQuality(tuple(found), epochs, tau, float((alone_all - inherited_all).mean()), float(stderr))
+    gap = float((alone_all - inherited_all).mean())
+    return SupernetQuality(score.title, score.unit, tuple(found), epochs, tau, gap, stderr)
 
-def draw(run: Run, n_subnets: int, seed: int) -> list[Arch]:
+
+def draw(context: RunContext, n_subnets: int, seed: int) -> list[Arch]:
     """Draw different subnets, one after the other; fewer where the space has no more."""
     rng = np.random.default_rng(seed)
-    space = run.layout.space
+    space = context.layout.space
     drawn: dict[Arch, None] = {}
     while len(drawn) < min(n_subnets, space.size):
         drawn[space.sample(rng, 1)[0]] = None
     return list(drawn)
 
-def alone_config(run: Run, epochs: float, lr: float | None, seed: int) -> FinetuneConfig:
+
+def alone_config(context: RunContext, epochs: float, lr: float | None, seed: int) -> FinetuneConfig:
     """Return how networks are trained alone."""
-    train = run.recipe.train
+    train = context.recipe.train
     return FinetuneConfig(
         epochs=epochs, lr=lr or train.phases[0].lr, warmup_epochs=min(0.5, epochs / 10), batch_size=train.batch_size,
         momentum=train.momentum, weight_decay=train.weight_decay, label_smoothing=train.label_smoothing,
         distill_ratio=0, seed=seed,
     )  # fmt: skip
 
-def alone_percent(run: Run, arch: Arch, config: FinetuneConfig) -> float:
-    """Return the test accuracy of a network trained alone, from the run folder where it is known."""
+
+def alone_scores(context: RunContext, arch: Arch, config: FinetuneConfig) -> dict[str, float]:
+    """Return the test scores of a network trained alone, from the run folder where they are known."""
     settings = {
-        "config": config.model_dump(mode="json"), "augment": run.recipe.data.augment.model_dump(mode="json"),
-        "supernet": run.recipe.supernet.model_dump(mode="json"), "images": run.splits.sha256, "arch": arch.as_dict(),
+        "config": config.model_dump(mode="json"), "augment": context.recipe.data.augment.model_dump(mode="json"),
+        "supernet": context.recipe.supernet.model_dump(mode="json"), "images": context.splits.sha256,
+        "arch": arch.as_dict(),
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    path = run.folder / "alone" / f"{arch.key}-{digest}.json"
+    path = context.folder.alone / f"{arch.key}-{digest}.json"
     if path.exists():
-        return float(json.loads(path.read_text(encoding="utf-8"))["test_top1_percent"])
+        return dict(json.loads(path.read_text(encoding="utf-8"))["test"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        net = run.layout.build_subnet(arch).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = context.layout.build_subnet(arch).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def told(task: str, done: float, total: float, note: str = "") -> None:
-        run.progress(f"{arch.key} alone", done, total, note)
+        context.progress(f"{arch.key} alone", done, total, note)
 
-    progress = silent if run.progress is silent else told
-    result = finetune(net, arch.int("resolution"), run.splits, config, run.recipe.data.augment, progress=progress)
-    test = test_percent(run, result.network, arch)
-    write_json(path, {**settings, "test_top1_percent": test, "result": {"best_epoch": result.best_epoch,
-        "validation_top1_percent": result.top1_percent}})  # fmt: skip
+    progress = silent if context.progress is silent else told
+    result = finetune(
+        net, arch.int("resolution"), context.splits, config, context.recipe.data.augment, progress=progress
+    )
+    test = context.test_scores(result.network, arch)
+    write_json(path, {
+        **settings, "test": test, "best_epoch": result.best_epoch, "validation": {context.score.name: result.score},
+    })  # fmt: skip
     return test
-
-def test_percent(run: Run, net: torch.nn.Module, arch: Arch) -> float:
-    """Return the test accuracy of a network for the images of ``arch``."""
-    test = run.splits.test
-    return top1_percent(net, as_input(test.images, arch.int("resolution"), *run.splits.mean_std), test.labels)
-
-def as_json(quality: SupernetQuality) -> dict[str, object]:
-    """Return plain values; NaN becomes None."""
-    values = asdict(quality)
-    return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in values.items()}

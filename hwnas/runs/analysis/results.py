@@ -4,112 +4,153 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
 import numpy as np
-from hwnas.archive import Archive
+
 from hwnas.errors import RecipeError
 from hwnas.export.bundle import Bundle
+from hwnas.objectives.resolve import objective_of
 from hwnas.pareto import attainment_bands
-from hwnas.report.data import Bands, DeviceReport, LatencyCheck, RunReport
+from hwnas.report.data import Bands, Column, DeviceReport, LatencyCheck, RunReport
+from hwnas.runs.choose import candidates_of, model_columns
+from hwnas.runs.evaluations import Evaluations
+from hwnas.runs.front import Front, SearchedDevice
+from hwnas.runs.history import read_history
+from hwnas.runs.problem import evaluated_values
 from hwnas.space import Arch
-if TYPE_CHECKING:
-    from hwnas.runs.run import Run
+
+Fronts = Mapping[str, Front]
+"""Fronts of another run by the device's name."""
 
 
-def collect(run: Run, archive: Archive, others: Sequence[Run] = ()) -> RunReport:
+def collect(
+    evaluations: Evaluations, devices: Sequence[SearchedDevice], others: Mapping[Path, Fronts] | None = None
+) -> RunReport:
     """Gather everything that a report shows from the files of a run.
 
     Args:
-        run: searched.
-        archive: of the run.
-        others: runs on the same data, such as ones of other seeds; devices that they have, too, are compared.
+        evaluations: of the run.
+        devices: searched.
+        others: fronts of runs on the same data, such as ones of other seeds, by folder; devices that they have,
+            too, are compared.
 
     Raises:
         RecipeError: a run on other data, or one that has no device in common.
     """
-    _comparable(run, others)
-    devices = tuple(_device(run, name, archive, others) for name in run.devices)
-    keys = {d.name: {m["key"] for m in d.models} for d in devices}
+    context = evaluations.context
+    _check_comparable(context.folder.root, devices, others or {})
+    reports = tuple(_device(evaluations, device, others or {}) for device in devices)
+    keys = {d.name: {m["key"] for m in d.models} for d in reports}
     shared = {f"{a} & {b}": len(keys[a] & keys[b]) for a, b in itertools.combinations(keys, 2)}
-    splits = run.splits
+    splits = context.splits
     images = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
+    names = list(dict.fromkeys(name for d in devices for name in d.settings.objectives))
+    n_evaluated = len(evaluations.evaluated(evaluations.weights.trained, [context.score.name]))
     return RunReport(
-        run.recipe.name, run.recipe.description, run.recipe.objectives, run.layout.space.size,
-        len(archive.requested(run.devices)), images, devices, shared, _training(run.folder / "train" / "metrics.jsonl"),
-        _json(run.folder / "manifest.json"),
+        context.recipe.name, context.recipe.description, tuple(names), _columns(evaluations, devices),
+        Column(context.score.name, context.score.title, context.score.unit), context.layout.space.size, n_evaluated,
+        images, reports, shared, _training(context.folder.train / "metrics.jsonl"), _json(context.folder.manifest),
+        context.score.named("stderr"), context.score.direction,
     )  # fmt: skip
 
-def _comparable(run: Run, others: Sequence[Run]) -> None:
-    data = _json(run.folder / "manifest.json").get("data", {}).get("sha256")
-    for other in others:
-        if _json(other.folder / "manifest.json").get("data", {}).get("sha256") != data:
-            raise RecipeError(f"{other.folder} is of other data than {run.folder}; compare runs of the same data")
-        if not set(other.recipe.devices) & set(run.recipe.devices):
+
+def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tuple[Column, ...]:
+    """Columns of the tables of models: score on validation and test images, latency, sizes, and what else was evaluated."""
+    context = evaluations.context
+    score = context.score
+    wanted = {name: value for d in devices for name, value in evaluated_values(context, d.settings).items()}
+    titles = {v: objective_of(n, context.task).title for n, v in wanted.items() if v != score.name}
+    return (
+        Column(score.name, f"validation {score.title}", score.unit),
+        Column(f"test_{score.name}", f"test {score.title}", score.unit),
+        Column("latency_ms", "latency", "ms"), Column("measured_ms", "measured", "ms"),
+        Column("params", "params", ""), Column("macs", "MACs", ""),
+        *(Column(value, title, "") for value, title in titles.items()),
+        Column("shape", "resolution | depths | kernels", ""),
+    )  # fmt: skip
+
+
+def _check_comparable(root: Path, devices: Sequence[SearchedDevice], others: Mapping[Path, Fronts]) -> None:
+    data = _json(root / "manifest.json").get("data", {}).get("sha256")
+    names = [device.name for device in devices]
+    for other, fronts in others.items():
+        if _json(other / "manifest.json").get("data", {}).get("sha256") != data:
+            raise RecipeError(f"{other} is of other data than {root}; compare runs of the same data")
+        if not set(fronts) & set(names):
             raise RecipeError(
-                f"{other.folder} has no device of {run.folder}; these are {', '.join(run.recipe.devices)}"
+                f"{other} was searched for {', '.join(fronts) or 'no device'}, none of which is a device of {root} "
+                f"({', '.join(names)}); search both for one device"
             )
 
-def _bands(run: Run, name: str, others: Sequence[Run]) -> Bands | None:
+
+def _bands(device: SearchedDevice, root: Path, others: Mapping[Path, Fronts]) -> Bands | None:
     """What the runs that have a device reached on it."""
-    runs = [run, *(other for other in others if name in other.devices)]
+    score = device.front.score
+    runs = {root: device.front, **{other: f[device.name] for other, f in others.items() if device.name in f}}
     if len(runs) < 2:
         return None
-    fronts = [[[m.values["latency_ms"], -m.values["top1_percent"]] for m in one.front(name)] for one in runs]
+    fronts = [
+        np.array([[m.values["latency_ms"], -score.sign * m.values[score.name]] for m in front])
+        for front in runs.values()
+    ]
     best, median, worst = (
-        tuple((float(ms), float(-loss)) for ms, loss in band)
-        for band in attainment_bands([np.array(f) for f in fronts], [1 / len(runs), 0.5, 1.0])
+        tuple((float(ms), float(-score.sign * loss)) for ms, loss in band)
+        for band in attainment_bands(fronts, [1 / len(runs), 0.5, 1.0])
     )
-    return Bands(tuple(one.folder.name for one in runs), best, median, worst)
+    return Bands(tuple(path.name for path in runs), best, median, worst)
 
-def _device(run: Run, name: str, archive: Archive, others: Sequence[Run]) -> DeviceReport:
-    device = run.devices[name]
-    profile = device.profile
-    folder = run.folder / "devices" / name
-    front = run.front(name)
-    check = _json(folder / "latency_check.json")
+
+def _device(evaluations: Evaluations, device: SearchedDevice, others: Mapping[Path, Fronts]) -> DeviceReport:
+    context, profile, front = evaluations.context, device.device.profile, device.front
+    folder = context.folder.device(device.name)
+    history = read_history(folder)
+    check = _json(folder.latency_check)
     measured = dict(zip(check.get("keys", ()), check.get("measured_ms", ()), strict=True))
-    knee = front.knee().key
+    knee, test = front.knee().key, f"test_{context.score.name}"
+    archs = evaluations.archive.archs_of([m.key for m in front])
     models: list[dict[str, Any]] = []
-    for model in front:
-        arch = archive.find(model.key)
-        assert arch is not None, "the front is made from the archive"
+    for model, arch in zip(front, archs, strict=True):
         metrics = Bundle(model.folder).metrics if (model.folder / "metrics.json").exists() else {}
         models.append({
-            "key": model.key, **model.values, "test_top1_percent": metrics.get("test_top1_percent"),
-            "measured_ms": measured.get(model.key), "shape": describe_arch(arch), "knee": model.key == knee,
+            "key": model.key, **model.values, test: metrics.get(test), "measured_ms": measured.get(model.key),
+            "shape": describe_arch(arch), "knee": model.key == knee,
         })  # fmt: skip
-    archs = run.considered(name, archive)
-    columns = run.columns(device, archs, archive)
+    candidates = candidates_of(evaluations, device.name, device.settings)
+    columns = model_columns(evaluations, device.device, device.settings, candidates)
+    last, adapted = history.last, history.adapted
     return DeviceReport(
-        name, profile.title, profile.kind, profile.origin, profile.source, profile.licence, profile.runtime,
+        device.name, profile.title, profile.kind, profile.origin, profile.source, profile.licence, profile.runtime,
         profile.precision, profile.notes, profile.error.model_dump() if profile.error else None, models,
-        {n: columns[n].tolist() for n in ("top1_percent", "latency_ms")},
-        _json(folder / "search.json").get("message", ""),
+        columns[context.score.name].tolist(), columns["latency_ms"].tolist(), "" if last is None else last.message,
+        tuple(device.settings.constraints),
         LatencyCheck(**{f.name: check[f.name] for f in fields(LatencyCheck) if f.name in check}) if check else None,
-        run.weights_of(name) if run.adapted(name) else "",
-        {objective: str(quality) for objective, quality in run.predictor_quality(name).items()},
-        _bands(run, name, others),
+        adapted[-1].weights_version if adapted else "",
+        {} if last is None else {objective: str(quality) for objective, quality in last.predictor.items()},
+        _bands(device, context.folder.root, others),
     )  # fmt: skip
+
 
 def describe_arch(arch: Arch) -> str:
     """Say an arch in one short line: resolution, depths and kernel sizes where it has them, else its options."""
-    depths = [str(option) for name, option in arch.items if name.endswith(".depth")]
-    if not depths or arch.space is None:
+    space = arch.space
+    depths, kernels = (
+        [str(space[n].field_value(o, field)) for n, o in arch.items if field in space[n].fields] if space else []
+        for field in ("depth", "kernel_size")
+    )
+    if not depths:
         return " ".join(f"{name}={option}" for name, option in arch.items)
-    kernels = [
-        str(arch.space[name].field_value(option, "kernel_size"))
-        for name, option in arch.items
-        if "kernel_size" in arch.space[name].fields
-    ]
     return f"{arch['resolution']} px | {'-'.join(depths)} | {''.join(kernels)}"
+
 
 def _training(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
 
 def _json(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
+
 from hwnas.export.bundle import Bundle
-from hwnas.runs.run import Run
+from hwnas.runs.folder import RunFolder
+from hwnas.runs.front import SearchedDevice
+from hwnas.runs.history import read_history
 
 
-def summarise(run: Run) -> dict[str, Any]:
-    """Return one row a device, and where the report is."""
+def summarise(folder: RunFolder, devices: Sequence[SearchedDevice]) -> dict[str, Any]:
+    """Return one row a device, and where the report is.
+
+    Args:
+        folder: of the run.
+        devices: searched and exported.
+    """
     rows = []
-    for name, device in run.devices.items():
-        front = run.front(name)
-        tests = [Bundle(m.folder).metrics["test_top1_percent"] for m in front]
-        check = run.folder / "devices" / name / "latency_check.json"
+    for device in devices:
+        front, files = device.front, folder.device(device.name)
+        score, last = front.score, read_history(files).last
+        best = max if score.direction == "max" else min
+        tests = [Bundle(m.folder).metrics[f"test_{score.name}"] for m in front]
+        check = json.loads(files.latency_check.read_text(encoding="utf-8")) if files.latency_check.exists() else {}
         rows.append({
-            "device": name,
-            "origin": device.profile.origin,
+            "device": device.name,
+            "origin": device.device.profile.origin,
             "models": len(front),
             "fastest_ms": front[0].latency_ms,
             "slowest_ms": front[-1].latency_ms,
-            "best_top1_percent": max(m.values["top1_percent"] for m in front),
-            "best_test_top1_percent": max(tests),
+            f"best_{score.name}": best(m.values[score.name] for m in front),
+            f"best_test_{score.name}": best(tests),
             "knee": front.knee().key,
-            "weights_version": run.weights_of(name),
-            "predictor": {objective: asdict(q) for objective, q in run.predictor_quality(name).items()},
-            "latency_mape_percent": json.loads(check.read_text())["mape_percent"] if check.exists() else None,
+            "predictor": {} if last is None else {name: asdict(q) for name, q in last.predictor.items()},
+            "latency_mape_percent": check.get("mape_percent"),
         })  # fmt: skip
-    return {"folder": str(run.folder), "report": str(run.folder / "report.html"), "devices": rows}
+    return {"folder": str(folder.root), "report": str(folder.report), "devices": rows}

@@ -24,7 +24,7 @@ def format_ofa(arch: Arch, space: SearchSpace) -> dict[str, Any]:
     form = _Form.of(space)
     out: dict[str, Any] = {name: [] for name in form.lists}
     for depth_name, names in form.stages:
-        out["d"].append(form.depth_out(arch[depth_name], depth_name))
+        out["d"].append(form.depth_out(arch[depth_name], names))
         for name in names:
             choice = space[name]
             option = arch.get(name, choice.options[0])
@@ -66,7 +66,7 @@ def parse_ofa(config: Mapping[str, Any], space: SearchSpace) -> Arch:
     values: dict[str, Any] = {"resolution": resolution}
     slot = 0
     for (depth_name, names), depth in zip(form.stages, config["d"], strict=True):
-        values[depth_name] = form.depth_in(depth, depth_name)
+        values[depth_name] = form.depth_in(depth, names)
         for name in names:
             fields = space[name].fields
             entries = tuple(config[LISTS[f]][slot] for f in fields)
@@ -96,9 +96,8 @@ class _Form:
     def of(cls, space: SearchSpace) -> _Form:
         names = [c.name for c in space.choices]
         stages = []
-        for depth_name in (n for n in names if n.endswith(".depth")):
-            prefix = depth_name.removesuffix("depth") + "block"
-            stages.append((depth_name, tuple(n for n in names if n.startswith(prefix))))
+        for depth in (c for c in space.choices if c.fields == ("depth",)):
+            stages.append((depth.name, tuple(c.name for c in space.choices if c.parent == depth.name)))
         blocks = [space[n] for _, found in stages for n in found]
         if not blocks or "resolution" not in names or any(set(b.fields) - set(LISTS) for b in blocks):
             raise SpaceError(
@@ -115,9 +114,9 @@ class _Form:
         depths = [o for name, found in stages if found for o in space[name].options]
         return cls(tuple(stages), widths, lists, max(d for d in depths if isinstance(d, int)))
 
-    def depth_in(self, depth: int, name: str) -> int:
-        """once-for-all keeps the stem's middle layer exactly where its depth is the largest of any stage."""
-        return int(depth == self.largest_depth) if name == "stem.depth" else depth
+    def depth_in(self, depth: int, blocks: tuple[str, ...]) -> int:
+        """A depth without blocks is the stem's, whose middle layer is kept where ``d`` is the largest of a stage."""
+        return depth if blocks else int(depth == self.largest_depth)
 
-    def depth_out(self, depth: Option, name: str) -> Option:
-        return (self.largest_depth if depth else 0) if name == "stem.depth" else depth
+    def depth_out(self, depth: Option, blocks: tuple[str, ...]) -> Option:
+        return depth if blocks else (self.largest_depth if depth else 0)

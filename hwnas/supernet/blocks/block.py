@@ -1,8 +1,9 @@
 """What is a block? A spec that says shape and operator completely, a plain module, and an elastic one that holds many.
 
-A network is a row of *block specs*, frozen values. `BlockSpec.build` makes the plain module; the same spec keys the
-latency tables, so what is timed is what is exported. An elastic block holds the weights of the largest form of a place;
-it remembers no active form: the caller passes the spec with the input.
+A network is a sequence of *block specs*, frozen values. `BlockSpec.build` makes the plain module; the same spec keys
+the latency tables, so what is timed is what is exported. `BlockSpec.elastic` makes the elastic block, which holds the
+shared weights of everything that can stand in one slot of a supernet; it remembers no active form: the caller passes
+the spec with the input.
 """
 
 from __future__ import annotations
@@ -10,16 +11,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)
 class BlockSpec(ABC):
-    """One block of a network: what it computes, on which shape."""
+    """One block of a network: what it computes, on which shape.
+
+    A block of one's own is a frozen dataclass that derives from this one, with a `kind` and fields of its own, and
+    `build`; with `elastic`, too, where subnets should share its weights. Its tensors do not depend on ``in_size_px``:
+    all resolutions share them.
+    """
 
     kind: ClassVar[str]
+    """Name of the sort of block in tables, bundles and messages, such as ``mbconv``; each class has its own."""
 
     in_channels: int
     out_channels: int
@@ -29,6 +36,14 @@ class BlockSpec(ABC):
     @abstractmethod
     def build(self) -> nn.Module:
         """Return the plain module with fresh weights; input ``(B, in_channels, in_size_px, in_size_px)``."""
+
+    @classmethod
+    def elastic(cls, specs: Sequence[Self]) -> ElasticBlock | None:
+        """Return one block with fresh shared weights that computes each of ``specs``, all of this class.
+
+        None, the default: nothing is shared, and each spec gets weights of its own (see `elastic_block`).
+        """
+        return None
 
     @property
     def columns(self) -> dict[str, int | str]:
@@ -45,15 +60,19 @@ def _as_cell(value: object) -> int | str:
     return int(value) if isinstance(value, bool | int) else str(value)
 
 
-class Join(nn.Module):
-    """A block that reads more than the last output; `PlainNetwork` calls `join` in place of `forward`."""
+class MultiInputBlock(nn.Module):
+    """A plain block that reads the outputs of several earlier blocks, as a skip connection or a cell's edge does.
 
-    def join(self, x: Tensor, earlier: list[Tensor]) -> Tensor:
-        """Return the chain's next output.
+    `PlainNetwork` calls `combine` in place of ``forward``. ``forward`` takes one input and costs as much as the block
+    does in its network: it is what a latency table times.
+    """
+
+    def combine(self, x: Tensor, earlier: list[Tensor]) -> Tensor:
+        """Return the block's output, ``(B, C, H, W)``.
 
         Args:
-            x: the last output.
-            earlier: outputs of the stage or cell so far; the block may change the list.
+            x: output of the block before.
+            earlier: outputs of the stage or cell so far, first to last; the block may change the list.
         """
         raise NotImplementedError
 
@@ -67,13 +86,13 @@ SpecT = TypeVar("SpecT", bound=BlockSpec)
 
 
 class ElasticBlock(nn.Module):
-    """A block of a supernet: computes any spec of its kind that fits inside it."""
+    """A block of a supernet: computes each spec that can stand in its slot."""
 
     begins_stage = False
-    """Whether dense skips count their outputs from this block."""
+    """Of the block's slot, see `hwnas.supernet.layout.Slot`; the supernet sets it."""
 
     def forward(self, x: Tensor, spec: BlockSpec) -> Tensor:
-        """``(B, C, H, W)`` through the block that ``spec`` describes."""
+        """``(B, C, H, W)`` through the block of ``spec``; in eval mode bit for bit as the filled plain block."""
         raise NotImplementedError
 
     def fill(self, plain: nn.Module, spec: BlockSpec) -> None:
@@ -85,13 +104,13 @@ class ElasticBlock(nn.Module):
 
 
 def largest_of(specs: Sequence[SpecT], *names: str) -> SpecT:
-    """The first spec with the named sizes replaced by their maxima over all specs."""
+    """Return the first spec with the named sizes replaced by their maxima over all specs."""
     return replace(specs[0], **{name: max(getattr(s, name) for s in specs) for name in names})
 
 
-class ElasticJoin(ElasticBlock):
-    """The elastic form of `Join`."""
+class ElasticMultiInputBlock(ElasticBlock):
+    """The elastic form of a `MultiInputBlock`; the supernet calls `combine` in place of ``forward``."""
 
-    def join(self, x: Tensor, earlier: list[Tensor], spec: BlockSpec) -> Tensor:
-        """Return the chain's next output; see `Join.join`."""
+    def combine(self, x: Tensor, earlier: list[Tensor], spec: BlockSpec) -> Tensor:
+        """Return the output of the block that ``spec`` describes; see `MultiInputBlock.combine`."""
         raise NotImplementedError

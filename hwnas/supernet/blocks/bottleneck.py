@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,11 @@ class BottleneckSpec(BlockSpec):
     def build(self) -> nn.Module:
         """Return a `Bottleneck`."""
         return Bottleneck(self)
+
+    @classmethod
+    def elastic(cls, specs: Sequence[Self]) -> ElasticBottleneck:
+        """Return the `ElasticBottleneck` that computes each of ``specs``."""
+        return ElasticBottleneck(largest_of(specs, "in_channels", "mid_channels", "out_channels"))
 
 
 class Bottleneck(nn.Module):
@@ -57,11 +62,6 @@ class Bottleneck(nn.Module):
 
 class ElasticBottleneck(ElasticBlock):
     """The elastic form of `Bottleneck`: input, middle and output channels vary, for a `BottleneckSpec`."""
-
-    @classmethod
-    def holding(cls, specs: Sequence[BottleneckSpec]) -> ElasticBottleneck:
-        """Return a block that computes each of ``specs``."""
-        return cls(largest_of(specs, "in_channels", "mid_channels", "out_channels"))
 
     def __init__(self, largest: BottleneckSpec) -> None:
         super().__init__()

@@ -1,44 +1,18 @@
-"""Which layers can shrink? Each holds the weights of its largest form; smaller forms are slices of it.
+"""Edge of a NAS-Bench-201 cell: spec, plain and elastic form.
 
-No layer remembers an active form: the caller passes the `BlockSpec` (or the sizes) with the input. `fill` copies
-the very same slice into a plain module, so an extracted subnet computes what the supernet computed, bit for bit.
+A cell is written as its edges, one block each, in the order of their target nodes; its nodes are the outputs so far.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
-from hwnas.supernet.blocks.block import BlockSpec, ElasticJoin, Join
+from hwnas.supernet.blocks.block import BlockSpec, ElasticMultiInputBlock, MultiInputBlock
 from hwnas.supernet.blocks.layers import BN_EPS, BN_MOMENTUM
-
-
-class ElasticCellOp(ElasticJoin):
-    """Operators of one edge with weights of their own, for a `CellOpSpec`."""
-
-    @classmethod
-    def holding(cls, specs: Sequence[CellOpSpec]) -> ElasticCellOp:
-        """Return a block that computes each of ``specs``."""
-        return cls(specs[0].in_channels, tuple(dict.fromkeys(s.operator for s in specs)))
-
-    def __init__(self, channels: int, operators: tuple[str, ...]) -> None:
-        super().__init__()
-        self.candidates = nn.ModuleDict({name: cell_operator(name, channels) for name in operators})
-
-    def join(self, x: Tensor, earlier: list[Tensor], spec: BlockSpec) -> Tensor:
-        """See `join_cell`."""
-        assert isinstance(spec, CellOpSpec)
-        return join_cell(self.candidates[spec.operator], x, earlier, spec)
-
-    def fill(self, plain: nn.Module, spec: BlockSpec) -> None:
-        """See `ElasticBlock`."""
-        assert isinstance(plain, CellOp)
-        assert isinstance(spec, CellOpSpec)
-        plain.op.load_state_dict(self.candidates[spec.operator].state_dict())
-
 
 OPERATORS: tuple[str, ...] = ("none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")
 """Operators of an edge by their published names, from least to most capacity."""
@@ -67,6 +41,11 @@ class CellOpSpec(BlockSpec):
     def build(self) -> nn.Module:
         """Return a `CellOp`."""
         return CellOp(self)
+
+    @classmethod
+    def elastic(cls, specs: Sequence[Self]) -> ElasticCellOp:
+        """Return the `ElasticCellOp` that computes each of ``specs``."""
+        return ElasticCellOp(specs[0].in_channels, tuple(dict.fromkeys(s.operator for s in specs)))
 
 
 class ReluConvBn(nn.Sequential):
@@ -98,12 +77,12 @@ def cell_operator(name: str, channels: int) -> nn.Module:
     return ReluConvBn(channels, channels, {"nor_conv_1x1": 1, "nor_conv_3x3": 3}[name])
 
 
-def join_cell(op: nn.Module, x: Tensor, nodes: list[Tensor], spec: CellOpSpec) -> Tensor:
-    """Bring an edge to its target node and return that node.
+def add_to_node(op: nn.Module, x: Tensor, nodes: list[Tensor], spec: CellOpSpec) -> Tensor:
+    """Add an edge's output to its target node and return that node, ``(B, C, H, W)``.
 
     Args:
         op: the edge's operator.
-        x: the chain's last output: the cell's input, where this is the cell's first edge.
+        x: output of the block before: the cell's input, where this is the cell's first edge.
         nodes: the cell's nodes so far; changed.
         spec: source, target, and whether the target exists already.
     """
@@ -117,7 +96,7 @@ def join_cell(op: nn.Module, x: Tensor, nodes: list[Tensor], spec: CellOpSpec) -
     return nodes[-1]
 
 
-class CellOp(Join):
+class CellOp(MultiInputBlock):
     """The plain block of a `CellOpSpec`."""
 
     def __init__(self, spec: CellOpSpec) -> None:
@@ -125,11 +104,30 @@ class CellOp(Join):
         self.spec = spec
         self.op = cell_operator(spec.operator, spec.in_channels)
 
-    def join(self, x: Tensor, earlier: list[Tensor]) -> Tensor:
-        """See `join_cell`."""
-        return join_cell(self.op, x, earlier, self.spec)
+    def combine(self, x: Tensor, earlier: list[Tensor]) -> Tensor:
+        """See `add_to_node`."""
+        return add_to_node(self.op, x, earlier, self.spec)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what the block costs where it stands alone: its operator, added to the input where it adds."""
         y: Tensor = self.op(x)
         return x + y if self.spec.adds else y
+
+
+class ElasticCellOp(ElasticMultiInputBlock):
+    """The elastic form of `CellOp`: the operators of one edge, each with weights of its own, for a `CellOpSpec`."""
+
+    def __init__(self, channels: int, operators: tuple[str, ...]) -> None:
+        super().__init__()
+        self.candidates = nn.ModuleDict({name: cell_operator(name, channels) for name in operators})
+
+    def combine(self, x: Tensor, earlier: list[Tensor], spec: BlockSpec) -> Tensor:
+        """See `add_to_node`."""
+        assert isinstance(spec, CellOpSpec)
+        return add_to_node(self.candidates[spec.operator], x, earlier, spec)
+
+    def fill(self, plain: nn.Module, spec: BlockSpec) -> None:
+        """See `ElasticBlock`."""
+        assert isinstance(plain, CellOp)
+        assert isinstance(spec, CellOpSpec)
+        plain.op.load_state_dict(self.candidates[spec.operator].state_dict())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -29,6 +29,11 @@ class ConvSpec(BlockSpec):
         conv = ConvBnAct(self.in_channels, self.out_channels, self.kernel_size, self.stride, act=self.act)
         return Residual(conv) if self.residual else conv
 
+    @classmethod
+    def elastic(cls, specs: Sequence[Self]) -> ElasticConvBnAct:
+        """Return the `ElasticConvBnAct` that computes each of ``specs``."""
+        return ElasticConvBnAct(largest_of(specs, "in_channels", "out_channels"))
+
 
 class Residual(nn.Module):
     """A layer whose input is added to its output."""
@@ -45,11 +50,6 @@ class Residual(nn.Module):
 
 class ElasticConvBnAct(ElasticBlock):
     """The elastic form of `ConvBnAct`, for a `ConvSpec`; with ``residual`` its input is added."""
-
-    @classmethod
-    def holding(cls, specs: Sequence[ConvSpec]) -> ElasticConvBnAct:
-        """Return a block that computes each of ``specs``."""
-        return cls(largest_of(specs, "in_channels", "out_channels"))
 
     def __init__(self, largest: ConvSpec) -> None:
         super().__init__()

@@ -54,7 +54,7 @@ class ElasticPixelConv2d(ElasticConv2d):
 class ElasticDepthwiseConv2d(nn.Module):
     """A depthwise convolution with one largest kernel; smaller ones are its centre, linearly mapped.
 
-    The maps form a chain (7 to 5, 5 to 3), start as the identity and are shared by all channels.
+    The maps follow one another (7 to 5, 5 to 3), start as the identity and are shared by all channels.
 
     Reference:
         Cai et al., 2020, Once-for-All, section 3.3 (elastic kernel size).
@@ -113,8 +113,8 @@ class ElasticBatchNorm2d(nn.BatchNorm2d):
             self.training, self.momentum, self.eps,
         )  # fmt: skip
 
-    def part(self, channels: int) -> fused.Norm:
-        """The first channels, for a fused block."""
+    def slices(self, channels: int) -> fused.Norm:
+        """Return what belongs to the first channels, for a fused block."""
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.momentum is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +12,7 @@ from torch import Tensor, nn
 
 from hwnas.supernet.blocks.block import BlockSpec, ElasticBlock, largest_of
 from hwnas.supernet.blocks.elastic_layers import ElasticPixelConv2d
-from hwnas.supernet.blocks.layers import (
-    ActName,
-    PixelConv2d,
-    activate,
-    activation,
-)
+from hwnas.supernet.blocks.layers import ActName, PixelConv2d, activate, activation
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +29,11 @@ class HeadSpec(BlockSpec):
     def build(self) -> nn.Module:
         """Return a `Head`."""
         return Head(self)
+
+    @classmethod
+    def elastic(cls, specs: Sequence[Self]) -> ElasticHead:
+        """Return the `ElasticHead` that computes each of ``specs``."""
+        return ElasticHead(largest_of(specs, "in_channels", "feature_channels"))
 
 
 class Head(nn.Module):
@@ -57,11 +57,6 @@ class Head(nn.Module):
 
 class ElasticHead(ElasticBlock):
     """The classifier of every subnet; its input may be narrower than its largest, for a `HeadSpec`."""
-
-    @classmethod
-    def holding(cls, specs: Sequence[HeadSpec]) -> ElasticHead:
-        """Return a block that computes each of ``specs``."""
-        return cls(largest_of(specs, "in_channels", "feature_channels"))
 
     def __init__(self, largest: HeadSpec) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,11 @@ class MBConvSpec(BlockSpec):
         """Return an `MBConv`."""
         return MBConv(self)
 
+    @classmethod
+    def elastic(cls, specs: Sequence[Self]) -> ElasticMBConv:
+        """Return the `ElasticMBConv` that computes each of ``specs``."""
+        return ElasticMBConv(largest_of(specs, "mid_channels"), tuple(sorted({s.kernel_size for s in specs})))
+
 
 class MBConv(nn.Module):
     """The plain inverted bottleneck of an `MBConvSpec`."""
@@ -56,11 +61,6 @@ class MBConv(nn.Module):
 
 class ElasticMBConv(ElasticBlock):
     """The elastic form of `MBConv`: kernel size and middle channels vary, for an `MBConvSpec`."""
-
-    @classmethod
-    def holding(cls, specs: Sequence[MBConvSpec]) -> ElasticMBConv:
-        """Return a block that computes each of ``specs``."""
-        return cls(largest_of(specs, "mid_channels"), tuple(sorted({s.kernel_size for s in specs})))
 
     def __init__(self, largest: MBConvSpec, kernel_sizes: tuple[int, ...]) -> None:
         super().__init__()
@@ -95,10 +95,10 @@ class ElasticMBConv(ElasticBlock):
     def _fused(self, x: Tensor, spec: MBConvSpec) -> Tensor:
         """Everything before the last batch norm, in training."""
         channels, mid = spec.in_channels, spec.mid_channels
-        expand = (self.expand_conv.kernel(channels, mid), self.expand_bn.part(mid)) if self.expands else None
+        expand = (self.expand_conv.kernel(channels, mid), self.expand_bn.slices(mid)) if self.expands else None
         return fused.inverted_bottleneck(
-            x, expand, self.depthwise.kernel(mid, spec.kernel_size), self.depthwise_bn.part(mid), spec.stride,
-            spec.act, None if self.se is None else self.se.part(mid), self.project.kernel(mid, spec.out_channels),
+            x, expand, self.depthwise.kernel(mid, spec.kernel_size), self.depthwise_bn.slices(mid), spec.stride,
+            spec.act, None if self.se is None else self.se.slices(mid), self.project.kernel(mid, spec.out_channels),
         )  # fmt: skip
 
     def fill(self, plain: nn.Module, spec: BlockSpec) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -39,6 +39,12 @@ class ParallelSpec(BlockSpec):
     def build(self) -> nn.Module:
         """Return a `Parallel`."""
         return Parallel(self)
+
+    @classmethod
+    def elastic(cls, specs: Sequence[Self]) -> ElasticParallel:
+        """Return the `ElasticParallel` that computes each of ``specs``."""
+        kernel_sizes = {s.kernel_size for s in specs if s.level & 4}
+        return ElasticParallel(largest_of(specs, "mid_channels"), tuple(sorted(kernel_sizes)))
 
 
 class Parallel(nn.Module):
@@ -77,11 +83,6 @@ def transformation(spec: ParallelSpec) -> nn.Sequential:
 
 class ElasticParallel(ElasticBlock):
     """The elastic form of `Parallel`: only the inverted bottleneck is elastic, for a `ParallelSpec`."""
-
-    @classmethod
-    def holding(cls, specs: Sequence[ParallelSpec]) -> ElasticParallel:
-        """Return a block that computes each of ``specs``."""
-        return cls(largest_of(specs, "mid_channels"), tuple(sorted({s.kernel_size for s in specs if s.level & 4})))
 
     def __init__(self, largest: ParallelSpec, kernel_sizes: tuple[int, ...]) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,14 +25,14 @@ class PoolSpec(BlockSpec):
         """Return the pooling layer."""
         return nn.Sequential(nn.MaxPool2d(self.kernel_size, self.stride, self.kernel_size // 2))
 
+    @classmethod
+    def elastic(cls, specs: Sequence[Self]) -> ElasticPool:
+        """Return the `ElasticPool` that computes each of ``specs``."""
+        return ElasticPool()
+
 
 class ElasticPool(ElasticBlock):
-    """A pooling layer, the same for every subnet, for a `PoolSpec`."""
-
-    @classmethod
-    def holding(cls, specs: Sequence[PoolSpec]) -> ElasticPool:
-        """Return a block that computes each of ``specs``."""
-        return cls()
+    """The pooling layer in a supernet, the same for every subnet, for a `PoolSpec`."""
 
     def forward(self, x: Tensor, spec: BlockSpec) -> Tensor:
         """See `ElasticBlock`."""

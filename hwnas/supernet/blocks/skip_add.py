@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
-from hwnas.supernet.blocks.block import BlockSpec, ElasticJoin, Join
+from hwnas.supernet.blocks.block import BlockSpec, ElasticMultiInputBlock, MultiInputBlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +24,20 @@ class SkipAddSpec(BlockSpec):
         """Return a `SkipAdd`."""
         return SkipAdd(self.n_added)
 
+    @classmethod
+    def elastic(cls, specs: Sequence[Self]) -> ElasticSkipAdd:
+        """Return the `ElasticSkipAdd` that computes each of ``specs``."""
+        return ElasticSkipAdd()
 
-class SkipAdd(Join):
+
+class SkipAdd(MultiInputBlock):
     """Adds earlier outputs of the stage."""
 
     def __init__(self, n_added: int) -> None:
         super().__init__()
         self.n_added = n_added
 
-    def join(self, x: Tensor, earlier: list[Tensor]) -> Tensor:
+    def combine(self, x: Tensor, earlier: list[Tensor]) -> Tensor:
         """Return ``x`` plus the first ``n_added`` of ``earlier``."""
         for y in earlier[: self.n_added]:
             x = x + y
@@ -40,21 +45,16 @@ class SkipAdd(Join):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` added to itself ``n_added`` times: what the block costs where it stands alone."""
-        return self.join(x, [x] * self.n_added)
+        return self.combine(x, [x] * self.n_added)
 
 
-class ElasticSkipAdd(ElasticJoin):
-    """Adds earlier outputs of the stage, for a `SkipAddSpec`; it has no weights."""
+class ElasticSkipAdd(ElasticMultiInputBlock):
+    """The elastic form of `SkipAdd`, for a `SkipAddSpec`; it has no weights."""
 
-    @classmethod
-    def holding(cls, specs: Sequence[SkipAddSpec]) -> ElasticSkipAdd:
-        """Return a block that computes each of ``specs``."""
-        return cls()
-
-    def join(self, x: Tensor, earlier: list[Tensor], spec: BlockSpec) -> Tensor:
+    def combine(self, x: Tensor, earlier: list[Tensor], spec: BlockSpec) -> Tensor:
         """Return ``x`` plus the first outputs of the stage."""
         assert isinstance(spec, SkipAddSpec)
-        return SkipAdd(spec.n_added).join(x, earlier)
+        return SkipAdd(spec.n_added).combine(x, earlier)
 
     def fill(self, plain: nn.Module, spec: BlockSpec) -> None:
         """There is nothing to copy."""

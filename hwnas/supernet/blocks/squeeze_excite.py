@@ -7,10 +7,7 @@ from torch import Tensor, nn
 
 from hwnas.supernet.blocks import fused
 from hwnas.supernet.blocks.elastic_layers import ElasticPixelConv2d
-from hwnas.supernet.blocks.layers import (
-    PixelConv2d,
-    make_divisible,
-)
+from hwnas.supernet.blocks.layers import PixelConv2d, make_divisible
 
 
 class SqueezeExcite(nn.Module):
@@ -42,7 +39,7 @@ def se_hidden(channels: int) -> int:
 
 
 class ElasticSqueezeExcite(nn.Module):
-    """Squeeze-excite over the first channels of a block."""
+    """The elastic form of `SqueezeExcite`: it works on the first channels, as many as its input has."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -57,8 +54,8 @@ class ElasticSqueezeExcite(nn.Module):
         gate = self.expand(F.relu(self.reduce(gate, se_hidden(c))), c)
         return x * F.hardsigmoid(gate)
 
-    def part(self, channels: int) -> fused.Gate:
-        """The slices for the first channels, for a fused block."""
+    def slices(self, channels: int) -> fused.Gate:
+        """Return the weights for the first channels, for a fused block."""
         hidden = se_hidden(channels)
         assert self.reduce.bias is not None
         assert self.expand.bias is not None

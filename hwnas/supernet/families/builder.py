@@ -1,4 +1,4 @@
-"""How is the chain of blocks of a family written down? Block after block; channels and sizes are carried along."""
+"""How are the slots of a family written down? Slot after slot; channels, sizes and stages are carried along."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from hwnas.space import Choice
 from hwnas.supernet.blocks.block import BlockSpec
 from hwnas.supernet.blocks.layers import ActName, make_divisible
 from hwnas.supernet.blocks.mbconv import MBConvSpec
+from hwnas.supernet.families.family import FamilyConfig, Positive
 from hwnas.supernet.layout import Slot
-
-Positive = Annotated[int, Field(gt=0)]
 
 Ratio = Positive | Annotated[float, Field(gt=0)]
 
@@ -43,25 +42,6 @@ class StageConfig(BaseModel):
         return self
 
 
-class FamilyConfig(BaseModel):
-    """What every family's settings have."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    in_channels: Positive = 3
-    classes: Annotated[int, Field(ge=2)]
-    resolutions: tuple[Positive, ...]
-    """Image edges in pixels, ascending."""
-    dropout_percent: Annotated[int, Field(ge=0, lt=100)] = 10
-    bn_eps: Annotated[float, Field(gt=0)] = 1e-5
-
-    @model_validator(mode="after")
-    def _check_resolutions(self) -> FamilyConfig:
-        if not self.resolutions or sorted(set(self.resolutions)) != list(self.resolutions):
-            raise ValueError(f"resolutions must be ascending and not empty, got {list(self.resolutions)}")
-        return self
-
-
 class StagedConfig(FamilyConfig):
     """Settings of a family of stages of inverted bottlenecks."""
 
@@ -74,7 +54,10 @@ class StagedConfig(FamilyConfig):
 
 
 class SlotBuilder:
-    """Collects slots; every slot knows the channels and the size that reach it."""
+    """Collects slots; every slot knows the channels and the size that reach it.
+
+    For families whose widths do not vary; others write their slots themselves.
+    """
 
     def __init__(self, in_channels: int) -> None:
         self.channels = in_channels
@@ -88,6 +71,7 @@ class SlotBuilder:
         make: Callable[..., BlockSpec | None],
         out_channels: int,
         stride: int = 1,
+        stage: int | None = None,
     ) -> None:
         """Append a slot.
 
@@ -97,13 +81,15 @@ class SlotBuilder:
             make: input channels, input size in pixels, then the options of ``choices``, to the block.
             out_channels: channels after it.
             stride: of the block.
+            stage: number of its stage, see `Slot.stage`; the first slot of a stage from 1 on begins it.
         """
         channels, strides = self.channels, self.strides
 
         def spec(resolution: int, *options: Any) -> BlockSpec | None:
             return make(channels, size_after(resolution, strides), *options)
 
-        self.slots.append(Slot(name, ("resolution", *choices), spec))
+        begins_stage = bool(stage) and all(slot.stage != stage for slot in self.slots)
+        self.slots.append(Slot(name, ("resolution", *choices), spec, stage, begins_stage))
         self.channels, self.strides = out_channels, (*strides, stride)
 
 
@@ -139,7 +125,7 @@ def add_stages(builder: SlotBuilder, config: StagedConfig) -> None:
         for b in range(1, max(stage.depths) + 1):
             stride = stage.stride if b == 1 else 1
             name = f"stage{s}.block{b}"
-            builder.add(name, (name,), inverted_bottleneck(stage, out_channels, stride), out_channels, stride)
+            builder.add(name, (name,), inverted_bottleneck(stage, out_channels, stride), out_channels, stride, s)
 
 
 def inverted_bottleneck(

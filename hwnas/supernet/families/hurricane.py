@@ -21,7 +21,8 @@ from hwnas.supernet.blocks.layers import ActName
 from hwnas.supernet.blocks.mbconv import MBConvSpec
 from hwnas.supernet.blocks.separable import SeparableSpec
 from hwnas.supernet.blocks.shuffle import ShuffleSpec
-from hwnas.supernet.families.builder import FamilyConfig, Positive, SlotBuilder
+from hwnas.supernet.families.builder import SlotBuilder
+from hwnas.supernet.families.family import FamilyConfig, Positive
 from hwnas.supernet.layout import Layout
 
 OperatorName = Literal["mbconv", "separable", "shuffle", "xception"]
@@ -66,7 +67,7 @@ class LayerStageConfig(BaseModel):
 class HurricaneConfig(FamilyConfig):
     """Sizes of a hurricane supernet."""
 
-    family: Literal["hurricane"]
+    family: str
     stem_width: Positive = 16
     stem_stride: Literal[1, 2] = 2
     stages: tuple[LayerStageConfig, ...] = Field(min_length=1)
@@ -75,35 +76,42 @@ class HurricaneConfig(FamilyConfig):
     """Channels of the last 1x1 convolution, before pooling."""
 
 
-def layout(config: HurricaneConfig) -> Layout:
-    """Return space and slots of a hurricane supernet."""
-    options = config.pool.options()
-    choices, groups = [Choice("resolution", config.resolutions)], []
-    builder = SlotBuilder(config.in_channels)
-    builder.add(
-        "stem",
-        (),
-        lambda c, size: ConvSpec(c, config.stem_width, size, 3, config.stem_stride, "relu"),
-        config.stem_width,
-        config.stem_stride,
-    )
-    for s, stage in enumerate(config.stages, 1):
-        names = [f"stage{s}.layer{b}" for b in range(1, stage.layers + 1)]
-        choices += [Choice(name, options, FIELDS) for name in names]
-        groups.append(tuple(names))
-        for b, name in enumerate(names, 1):
-            stride = stage.stride if b == 1 else 1
-            builder.add(name, (name,), _operator(stage, stride), stage.width, stride)
-    width = config.feature_width
-    builder.add("feature_mix", (), lambda c, size: ConvSpec(c, width, size, 1, 1, "relu"), width)
-    builder.add(
-        "head",
-        (),
-        lambda c, size: HeadSpec(c, config.classes, size, 0, "none", config.dropout_percent),
-        config.classes,
-    )
-    space = SearchSpace(tuple(choices), tuple(groups))
-    return Layout(space, tuple(builder.slots), config.bn_eps, shares_weights=False)
+class Hurricane:
+    """The family ``hurricane``; see `hwnas.supernet.families.family.Family`."""
+
+    config = HurricaneConfig
+
+    @staticmethod
+    def layout(config: HurricaneConfig) -> Layout:
+        """Return space and slots of a hurricane supernet."""
+        options = config.pool.options()
+        choices, groups = [Choice("resolution", config.resolutions)], []
+        builder = SlotBuilder(config.in_channels)
+        builder.add(
+            "stem",
+            (),
+            lambda c, size: ConvSpec(c, config.stem_width, size, 3, config.stem_stride, "relu"),
+            config.stem_width,
+            config.stem_stride,
+            stage=0,
+        )
+        for s, stage in enumerate(config.stages, 1):
+            names = [f"stage{s}.layer{b}" for b in range(1, stage.layers + 1)]
+            choices += [Choice(name, options, FIELDS) for name in names]
+            groups.append(tuple(names))
+            for b, name in enumerate(names, 1):
+                stride = stage.stride if b == 1 else 1
+                builder.add(name, (name,), _operator(stage, stride), stage.width, stride, s)
+        width = config.feature_width
+        builder.add("feature_mix", (), lambda c, size: ConvSpec(c, width, size, 1, 1, "relu"), width)
+        builder.add(
+            "head",
+            (),
+            lambda c, size: HeadSpec(c, config.classes, size, 0, "none", config.dropout_percent),
+            config.classes,
+        )
+        space = SearchSpace(tuple(choices), tuple(groups))
+        return Layout(space, tuple(builder.slots), config.bn_eps, shares_weights=False, first_stage=1)
 
 
 def _operator(stage: LayerStageConfig, stride: int) -> Callable[[int, int, tuple[Any, ...]], BlockSpec]:

@@ -18,14 +18,16 @@ from hwnas.supernet.blocks.conv import ConvSpec
 from hwnas.supernet.blocks.head import HeadSpec
 from hwnas.supernet.blocks.layers import ActName
 from hwnas.supernet.blocks.mbconv import MBConvSpec
-from hwnas.supernet.families.builder import Positive, SlotBuilder, StagedConfig, add_stages, stage_choices
+from hwnas.supernet.families.builder import SlotBuilder, StagedConfig, add_stages, stage_choices
+from hwnas.supernet.families.family import Positive
 from hwnas.supernet.layout import Layout
+from hwnas.supernet.weights.ofa_names import mobile_names
 
 
 class MBV3Config(StagedConfig):
     """Sizes of an mbv3 supernet."""
 
-    family: Literal["mbv3"]
+    family: str
     stem_width: Positive = 16
     stem_stride: Literal[1, 2] = 2
     stem_act: ActName = "hswish"
@@ -38,25 +40,32 @@ class MBV3Config(StagedConfig):
     head_act: ActName = "hswish"
 
 
-def layout(config: MBV3Config) -> Layout:
-    """Return space and slots of an mbv3 supernet."""
-    choices, groups = stage_choices(config.stages)
-    space = SearchSpace((Choice("resolution", config.resolutions), *choices), groups)
-    builder = SlotBuilder(config.in_channels)
-    add_stem(builder, config)
-    add_stages(builder, config)
-    expand_width = config.width(config.expand_width)
-    feature_width = config.width(config.feature_width) if config.feature_width else 0
-    builder.add(
-        "final_expand", (), lambda c, size: ConvSpec(c, expand_width, size, 1, 1, config.head_act), expand_width
-    )
-    builder.add(
-        "head",
-        (),
-        lambda c, size: HeadSpec(c, config.classes, size, feature_width, config.head_act, config.dropout_percent),
-        config.classes,
-    )
-    return Layout(space, tuple(builder.slots), config.bn_eps)
+class MBV3:
+    """The family ``mbv3``; see `hwnas.supernet.families.family.Family`."""
+
+    config = MBV3Config
+
+    @staticmethod
+    def layout(config: MBV3Config) -> Layout:
+        """Return space and slots of an mbv3 supernet."""
+        choices, groups = stage_choices(config.stages)
+        space = SearchSpace((Choice("resolution", config.resolutions), *choices), groups)
+        builder = SlotBuilder(config.in_channels)
+        add_stem(builder, config)
+        add_stages(builder, config)
+        expand_width = config.width(config.expand_width)
+        feature_width = config.width(config.feature_width) if config.feature_width else 0
+        builder.add(
+            "final_expand", (), lambda c, size: ConvSpec(c, expand_width, size, 1, 1, config.head_act), expand_width
+        )
+        builder.add(
+            "head",
+            (),
+            lambda c, size: HeadSpec(c, config.classes, size, feature_width, config.head_act, config.dropout_percent),
+            config.classes,
+        )
+        slots = tuple(builder.slots)
+        return Layout(space, slots, config.bn_eps, first_stage=1, ofa_names=mobile_names(slots))
 
 
 def add_stem(builder: SlotBuilder, config: MBV3Config) -> None:
@@ -68,8 +77,13 @@ def add_stem(builder: SlotBuilder, config: MBV3Config) -> None:
         lambda c, size: ConvSpec(c, width, size, 3, config.stem_stride, config.stem_act),
         width,
         config.stem_stride,
+        stage=0,
     )
     if config.first_block:
         builder.add(
-            "first_block", (), lambda c, size: MBConvSpec(c, c, size, c, False, 3, 1, False, "relu", True), width
+            "first_block",
+            (),
+            lambda c, size: MBConvSpec(c, c, size, c, False, 3, 1, False, "relu", True),
+            width,
+            stage=0,
         )

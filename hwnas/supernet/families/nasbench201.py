@@ -12,7 +12,7 @@ Reference:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -22,7 +22,8 @@ from hwnas.supernet.blocks.cell import OPERATORS, CellOpSpec
 from hwnas.supernet.blocks.conv import ConvSpec
 from hwnas.supernet.blocks.norm_head import NormHeadSpec
 from hwnas.supernet.blocks.reduction import ReductionSpec
-from hwnas.supernet.families.builder import FamilyConfig, Positive, SlotBuilder
+from hwnas.supernet.families.builder import SlotBuilder
+from hwnas.supernet.families.family import FamilyConfig, Positive
 from hwnas.supernet.layout import Layout
 
 N_STAGES = 3
@@ -31,7 +32,7 @@ N_STAGES = 3
 class NASBench201Config(FamilyConfig):
     """Sizes of a nasbench201 supernet."""
 
-    family: Literal["nasbench201"]
+    family: str
     stem_width: Positive = 16
     """Channels of the first stage; each later stage has twice as many."""
     cells_per_stage: Positive = 5
@@ -39,25 +40,32 @@ class NASBench201Config(FamilyConfig):
     dropout_percent: Annotated[int, Field(ge=0, lt=100)] = 0
 
 
-def layout(config: NASBench201Config) -> Layout:
-    """Return space and slots of a nasbench201 supernet; the space has ``5 ** 6`` archs for each resolution."""
-    edges = [Choice(edge_name(i, j), OPERATORS, ("operator",)) for i, j in EDGES]
-    # The first three edges make the inner nodes, the last three the cell's output.
-    groups = tuple(tuple(c.name for c in part) for part in (edges[:3], edges[3:]))
-    space = SearchSpace((Choice("resolution", config.resolutions), *edges), groups)
-    builder = SlotBuilder(config.in_channels)
-    width = config.stem_width
-    builder.add("stem", (), lambda c, size: ConvSpec(c, config.stem_width, size, 3, 1, "none"), width)
-    for stage in range(1, N_STAGES + 1):
-        if stage > 1:
-            width *= 2
-            builder.add(f"reduction{stage}", (), _reduction(width), width, 2)
-        for cell in range(1, config.cells_per_stage + 1):
-            for source, target in EDGES:
-                into = tuple(edge_name(i, target) for i in range(source + 1))
-                builder.add(f"stage{stage}.cell{cell}.{into[-1]}", into, _edge(source, target), width)
-    builder.add("head", (), lambda c, size: NormHeadSpec(c, config.classes, size, config.dropout_percent), width)
-    return Layout(space, tuple(builder.slots), config.bn_eps)
+class NASBench201:
+    """The family ``nasbench201``; see `hwnas.supernet.families.family.Family`."""
+
+    config = NASBench201Config
+
+    @staticmethod
+    def layout(config: NASBench201Config) -> Layout:
+        """Return space and slots of a nasbench201 supernet; the space has ``5 ** 6`` archs for each resolution."""
+        edges = [Choice(edge_name(i, j), OPERATORS, ("operator",)) for i, j in EDGES]
+        # The first three edges make the inner nodes, the last three the cell's output.
+        groups = tuple(tuple(c.name for c in part) for part in (edges[:3], edges[3:]))
+        space = SearchSpace((Choice("resolution", config.resolutions), *edges), groups)
+        builder = SlotBuilder(config.in_channels)
+        width = config.stem_width
+        builder.add("stem", (), lambda c, size: ConvSpec(c, config.stem_width, size, 3, 1, "none"), width, stage=0)
+        for stage in range(1, N_STAGES + 1):
+            if stage > 1:
+                width *= 2
+                builder.add(f"reduction{stage}", (), _reduction(width), width, 2)
+            for cell in range(1, config.cells_per_stage + 1):
+                for source, target in EDGES:
+                    into = tuple(edge_name(i, target) for i in range(source + 1))
+                    builder.add(f"stage{stage}.cell{cell}.{into[-1]}", into, _edge(source, target), width, stage=stage)
+        builder.add("head", (), lambda c, size: NormHeadSpec(c, config.classes, size, config.dropout_percent), width)
+        cell_edges = {edge_name(i, j): (i, j) for i, j in EDGES}
+        return Layout(space, tuple(builder.slots), config.bn_eps, cell_edges=cell_edges)
 
 
 def _reduction(out_channels: int) -> Callable[[int, int], ReductionSpec]:

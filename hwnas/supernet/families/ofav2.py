@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from hwnas.space import Choice, SearchSpace
 from hwnas.supernet.blocks.block import BlockSpec
@@ -28,7 +28,6 @@ from hwnas.supernet.layout import Layout, Slot
 class OFAv2Config(MBV3Config):
     """Sizes of an ofav2 supernet; with everything off it is mbv3."""
 
-    family: Literal["ofav2"]  # type: ignore[assignment]
     dense_skips: bool = False
     """Add a stage's first outputs to its later ones."""
     parallel: bool = False
@@ -37,9 +36,15 @@ class OFAv2Config(MBV3Config):
     """A head after every stage; a subnet has one of them and no later stages."""
 
 
-def layout(config: OFAv2Config) -> Layout:
-    """Return space and slots of an ofav2 supernet."""
-    return Layout(_space(config), tuple(_slots(config)), config.bn_eps)
+class OFAv2:
+    """The family ``ofav2``; see `hwnas.supernet.families.family.Family`."""
+
+    config = OFAv2Config
+
+    @staticmethod
+    def layout(config: OFAv2Config) -> Layout:
+        """Return space and slots of an ofav2 supernet."""
+        return Layout(_space(config), tuple(_slots(config)), config.bn_eps, first_stage=1)
 
 
 def _space(config: OFAv2Config) -> SearchSpace:
@@ -79,9 +84,9 @@ def _slots(config: OFAv2Config) -> list[Slot]:
         for b in range(1, max(stage.depths) + 1):
             stride = stage.stride if b == 1 else 1
             name = f"stage{s}.block{b}"
-            builder.add(name, (name,), _block(config, stage, out_channels, stride), out_channels, stride)
+            builder.add(name, (name,), _block(config, stage, out_channels, stride), out_channels, stride, s)
             if config.dense_skips and b >= 3:
-                builder.add(f"stage{s}.skip{b}", (depth,), _skip(b), out_channels)
+                builder.add(f"stage{s}.skip{b}", (depth,), _skip(b), out_channels, stage=s)
         if config.early_exits or s == len(config.stages):
             builder.slots += _exit(config, s, out_channels, builder.strides)
     return builder.slots

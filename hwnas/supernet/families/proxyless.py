@@ -13,14 +13,16 @@ from hwnas.supernet.blocks.conv import ConvSpec
 from hwnas.supernet.blocks.head import HeadSpec
 from hwnas.supernet.blocks.layers import ActName
 from hwnas.supernet.blocks.mbconv import MBConvSpec
-from hwnas.supernet.families.builder import Positive, SlotBuilder, StagedConfig, add_stages, stage_choices
+from hwnas.supernet.families.builder import SlotBuilder, StagedConfig, add_stages, stage_choices
+from hwnas.supernet.families.family import Positive
 from hwnas.supernet.layout import Layout
+from hwnas.supernet.weights.ofa_names import mobile_names
 
 
 class ProxylessConfig(StagedConfig):
     """Sizes of a proxyless supernet."""
 
-    family: Literal["proxyless"]
+    family: str
     stem_width: Positive = 32
     stem_stride: Literal[1, 2] = 2
     first_width: Positive = 16
@@ -31,32 +33,41 @@ class ProxylessConfig(StagedConfig):
     """Of stem, first block and last convolution; stages have their own."""
 
 
-def layout(config: ProxylessConfig) -> Layout:
-    """Return space and slots of a proxyless supernet."""
-    choices, groups = stage_choices(config.stages)
-    space = SearchSpace((Choice("resolution", config.resolutions), *choices), groups)
-    stem, first = config.width(config.stem_width), config.width(config.first_width)
-    feature = config.width(config.feature_width)
-    builder = SlotBuilder(config.in_channels)
-    builder.add(
-        "stem",
-        (),
-        lambda c, size: ConvSpec(c, stem, size, 3, config.stem_stride, config.act),
-        stem,
-        config.stem_stride,
-    )
-    builder.add(
-        "first_block",
-        (),
-        lambda c, size: MBConvSpec(c, first, size, c, False, 3, 1, False, config.act, False),
-        first,
-    )
-    add_stages(builder, config)
-    builder.add("feature_mix", (), lambda c, size: ConvSpec(c, feature, size, 1, 1, config.act), feature)
-    builder.add(
-        "head",
-        (),
-        lambda c, size: HeadSpec(c, config.classes, size, 0, "none", config.dropout_percent),
-        config.classes,
-    )
-    return Layout(space, tuple(builder.slots), config.bn_eps)
+class Proxyless:
+    """The family ``proxyless``; see `hwnas.supernet.families.family.Family`."""
+
+    config = ProxylessConfig
+
+    @staticmethod
+    def layout(config: ProxylessConfig) -> Layout:
+        """Return space and slots of a proxyless supernet."""
+        choices, groups = stage_choices(config.stages)
+        space = SearchSpace((Choice("resolution", config.resolutions), *choices), groups)
+        stem, first = config.width(config.stem_width), config.width(config.first_width)
+        feature = config.width(config.feature_width)
+        builder = SlotBuilder(config.in_channels)
+        builder.add(
+            "stem",
+            (),
+            lambda c, size: ConvSpec(c, stem, size, 3, config.stem_stride, config.act),
+            stem,
+            config.stem_stride,
+            stage=0,
+        )
+        builder.add(
+            "first_block",
+            (),
+            lambda c, size: MBConvSpec(c, first, size, c, False, 3, 1, False, config.act, False),
+            first,
+            stage=0,
+        )
+        add_stages(builder, config)
+        builder.add("feature_mix", (), lambda c, size: ConvSpec(c, feature, size, 1, 1, config.act), feature)
+        builder.add(
+            "head",
+            (),
+            lambda c, size: HeadSpec(c, config.classes, size, 0, "none", config.dropout_percent),
+            config.classes,
+        )
+        slots = tuple(builder.slots)
+        return Layout(space, slots, config.bn_eps, first_stage=1, ofa_names=mobile_names(slots))

@@ -18,8 +18,10 @@ from hwnas.supernet.blocks.conv import ConvSpec
 from hwnas.supernet.blocks.head import HeadSpec
 from hwnas.supernet.blocks.layers import make_divisible
 from hwnas.supernet.blocks.pool import PoolSpec
-from hwnas.supernet.families.builder import FamilyConfig, Positive, size_after
+from hwnas.supernet.families.builder import size_after
+from hwnas.supernet.families.family import FamilyConfig, Positive
 from hwnas.supernet.layout import Layout, Slot
+from hwnas.supernet.weights.ofa_names import resnet_names
 
 Fraction = Annotated[float, Field(gt=0)]
 
@@ -39,7 +41,7 @@ class ResNetStageConfig(BaseModel):
 class ResNet50DConfig(FamilyConfig):
     """Sizes of a resnet50d supernet."""
 
-    family: Literal["resnet50d"]
+    family: str
     stem_width: Positive = 64
     stem_pool: bool = True
     """Max pooling after the stem."""
@@ -50,9 +52,16 @@ class ResNet50DConfig(FamilyConfig):
     width_multipliers: tuple[Fraction, ...] = (0.65, 0.8, 1.0)
 
 
-def layout(config: ResNet50DConfig) -> Layout:
-    """Return space and slots of a resnet50d supernet."""
-    return Layout(_space(config), tuple(_slots(config)), config.bn_eps)
+class ResNet50D:
+    """The family ``resnet50d``; see `hwnas.supernet.families.family.Family`."""
+
+    config = ResNet50DConfig
+
+    @staticmethod
+    def layout(config: ResNet50DConfig) -> Layout:
+        """Return space and slots of a resnet50d supernet."""
+        slots = tuple(_slots(config))
+        return Layout(_space(config), slots, config.bn_eps, first_stage=0, ofa_names=resnet_names(slots))
 
 
 def _space(config: ResNet50DConfig) -> SearchSpace:
@@ -96,13 +105,13 @@ def _slots(config: ResNet50DConfig) -> list[Slot]:
         return PoolSpec(stem_width(width), stem_width(width), size_after(resolution, (2,)), 3, 2)
 
     slots = [
-        Slot("stem.first", ("resolution", "stem.mid_width"), first),
-        Slot("stem.second", ("resolution", "stem.depth", "stem.mid_width"), second),
-        Slot("stem.third", ("resolution", "stem.mid_width", "stem.width"), third),
+        Slot("stem.first", ("resolution", "stem.mid_width"), first, 0),
+        Slot("stem.second", ("resolution", "stem.depth", "stem.mid_width"), second, 0),
+        Slot("stem.third", ("resolution", "stem.mid_width", "stem.width"), third, 0),
     ]
     strides: tuple[int, ...] = (2,)
     if config.stem_pool:
-        slots.append(Slot("stem.pool", ("resolution", "stem.width"), pool))
+        slots.append(Slot("stem.pool", ("resolution", "stem.width"), pool, 0))
         strides = (2, 2)
     before, width_before = "stem.width", config.stem_width
     for s, stage in enumerate(config.stages, 1):
@@ -133,4 +142,4 @@ def _block_slot(
         return BottleneckSpec(in_channels, out_channels, size_after(resolution, strides), mid, stride, b == 1)
 
     choices = ("resolution", *names, before) if b == 1 else ("resolution", *names)
-    return Slot(f"stage{s}.block{b}", choices, make)
+    return Slot(f"stage{s}.block{b}", choices, make, s, b == 1)

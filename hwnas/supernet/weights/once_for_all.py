@@ -1,22 +1,19 @@
-"""How do published Once-For-All weights come into a supernet? By name, tensor for tensor.
-
-once-for-all nests its layers in wrappers, and did so differently over time, so one tensor has several published names
-(``bn.bn.weight``, ``bn.weight``; ``mobile_inverted_conv``, ``conv``). Repeated parts of a name are folded first.
-"""
+"""How do published Once-For-All weights come into a supernet? By name, tensor for tensor."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from hwnas.errors import CheckpointError
-from hwnas.supernet.build import SupernetConfig, make_layout
+from hwnas.supernet.build import make_layout
+from hwnas.supernet.families.family import SupernetConfig
 from hwnas.supernet.network import SuperNet
+from hwnas.supernet.weights.ofa_names import fold
 
 BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -43,20 +40,11 @@ def read_ofa_checkpoint(path: Path) -> dict[str, Tensor]:
     return {fold(name): tensor for name, tensor in content.items()}
 
 
-def fold(name: str) -> str:
-    """Return a published name without ``module.``, old spellings and repeated parts."""
-    parts: list[str] = []
-    for part in name.removeprefix("module.").replace("mobile_inverted_conv", "conv").split("."):
-        if not parts or part != parts[-1] or part.isdigit():
-            parts.append(part)
-    return ".".join(parts)
-
-
 def load_ofa_weights(supernet: SuperNet, tensors: Mapping[str, Tensor], where: str) -> None:
     """Copy a once-for-all checkpoint into a supernet of the same family and sizes.
 
     Args:
-        supernet: of family mbv3, proxyless or resnet50d; unchanged if anything does not fit.
+        supernet: of a family that once-for-all has (`Layout.ofa_names`); unchanged if anything does not fit.
         tensors: of `read_ofa_checkpoint`.
         where: names the checkpoint in errors.
 
@@ -75,7 +63,11 @@ def load_ofa_weights(supernet: SuperNet, tensors: Mapping[str, Tensor], where: s
 
 
 def differences(supernet: SuperNet, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Say in a few phrases how a checkpoint differs from what a supernet needs; empty: it fits."""
+    """Say in a few phrases how a checkpoint differs from what a supernet needs; empty: it fits.
+
+    Raises:
+        CheckpointError: once-for-all has no such networks.
+    """
     names = ofa_names(supernet)
     own = supernet.state_dict()
     needed = {names[n]: tuple(t.shape) for n, t in own.items() if not n.endswith("num_batches_tracked")}
@@ -87,10 +79,21 @@ def differences(supernet: SuperNet, tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def ofa_names(supernet: SuperNet) -> dict[str, str]:
-    """Return the folded once-for-all name of every tensor of a supernet."""
-    renamed: dict[str, str] = {}
-    for own, theirs in _modules(supernet).items():
-        renamed[own] = theirs
+    """Return the folded once-for-all name of every tensor of a supernet.
+
+    Raises:
+        CheckpointError: once-for-all has no such networks.
+    """
+    published = supernet.layout.ofa_names
+    if published is None:
+        raise CheckpointError(
+            f"once-for-all has no networks of family {supernet.config.family!r}; use a recipe of a family that it has"
+        )
+    renamed = {
+        f"parts.{slot.module_name}.{module}": theirs
+        for slot in supernet.layout.slots
+        for module, theirs in published.get(slot.name, {}).items()
+    }
     out = {}
     for name in supernet.state_dict():
         module, _, leaf = name.rpartition(".")
@@ -98,54 +101,6 @@ def ofa_names(supernet: SuperNet) -> dict[str, str]:
             out[name] = f"{renamed[module.removesuffix('.maps')]}.{leaf}_matrix"
         else:
             out[name] = f"{renamed[module]}.{leaf}"
-    return out
-
-
-MBCONV = {
-    "expand_conv": "inverted_bottleneck.conv", "expand_bn": "inverted_bottleneck.bn",
-    "depthwise": "depth_conv.conv", "depthwise_bn": "depth_conv.bn",
-    "se.reduce": "depth_conv.se.fc.reduce", "se.expand": "depth_conv.se.fc.expand",
-    "project": "point_linear.conv", "project_bn": "point_linear.bn",
-}  # fmt: skip
-
-BOTTLENECK = {
-    "reduce_conv": "conv1.conv", "reduce_bn": "conv1.bn", "spatial_conv": "conv2.conv", "spatial_bn": "conv2.bn",
-    "expand_conv": "conv3.conv", "expand_bn": "conv3.bn", "shortcut_conv": "downsample.conv",
-    "shortcut_bn": "downsample.bn",
-}  # fmt: skip
-
-CONV = {"conv": "conv", "bn": "bn"}
-
-FIXED = {
-    "stem": ("first_conv", CONV),
-    "first_block": ("blocks.0.conv", MBCONV),
-    "final_expand": ("final_expand_layer", CONV),
-    "feature_mix": ("feature_mix_layer", CONV),
-    "stem.first": ("input_stem.0", CONV),
-    "stem.second": ("input_stem.1", {"conv": "conv", "bn": "conv.bn"}),
-    "stem.third": ("input_stem.2", CONV),
-    "head": ("", {"mix": "feature_mix_layer.conv", "classifier": "classifier.linear"}),
-}
-"""Slot to the published module, and names of its parts there."""
-
-
-def _modules(supernet: SuperNet) -> dict[str, str]:
-    """Own module name to folded published name, for every module that holds tensors."""
-    out: dict[str, str] = {}
-    resnet = supernet.config.family == "resnet50d"
-    number = 0 if resnet else 1  # block 0 is the fixed first block
-    for slot in supernet.layout.slots:
-        own = f"parts.{slot.name.replace('.', '_')}"
-        if slot.name in FIXED:
-            prefix, table = FIXED[slot.name]
-        elif slot.name.startswith("stage"):
-            prefix = f"blocks.{number}" if resnet else f"blocks.{number}.conv"
-            table = BOTTLENECK if resnet else MBCONV
-            number += 1
-        else:
-            continue
-        for part, theirs in table.items():
-            out[f"{own}.{part}"] = fold(f"{prefix}.{theirs}".removeprefix("."))
     return out
 
 
@@ -158,11 +113,11 @@ def fitting_recipes(tensors: Mapping[str, Tensor], configs: Mapping[str, Superne
     """
     found = []
     for name, config in configs.items():
-        values: Any = config
-        if values.family not in ("mbv3", "proxyless", "resnet50d"):
+        layout = make_layout(config)
+        if layout.ofa_names is None:
             continue
         with torch.device("meta"):
-            supernet = SuperNet(config, make_layout(config))
+            supernet = SuperNet(config, layout)
         if not differences(supernet, tensors):
             found.append(name)
     return found

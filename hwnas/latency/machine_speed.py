@@ -17,10 +17,10 @@ SAME_SPEED = 0.15
 PASSES = 30
 
 
-def separate_speed(
+def remove_machine_speed(
     log_ms: NDArray[np.float64], which: NDArray[np.int64], trust: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Separate the times of models from the speed of the machine, by alternating medians.
+    """Return the time of each model at one speed of the machine, by alternating medians.
 
     At another speed a large model changes by another factor than a small one, since memory keeps its pace; so each
     model's time comes mostly from the timings taken near the most common speed, and holds for that speed.

@@ -1,7 +1,8 @@
-"""How long do models take on the machine that runs this file? One file that needs numpy and onnxruntime only.
+"""How long do ONNX models take in ONNX Runtime, on the machine that runs this file?
 
-hwnas calls `bursts` to time models here. For another machine it copies this file there and runs
-``python agent.py JOB.json``, which prints one JSON value a line: what is timed, and how, is the same in both places.
+The file needs numpy and onnxruntime only, nothing of hwnas. hwnas calls `bursts` to time models on its own machine; for
+another machine it copies this file there and runs ``python time_onnx.py JOB.json``, which prints one JSON value a line.
+So what is timed, and how, is the same in both places.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ DEVICE_MEMORY = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "
 REFERENCE = -1
 """In place of a model's number: the reference model."""
 REFERENCE_EVERY_S = 0.1
+"""The reference model is timed again when this much time has passed."""
 REFERENCE_BURST_S = 0.003
+REFERENCE_RUNS = 10
 MIN_WARMUP_RUNS = 3
 OWN_SHARE = 0.95
 """A burst with less processor time than this share of the time that passed is taken again ..."""
@@ -33,8 +36,46 @@ TRIES = 3
 """... this often at most."""
 
 
-class AgentError(Exception):
+class TimingError(Exception):
     """A model that cannot be timed, in one line."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a target is: latencies of targets that differ in one of these are not compared."""
+
+    device: str
+    """Such as processor model and number of cores."""
+    runtime: str
+    """What executes the models, with its version, such as ``onnxruntime-1.31.1``."""
+    provider: str = ""
+    """Execution provider that is used where none is asked for; empty: the target has no providers to choose from."""
+    cores: str = ""
+    """Cores that the process may use, such as ``0,1``; empty where that is not known. They may differ."""
+
+
+@dataclass(frozen=True)
+class BurstConfig:
+    """How a target times models."""
+
+    provider: str
+    """Execution provider; empty for a target without providers."""
+    burst_s: tuple[float, ...]
+    """Seconds of one burst, for each model."""
+    threads: int = 1
+    batch_size: int = 1
+    bursts: int = 1
+    """Bursts of runs in each session."""
+    min_runs: int = 5
+    """Runs that a burst has at least."""
+    warmup_runs: int = 10
+    """Runs of a fresh session that are not counted."""
+    cores: tuple[int, ...] | None = None
+    """Cores that the process may use; None: as it is."""
+    count_copies: bool = False
+    """Count copies to and from the memory of a GPU too."""
+    input_shape: tuple[int, ...] | None = None
+    """Channels, height, width, for models whose axes are open."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +88,8 @@ class Burst:
     """Which fresh session of the model."""
     values_ms: tuple[float, ...]
     cpu_share: float
-    """Processor time of this process, of the time that passed: below 1, somebody else was running."""
+    """Processor time of this process, of the time that passed; below 1, somebody else was running and the burst counts
+    less. 1 from a target whose timings do not depend on a core of the host."""
     input_shape: tuple[int, ...] = ()
     """Channels, height, width."""
     peak_memory_mb: float | None = None
@@ -70,17 +112,11 @@ class Clock:
     cpu_ns: Callable[[], int] = time.process_time_ns
 
 
-def facts(threads: int) -> dict[str, Any]:
+def facts() -> Facts:
     """Return processor, runtime and usable cores of this machine."""
     import onnxruntime
 
-    return {
-        "device": device_name(),
-        "runtime": f"onnxruntime-{onnxruntime.__version__}",
-        "providers": onnxruntime.get_available_providers(),
-        "cores": usable_cores(),
-        "threads": threads,
-    }
+    return Facts(device_name(), f"onnxruntime-{onnxruntime.__version__}", CPU, usable_cores())
 
 
 def device_name() -> str:
@@ -105,68 +141,68 @@ def pinned(cores: Sequence[int] | None) -> Iterator[None]:
     """Let this process use only ``cores`` for a while; None: leave it as it is.
 
     Raises:
-        AgentError: there are no such cores, or the system cannot pin.
+        TimingError: there are no such cores, or the system cannot pin.
     """
     if not cores:
         yield
         return
     if not hasattr(os, "sched_setaffinity"):
-        raise AgentError("this system cannot pin a process to cores; leave cores out")
+        raise TimingError("this system cannot pin a process to cores; leave cores out")
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, cores)
     except OSError:
-        raise AgentError(f"cannot use cores {list(cores)}; usable are {sorted(before)}") from None
+        raise TimingError(f"cannot use cores {list(cores)}; usable are {sorted(before)}") from None
     try:
         yield
     finally:
         os.sched_setaffinity(0, before)
 
 
-def open_session(source: str | bytes, name: str, config: Mapping[str, Any]) -> Runner:
+def open_session(source: str | bytes, name: str, config: BurstConfig) -> Runner:
     """Return a session of a model on random input.
 
     Args:
         source: file or serialised model, with one input ``(batch, ...)``.
         name: of the model, for messages.
-        config: ``provider``, ``threads``, ``batch_size``, ``input_shape`` (or None), ``count_copies``.
+        config: how.
 
     Raises:
-        AgentError: it does not load, its shape is open, or the provider is not really active.
+        TimingError: it does not load, its shape is open, or the provider is not really active.
     """
     import onnxruntime
 
-    provider = config["provider"]
+    provider = config.provider
     if provider not in onnxruntime.get_available_providers():
-        raise AgentError(
+        raise TimingError(
             f"provider {provider!r} is not in this onnxruntime; it has {onnxruntime.get_available_providers()}; "
             "install the package that brings it (hwnas[gpu], hwnas[openvino], hwnas[qnn])"
         )
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = config["threads"]
+    options.intra_op_num_threads = config.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(source, options, providers=[provider])
     except Exception as error:
-        raise AgentError(f"{name} does not load in ONNX Runtime: {error}") from error
+        raise TimingError(f"{name} does not load in ONNX Runtime: {error}") from error
     if session.get_providers()[0] != provider:
-        raise AgentError(
+        raise TimingError(
             f"provider {provider!r} was asked for, but {session.get_providers()[0]!r} is active; "
             "check its driver with `hwnas doctor`"
         )
     if len(session.get_inputs()) != 1:
-        raise AgentError(f"{name} has {len(session.get_inputs())} inputs; models with one are timed")
+        raise TimingError(f"{name} has {len(session.get_inputs())} inputs; models with one are timed")
     first = session.get_inputs()[0]
     shape = _shape(first.shape, name, config)
     types = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8,
              "tensor(int8)": np.int8}  # fmt: skip
     if first.type not in types:
-        raise AgentError(f"{name} takes {first.type}; known are {', '.join(types)}")
+        raise TimingError(f"{name} takes {first.type}; known are {', '.join(types)}")
     noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     values = noise.astype(types[first.type])
     outputs = [o.name for o in session.get_outputs()]
-    if provider in DEVICE_MEMORY and not config.get("count_copies"):
+    if provider in DEVICE_MEMORY and not config.count_copies:
         # The input lies on the device and the outputs stay there; a run ends when the device is done.
         binding = session.io_binding()
         binding.bind_ortvalue_input(
@@ -184,63 +220,64 @@ def open_session(source: str | bytes, name: str, config: Mapping[str, Any]) -> R
     return Runner(lambda: session.run(outputs, inputs), tuple(shape[1:]))
 
 
-def _shape(declared: Sequence[Any], name: str, config: Mapping[str, Any]) -> list[int]:
+def _shape(declared: Sequence[Any], name: str, config: BurstConfig) -> list[int]:
     """The input shape to run with: the model's, with the batch and the asked shape in place of open axes."""
-    asked = config.get("input_shape")
-    batch = config["batch_size"]
+    asked = config.input_shape
+    batch = config.batch_size
     if asked is not None and len(asked) != len(declared) - 1:
-        raise AgentError(f"{name} has input shape {list(declared)}; {list(asked)} does not fit behind its batch axis")
+        raise TimingError(f"{name} has input shape {list(declared)}; {list(asked)} does not fit behind its batch axis")
     wanted = [batch, *(asked if asked is not None else declared[1:])]
     if not all(isinstance(d, int) for d in wanted):
-        raise AgentError(
+        raise TimingError(
             f"{name} has input shape {list(declared)} with open axes besides the batch; "
             "say how large they are, such as --shape 3x224x224"
         )
     for axis, (mine, its) in enumerate(zip(wanted, declared, strict=True)):
         if isinstance(its, int) and mine != its:
             what = f"a fixed batch of {its}" if axis == 0 else f"{its} in axis {axis} of its input"
-            raise AgentError(f"{name} has {what}, asked was {mine}")
+            raise TimingError(f"{name} has {what}, asked was {mine}")
     return wanted
 
 
 def bursts(
-    models: Sequence[str | bytes], names: Sequence[str], reference: str | bytes, config: Mapping[str, Any],
+    models: Sequence[str | bytes], names: Sequence[str], reference: str | bytes, config: BurstConfig,
     schedule: Sequence[tuple[int, int]], clock: Clock | None = None,
 ) -> Iterator[Burst]:  # fmt: skip
     """Time models as the schedule says, with the reference model between them.
+
+    A burst in which another process used the core is taken again, at most twice.
 
     Args:
         models: files or serialised models.
         names: of the models, for messages.
         reference: a small fixed model that says how fast the machine is running.
-        config: see `open_session`; further ``bursts`` in one session, ``burst_s`` (one number for each model),
-            ``min_runs``, ``warmup_runs``, ``cores``.
+        config: how.
         schedule: (number of the model, number of its session), in order; each is one fresh session.
         clock: default: the machine's.
 
     Raises:
-        AgentError: see `open_session`.
+        TimingError: see `open_session`.
     """
     clock = clock or Clock()
-    with pinned(config.get("cores")):
-        speed = open_session(reference, "the reference model", {**config, "input_shape": None})
-        yield _burst(speed, REFERENCE, 0, REFERENCE_BURST_S, 10, config["warmup_runs"], clock)
+    with pinned(config.cores):
+        speed = open_session(reference, "the reference model", replace(config, input_shape=None))
+        yield _burst(speed, REFERENCE, 0, REFERENCE_BURST_S, REFERENCE_RUNS, config.warmup_runs, clock)
         last_ns = clock.wall_ns()
         for model, number in schedule:
             memory = _PeakMemory()
             opened = open_session(models[model], names[model], config)
-            for part in range(config["bursts"]):
+            for part in range(config.bursts):
                 if clock.wall_ns() - last_ns > REFERENCE_EVERY_S * 1e9:
-                    yield _burst(speed, REFERENCE, 0, REFERENCE_BURST_S, 10, MIN_WARMUP_RUNS, clock)
+                    yield _burst(speed, REFERENCE, 0, REFERENCE_BURST_S, REFERENCE_RUNS, MIN_WARMUP_RUNS, clock)
                     last_ns = clock.wall_ns()
-                warmup = config["warmup_runs"] if part == 0 else MIN_WARMUP_RUNS
+                warmup = config.warmup_runs if part == 0 else MIN_WARMUP_RUNS
                 for _ in range(TRIES):
-                    made = _burst(opened, model, number, config["burst_s"][model], config["min_runs"], warmup, clock)
-                    if config["provider"] != CPU or made.cpu_share >= OWN_SHARE:
+                    made = _burst(opened, model, number, config.burst_s[model], config.min_runs, warmup, clock)
+                    if config.provider != CPU or made.cpu_share >= OWN_SHARE:
                         break
                     warmup = MIN_WARMUP_RUNS  # somebody else was running; perhaps not for long
-                yield Burst(**{**asdict(made), "peak_memory_mb": memory.peak_mb()}) if part == 0 else made
-        yield _burst(speed, REFERENCE, 0, REFERENCE_BURST_S, 10, MIN_WARMUP_RUNS, clock)
+                yield replace(made, peak_memory_mb=memory.peak_mb()) if part == 0 else made
+        yield _burst(speed, REFERENCE, 0, REFERENCE_BURST_S, REFERENCE_RUNS, MIN_WARMUP_RUNS, clock)
 
 
 def _burst(
@@ -303,14 +340,19 @@ def main(path: str) -> int:
         sys.stdout.flush()
 
     try:
-        tell(facts=facts(job["threads"]))
+        tell(facts=asdict(facts()))
         if "schedule" not in job:
             return 0
         models = [str(here / name) for name in job["models"]]
         schedule = [(int(m), int(s)) for m, s in job["schedule"]]
-        for burst in bursts(models, job["names"], str(here / job["reference"]), job["config"], schedule):
+        values = job["config"]
+        as_tuples = {
+            k: tuple(values[k]) if values[k] is not None else None for k in ("burst_s", "cores", "input_shape")
+        }
+        config = BurstConfig(**{**values, **as_tuples})
+        for burst in bursts(models, job["names"], str(here / job["reference"]), config, schedule):
             tell(burst=asdict(burst))
-    except AgentError as error:
+    except TimingError as error:
         tell(error=" ".join(str(error).split()))
         return 2
     except ImportError as error:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def square_pixels(image: Image, size_px: int) -> NDArray[np.uint8]:
-    """``(3, size_px, size_px)``: the shorter edge resized to ``size_px``, then the centre."""
+    """Return ``(3, size_px, size_px)``: the shorter edge resized to ``size_px``, then the centre."""
     image = image.convert("RGB")
     scale = size_px / min(image.size)
     width, height = (max(size_px, round(edge * scale)) for edge in image.size)

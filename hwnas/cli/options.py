@@ -1,0 +1,41 @@
+"""Which options do several commands share?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Evaluations = Annotated[int | None, typer.Option("--evaluations", help="Archs to evaluate per device.")]
+Budget = Annotated[
+    str | None,
+    typer.Option("--budget", help="Time for the search of all devices, such as 20min; it sizes everything itself."),
+]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        help="Hard limit on any value, such as latency_ms<=5, or for one device edge-tpu:latency_ms<=3; repeatable.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<recipe name>.")]
+Devices = Annotated[
+    str | None, typer.Option("--devices", help="Comma-separated names or folders; see `hwnas devices`.")
+]
+RecipeName = Annotated[str, typer.Argument(help="YAML file or name of a shipped recipe.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings of the recipe, such as train.batch_size=32.", show_default=False)
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse a latency table of another machine or runtime.")]
+RunFolder = Annotated[Path, typer.Argument(help="Run folder, such as runs/quickstart.")]
+ExecutorName = Annotated[
+    str | None, typer.Option("--executor", help="Who evaluates; default: as the recipe says, which is this process.")
+]
+
+
+def split(devices: str | None) -> list[str] | None:
+    """Return the devices that a comma-separated list names; None where nothing was given."""
+    return None if devices is None else [d.strip() for d in devices.split(",") if d.strip()]

@@ -1,0 +1,244 @@
+"""The verbs of a run: quickstart, run, train, search, export, finetune, report, fleet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwnas.cli.options import (
+    Budget,
+    Devices,
+    Evaluations,
+    ExecutorName,
+    Json,
+    Limits,
+    Out,
+    Overrides,
+    RecipeName,
+    RunFolder,
+    Strict,
+    split,
+)
+from hwnas.cli.output import progress, show, table, warn
+
+if TYPE_CHECKING:
+    from hwnas.runs.run import Run
+
+
+def quickstart(
+    out: Annotated[Path, typer.Option("--out", help="Run folder.")] = Path("runs/quickstart"),
+    devices: Devices = None,
+    as_json: Json = False,
+) -> None:
+    """Train a small supernet on real digits and search three devices, in minutes on two cores."""
+    run("digits-mbv3", devices=devices, out=out, as_json=as_json)
+
+
+def run(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    devices: Devices = None,
+    evaluations: Evaluations = None,
+    budget: Budget = None,
+    limit: Limits = None,
+    executor: ExecutorName = None,
+    out: Out = None,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Do the whole chain: train, search every device, export, check latency, report. Continues what is there."""
+    from hwnas.runs.recipe import load_recipe
+    from hwnas.runs.start import run as run_recipe
+
+    settings = [*(overrides or ()), *([] if executor is None else [f"executor.name={executor}"])]
+    _warn_of_other_machines(split(devices) or load_recipe(recipe, settings).devices, strict)
+    with progress(as_json) as told:
+        done = run_recipe(recipe, settings, split(devices), evaluations, budget, limit, out, told)
+    _show_run(done, as_json)
+
+
+def train(recipe: RecipeName, overrides: Overrides = None, out: Out = None, as_json: Json = False) -> None:
+    """Train the supernet of a recipe; continues where an earlier start stopped."""
+    from hwnas.runs.start import start_run
+
+    with progress(as_json) as told:
+        started = start_run(recipe, out, overrides or (), told)
+        started.train()
+    folder = started.context.folder.train
+    show(as_json, {"supernet": str(folder)}, f"supernet: {folder}\nnext: hwnas search {started.folder}")
+
+
+def search(
+    folder: RunFolder,
+    devices: Devices = None,
+    evaluations: Evaluations = None,
+    budget: Budget = None,
+    limit: Limits = None,
+    searcher: Annotated[
+        str | None,
+        typer.Option("--searcher", help="Algorithm: a name that `hwnas plugins` lists, or package.module:object."),
+    ] = None,
+    executor: ExecutorName = None,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Search devices, also new ones, from everything that is known, and write their fronts."""
+    from hwnas.runs.start import open_run
+
+    with progress(as_json) as told:
+        opened = open_run(folder, told, executor)
+        _warn_of_other_machines(split(devices) or list(opened.context.given_devices.values()), strict)
+        opened.search(split(devices), evaluations, budget, limit, searcher)
+    found = {name: len(opened.front(name)) for name in opened.searched()}
+    show(as_json, {"fronts": found}, f"models on the fronts: {found}\nnext: hwnas export {folder}")
+
+
+def export(
+    folder: RunFolder,
+    device: Annotated[str | None, typer.Option(help="Device whose front is meant; default: every device.")] = None,
+    key: Annotated[str | None, typer.Option(help="One model by the first digits of its key.")] = None,
+    limit: Limits = None,
+    knee: Annotated[bool, typer.Option("--knee", help="The model nearest to best score and latency.")] = False,
+    fastest: Annotated[bool, typer.Option("--fastest", help="The fastest model (that keeps the limits).")] = False,
+    best: Annotated[bool, typer.Option("--best", help="The model of best score (that keeps the limits).")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Also write model.int8.onnx.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Also copy the chosen bundles to OUT/<device>/<key>.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the model bundles of the fronts, and choose and copy models."""
+    from hwnas.runs.start import open_run
+
+    with progress(as_json) as told:
+        bundles = open_run(folder, told).export(device, key, limit or (), knee, fastest, best, int8 or None, out)
+    folders = [str(bundle.folder) for bundle in bundles]
+    show(as_json, {"bundles": folders}, "\n".join(folders))
+
+
+def finetune(
+    folder: RunFolder,
+    key: Annotated[str, typer.Argument(help="First digits of the model's key.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the new bundle.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training images.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device whose latency the bundle states.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train one extracted subnet further, with the largest subnet as its teacher."""
+    from hwnas.runs.start import open_run
+
+    with progress(as_json) as told:
+        opened = open_run(folder, told)
+        result, bundle = opened.finetune(key, out, None, device, epochs, lr)
+    score = opened.context.score
+    test = bundle.metrics[f"test_{score.name}"]
+    found = {
+        "bundle": str(bundle.folder), score.named("before"): result.score_before, score.name: result.score,
+        f"test_{score.name}": test,
+    }  # fmt: skip
+    show(
+        as_json, found,
+        f"validation {score.title} {result.score_before:.2f} {score.unit} -> {result.score:.2f} {score.unit}, "
+        f"test {test:.2f} {score.unit}\nbundle: {bundle.folder}",
+    )  # fmt: skip
+
+
+def report(
+    folder: RunFolder,
+    others: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Runs to compare it with, such as ones of other seeds.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write report.html and fronts.png of a run again, with what several runs reached where others are named."""
+    from hwnas.runs.start import open_run
+
+    path = open_run(folder).report([open_run(other) for other in others or ()])
+    show(as_json, {"report": str(path)}, str(path))
+
+
+def fleet(
+    folder: RunFolder,
+    models: Annotated[int, typer.Option("--models", help="At most this many models.")],
+    limit: Limits = None,
+    as_json: Json = False,
+) -> None:
+    """Pick at most k evaluated models that serve all devices of a run with the least worst-case regret."""
+    from hwnas.runs.start import open_run
+
+    found = open_run(folder).fleet(models, limit or ())
+    title, unit = found.score_title, found.score_unit
+    rows = [
+        [d.device, f"{d.limit_ms:.4g}", d.key, f"{d.latency_ms:.4g}", f"{d.score:.2f}", f"{d.best_score:.2f}",
+         f"{d.regret:.2f}"]
+        for d in found.devices
+    ]  # fmt: skip
+    heading = ["device", "limit ms", "model", "latency ms", f"val {title} {unit}", f"own best {unit}", "regret"]
+    how = "no other choice is better" if found.exact else "chosen greedily: the exact program took too long"
+    worst = ", ".join(
+        f"{k}: {r:.2f}" if math.isfinite(r) else f"{k}: limits cannot be kept"
+        for k, r in enumerate(found.regret_by_models, 1)
+    )
+    show(
+        as_json, found.as_dict(),
+        f"{table(heading, rows)}\n\n{len(found.keys)} model(s), worst regret {found.worst_regret:.2f} {unit} of {title}"
+        f" ({how})\nworst regret by number of models: {worst}\n"
+        f"next: hwnas export {folder} --key {found.keys[0]} --out chosen",
+    )  # fmt: skip
+
+
+def _warn_of_other_machines(devices: Sequence[str], strict: bool) -> None:
+    """Warn of tables that do not hold here.
+
+    Raises:
+        TableMismatchError: there is such a table, and ``strict``.
+    """
+    from hwnas.latency.device import load_profile
+
+    measured = [name for name in devices if load_profile(name).conditions is not None]
+    if not measured:
+        return
+    from hwnas.latency.table import load_device
+    from hwnas.latency.validity import mismatches
+
+    for name in measured:
+        for mismatch in mismatches(load_device(name), strict=strict):
+            warn(mismatch)
+
+
+def _show_run(done: Run, as_json: bool) -> None:
+    from hwnas.runs.analysis.summary import summarise
+
+    summary = summarise(done.context.folder, [done.searched_device(name) for name in done.searched()])
+    score = done.context.score
+    rows = [
+        [d["device"], d["origin"], str(d["models"]), f"{d['fastest_ms']:.4g} - {d['slowest_ms']:.4g}",
+         f"{d[f'best_{score.name}']:.2f}", f"{d[f'best_test_{score.name}']:.2f}", d["knee"],
+         "-" if d["latency_mape_percent"] is None else f"{d['latency_mape_percent']:.1f} %",
+         _predicted(d["predictor"], score.name)]
+        for d in summary["devices"]
+    ]  # fmt: skip
+    heading = [
+        "device", "origin", "models", "latency ms", f"best val {score.title} {score.unit}",
+        f"best test {score.title} {score.unit}", "knee", "latency error", "predictor",
+    ]  # fmt: skip
+    show(as_json, summary, f"{table(heading, rows)}\n\nreport: {summary['report']}")
+
+
+def _predicted(judged: dict[str, Any], score: str) -> str:
+    """Kendall's tau of a search's predictor: of the score where it was predicted, else of the first objective."""
+    if not judged:
+        return "-"
+    found = judged.get(score) or next(iter(judged.values()))
+    m = found["metrics"]
+    return f"tau {m['kendall_tau']:.2f} ± {m['kendall_tau_deviation']:.2f} on {found['archs']}"
+
+
+VERBS = (quickstart, run, train, search, export, finetune, report, fleet)
+"""Commands of this file, in the order of the help."""

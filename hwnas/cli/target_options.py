@@ -1,0 +1,58 @@
+"""Options of commands that time something: which target, made how."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hwnas.errors import PluginError
+
+if TYPE_CHECKING:
+    from hwnas.latency.device import Option
+
+TargetName = Annotated[
+    str | None,
+    typer.Option("--target", help="What times models: onnxruntime, ssh, or package.module:object of your own."),
+]
+TargetOptions = Annotated[
+    list[str] | None,
+    typer.Option("--target-option", help="Option of the target, such as host=user@board; repeatable."),
+]
+Host = Annotated[
+    str | None, typer.Option("--host", help="Another machine by ssh: short for --target ssh --target-option host=...")
+]
+
+
+def chosen_target(
+    name: str | None, options: list[str] | None, host: str | None
+) -> tuple[str | None, dict[str, Option] | None]:
+    """Return name and options of the target that a command line asks for; None and None where it asks for none.
+
+    Values are numbers or ``true`` and ``false`` where they look like that, else text.
+
+    Raises:
+        PluginError: an option without ``=``, or ``--host`` beside another target.
+    """
+    if host is not None:
+        if name not in (None, "ssh"):
+            raise PluginError(f"--host is short for --target ssh; leave it out, or leave out --target {name}")
+        name, options = "ssh", [*(options or ()), f"host={host}"]
+    values: dict[str, Option] = {}
+    for text in options or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise PluginError(f"--target-option {text!r}: give it as key=value, such as host=user@board")
+        values[key] = value if key == "host" else _read(value)
+    return name, values or None
+
+
+def _read(text: str) -> Option:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,160 @@
+"""Which models make a device's front? The best of every comparable evaluation that the archive holds.
+
+Comparable are values of the same precision on validation images; what was seen on few of them is evaluated on all where
+that may change who is on the front. More evaluations, another search or a limit that does not bind only ever add candidates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.errors import SearchError
+from hwnas.latency.table import Device
+from hwnas.objectives import as_losses
+from hwnas.pareto import non_dominated
+from hwnas.runs.evaluations import Candidate, Evaluations
+from hwnas.runs.front import choose_front, write_front
+from hwnas.runs.history import DeviceSearch, read_history, write_history
+from hwnas.runs.latency_check import measured_columns
+from hwnas.runs.noise import latency_variance, may_be_on_front, near_ties
+from hwnas.runs.problem import evaluated_values, make_problem
+from hwnas.search.problem import Problem
+
+FloatArray = NDArray[np.float64]
+
+
+def update_front(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> None:
+    """Choose the front of a device and write it, unless it stands as its searches left it.
+
+    Raises:
+        SearchError: no model is within the limits.
+    """
+    folder = evaluations.context.folder.device(device.name)
+    history = read_history(folder)
+    if folder.front.exists() and history.front == history.front_identity(settings):
+        return
+    chosen = choose_models(evaluations, device, settings)
+    write_models(evaluations, device, settings, chosen)
+    write_history(folder, history.with_front(settings))
+
+
+def write_models(evaluations: Evaluations, device: Device, settings: DeviceSearch, models: Sequence[Candidate]) -> None:
+    """Write the front of a device with these models, and everything that is known of them."""
+    context = evaluations.context
+    versions = [m.weights_version for m in models]
+    write_front(
+        context.folder.device(device.name).front, [m.arch for m in models],
+        model_columns(evaluations, device, settings, models), context.score,
+        versions if set(versions) != {evaluations.weights.trained} else None,
+    )  # fmt: skip
+
+
+def candidates_of(evaluations: Evaluations, device: str, settings: DeviceSearch) -> list[Candidate]:
+    """Return every model that the device may get, one for each arch: of several weights, those that score best."""
+    context, wanted = evaluations.context, evaluated_values(evaluations.context, settings)
+    best: dict[str, tuple[float, Candidate]] = {}
+    for version in evaluations.weights.of_device(device):
+        for arch in evaluations.evaluated(version, list(wanted.values())):
+            candidate = Candidate(arch, version)
+            loss = -context.score.sign * evaluations.known(candidate, wanted.values())[context.score.name]
+            if arch.key not in best or not loss > best[arch.key][0]:
+                best[arch.key] = loss, candidate
+    return [candidate for _, candidate in best.values()]
+
+
+def choose_models(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> list[Candidate]:
+    """Return the models of the front of a device, in the order of their first evaluation.
+
+    Raises:
+        SearchError: no model is within the limits.
+    """
+    problem = make_problem(evaluations.context, device, settings)
+    candidates = candidates_of(evaluations, device.name, settings)
+    values = _refined(evaluations, device, problem, settings, candidates)
+    inside = problem.violation(as_losses(values, problem.columns)) <= 0
+    feasible = np.isfinite(values).all(axis=1) & inside
+    if not feasible.any():
+        last = read_history(evaluations.context.folder.device(device.name)).last
+        said = "nothing was evaluated" if last is None else last.message
+        raise SearchError(f"{device.name} has no model within the limits: {said}; loosen the constraints")
+    rows = choose_front(
+        values[:, : problem.n_objectives], problem.objectives, np.asarray(feasible, dtype=bool), settings.front_size
+    )
+    return [candidates[int(i)] for i in rows]
+
+
+def _refined(
+    evaluations: Evaluations, device: Device, problem: Problem, settings: DeviceSearch, candidates: Sequence[Candidate]
+) -> FloatArray:
+    """``(n, columns)`` values, those of models that may be on the front from all validation images.
+
+    What is evaluated again follows from the candidates alone, so a second start evaluates and finds the same.
+    """
+    context, wanted = evaluations.context, evaluated_values(evaluations.context, settings)
+    names = [column.name for column in problem.columns]
+    values = evaluations.values(problem, candidates)
+    certain = np.array([evaluations.is_full(c, wanted.values()) for c in candidates], dtype=bool)
+    if certain.all() or context.score.name not in names:
+        return values
+    stderr = np.zeros_like(values)
+    known = [evaluations.known(c, wanted.values()) for c in candidates]
+    stderr[:, names.index(context.score.name)] = [k.get(context.score.named("stderr"), 0.0) for k in known]
+    stderr[certain] = 0.0  # there are no further images
+    told = context.told_for(device.name)
+    while True:
+        rows = np.flatnonzero(may_be_on_front(problem, as_losses(values, problem.columns), stderr) & ~certain)
+        if not len(rows):
+            return values
+        again = [candidates[int(i)] for i in rows]
+
+        def on_done(done: int, total: int = len(rows)) -> None:
+            told("more images", done, total, f"{context.validation_images} images")
+
+        evaluations.evaluate(again, wanted, None, on_done)
+        values[rows] = evaluations.values(problem, again)
+        stderr[rows] = 0.0
+        certain[rows] = True
+
+
+def model_columns(
+    evaluations: Evaluations, device: Device, settings: DeviceSearch, models: Sequence[Candidate]
+) -> dict[str, FloatArray]:
+    """Return ``(n,)`` values by name: everything known of evaluated models on a device, scores first."""
+    context = evaluations.context
+    score, wanted = context.score, evaluated_values(context, settings)
+    archs = [m.arch for m in models]
+    known = [evaluations.known(m, wanted.values()) for m in models]
+
+    def column(name: str) -> FloatArray:
+        return np.array([k.get(name, math.nan) for k in known])
+
+    out = {score.name: column(score.name), "latency_ms": device.compile(context.layout).of_archs(archs)}
+    out["params"], out["macs"] = context.params.of_archs(archs), context.macs.of_archs(archs)
+    out |= {name: column(name) for name in wanted.values() if name not in out}
+    out |= _further_exact(evaluations, device, settings, models, out)
+    stderr = score.named("stderr")
+    out[stderr] = column(stderr)
+    out["latency_stderr_ms"] = np.sqrt(latency_variance(device, context.layout).of_archs(archs))
+    losses = -score.sign * out[score.name]
+    members = non_dominated(np.stack([losses, out["latency_ms"]], axis=1))
+    out["on_accuracy_latency_front"] = members.astype(float)
+    out["near_tie"] = near_ties(losses, out[stderr], out["latency_ms"], out["latency_stderr_ms"], members).astype(float)
+    return out | measured_columns(evaluations.archive, device.name, models, losses)
+
+
+def _further_exact(
+    evaluations: Evaluations, device: Device, settings: DeviceSearch, models: Sequence[Candidate],
+    have: dict[str, FloatArray],
+) -> dict[str, FloatArray]:  # fmt: skip
+    """Exact objectives and limited values that are not there yet, such as those of plug-ins."""
+    problem = make_problem(evaluations.context, device, settings)
+    genomes = evaluations.context.layout.space.encode_many([m.arch for m in models])
+    return {
+        column.name: np.asarray(column.evaluate_genomes(genomes), dtype=float)
+        for column in problem.columns
+        if column.evaluate_genomes is not None and column.name not in have
+    }

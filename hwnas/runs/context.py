@@ -1,0 +1,170 @@
+"""What is a run made of? Its recipe and its folder, and what follows from them, made when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import nn
+
+from hwnas.archive import Archive
+from hwnas.data import Splits, load_data
+from hwnas.errors import DeviceError, ResumeError
+from hwnas.latency.table import Device
+from hwnas.objectives.exact import macs_of_space, params_of_space
+from hwnas.objectives.subnets import SubnetEvaluator
+from hwnas.progress import Progress, silent
+from hwnas.registry import made
+from hwnas.runs.devices import known_devices
+from hwnas.runs.executor import EXECUTORS, Executor
+from hwnas.runs.folder import RunFolder
+from hwnas.runs.history import DeviceSearch, read_settings
+from hwnas.runs.recipe import Recipe
+from hwnas.search.config import SearchConfig
+from hwnas.search.limits import limits_for
+from hwnas.space import Arch
+from hwnas.supernet import Layout, SuperNet, make_layout
+from hwnas.supernet.slot_sum import SlotSum
+from hwnas.task import Score, Task
+from hwnas.train.checkpoint import load_supernet, weights_version
+from hwnas.train.evaluate import scores
+from hwnas.train.phases import phase_space
+
+
+@dataclass
+class RunContext:
+    """Recipe, folder and who is told of progress; the rest is made of these."""
+
+    folder: RunFolder
+    recipe: Recipe
+    progress: Progress = silent
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The dataset."""
+        net = self.recipe.supernet
+        return load_data(self.recipe.data, self.task, net.in_channels, net.classes, max(net.resolutions))
+
+    @cached_property
+    def task(self) -> Task:
+        """What the networks learn."""
+        return self.recipe.task_object
+
+    @property
+    def score(self) -> Score:
+        """The number that says how well a network does it."""
+        return self.task.score
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Space and blocks of the recipe's supernet."""
+        return make_layout(self.recipe.supernet)
+
+    @cached_property
+    def devices(self) -> dict[str, Device]:
+        """The recipe's devices, and those that were searched later, by name."""
+        return known_devices(self.folder, self.recipe.devices)
+
+    @cached_property
+    def macs(self) -> SlotSum:
+        """Multiply-adds of every arch."""
+        return macs_of_space(self.layout)
+
+    @cached_property
+    def params(self) -> SlotSum:
+        """Parameters of every arch."""
+        return params_of_space(self.layout)
+
+    @cached_property
+    def executor(self) -> Executor:
+        """Who evaluates."""
+        return made(EXECUTORS, self.recipe.executor.name, self.recipe.executor.options)
+
+    @cached_property
+    def supernet(self) -> SuperNet:
+        """The trained supernet.
+
+        Raises:
+            CheckpointError: it is not trained yet, or damaged.
+            ResumeError: it is another supernet's.
+        """
+        found = load_supernet(self.folder.train)
+        if found.config != self.recipe.supernet:
+            raise ResumeError(
+                f"{self.folder.train / 'supernet.safetensors'} was made with other settings of supernet; "
+                "restore it, or train again with another --out"
+            )
+        return found
+
+    @cached_property
+    def trained_weights(self) -> str:
+        """Version of the trained weights."""
+        return weights_version(self.folder.train / "supernet.safetensors")
+
+    @cached_property
+    def trained_evaluator(self) -> SubnetEvaluator:
+        """Extracts and evaluates subnets of the trained supernet."""
+        return SubnetEvaluator(self.supernet, self.splits, self.recipe.evaluation, self.recipe.train.seed)
+
+    def test_scores(self, network: nn.Module, arch: Arch) -> dict[str, float]:
+        """Return the scores of any network on the test images, at the resolution of ``arch``."""
+        test = self.splits.test
+        return scores(network, self.trained_evaluator.inputs(test, arch), test.labels, self.task)
+
+    @cached_property
+    def validation_images(self) -> int:
+        """Validation images of a full evaluation."""
+        n = len(self.splits.validation)
+        return min(n, self.recipe.evaluation.validation_images or n)
+
+    def searched_images(self, search: SearchConfig) -> int:
+        """Return the validation images of an evaluation while searching."""
+        return min(self.validation_images, search.validation_images or self.validation_images)
+
+    def archive(self) -> Archive:
+        """Open the run's archive; use it as a context."""
+        return Archive(self.folder.archive, self.layout.space, self.recipe.values_hash())
+
+    def device(self, name: str) -> Device:
+        """Return a device of the run.
+
+        Raises:
+            DeviceError: it has no such device.
+        """
+        if name not in self.devices:
+            raise DeviceError(
+                f"device {name!r} is not part of {self.folder.root}; it has {', '.join(self.devices)}; "
+                f"add it with `hwnas search {self.folder.root} --devices {name}`"
+            )
+        return self.devices[name]
+
+    def recipe_settings(self, name: str, given: str) -> DeviceSearch:
+        """Return what the recipe says about the search of a device."""
+        return DeviceSearch(
+            device=given, objectives=self.recipe.objectives, front_size=self.recipe.export.front_size,
+            constraints=tuple(map(str, limits_for(self.recipe.limits, name))), search=self.recipe.search,
+        )  # fmt: skip
+
+    def settings(self, name: str) -> DeviceSearch:
+        """Return what is searched for a device: the settings in force, or the recipe's where it was never searched."""
+        known = read_settings(self.folder.device(name))
+        return known or self.recipe_settings(name, self.given_devices.get(name, name))
+
+    @cached_property
+    def given_devices(self) -> Mapping[str, str]:
+        """How the recipe's devices were given, by name."""
+        return dict(zip(self.devices, self.recipe.devices, strict=False))
+
+    def told_for(self, device: str) -> Progress:
+        """Return a progress that says for which device."""
+
+        def told(task: str, done: float, total: float, note: str = "") -> None:
+            self.progress(f"{task} for {device}", done, total, note)
+
+        return told
+
+    def check_phases(self) -> None:
+        """Raise where a training phase names a field or value that the space does not have."""
+        for phase in self.recipe.train.phases:
+            phase_space(phase, self.layout.space)

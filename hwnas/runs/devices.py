@@ -1,0 +1,68 @@
+"""Which devices does a run know? Those of its recipe, and those that were searched later."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from hwnas.errors import OutputError, RecipeError
+from hwnas.files import make_folder
+from hwnas.latency.build import needs_table
+from hwnas.latency.device import PROFILE_FILE, shipped_devices
+from hwnas.latency.table import TABLE_FILE, Device, load_device
+from hwnas.runs.folder import RunFolder
+from hwnas.runs.history import read_settings
+
+
+def load_devices(folder: RunFolder, given: tuple[str, ...] | list[str]) -> dict[str, Device]:
+    """Return devices by name, in the order given; tables that this run measured are used.
+
+    Raises:
+        DeviceError, TableError: unknown or damaged.
+        RecipeError: two of them have one name.
+    """
+    found: dict[str, Device] = {}
+    for one in given:
+        device = _load(folder, one)
+        if device.name in found:
+            raise RecipeError(f"devices name {device.name!r} twice; give every device once, under a name of its own")
+        found[device.name] = device
+    return found
+
+
+def known_devices(folder: RunFolder, of_recipe: tuple[str, ...]) -> dict[str, Device]:
+    """Return the recipe's devices and, after them, those that were searched later."""
+    found = load_devices(folder, of_recipe)
+    for name in folder.searched():
+        if name not in found:
+            settings = read_settings(folder.device(name))
+            assert settings is not None, "a searched device has settings"
+            found[name] = _load(folder, settings.device, name)
+    return found
+
+
+def _load(folder: RunFolder, given: str, name: str | None = None) -> Device:
+    """A device as it was given; measured on the spot, or its folder gone: as this run keeps it."""
+    if name is not None and given not in shipped_devices() and not (Path(given) / PROFILE_FILE).is_file():
+        return load_device(folder.device(name).table)
+    device = load_device(given)
+    own = folder.device(device.name).table
+    return load_device(own) if needs_table(device) and (own / PROFILE_FILE).exists() else device
+
+
+def keep_device(folder: RunFolder, device: Device, given: str) -> None:
+    """Copy the profile and the table of a device of one's own into the run, so that the run is complete without it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    source, target = Path(given), folder.device(device.name).table
+    if given in shipped_devices() or source.resolve() == target.resolve():
+        return
+    make_folder(target)
+    try:
+        for name in (TABLE_FILE, PROFILE_FILE):  # the profile last: its presence says that the folder is complete
+            if (source / name).is_file():
+                shutil.copyfile(source / name, target / name)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror}; free space or choose another --out") from None

@@ -1,0 +1,180 @@
+"""What is known of archs, and how does more become known? By running their networks once and keeping the values.
+
+Values are kept by arch, weights, precision and number of validation images. `evaluate` runs networks, through the run's
+executor, and writes the archive; everything else only looks up.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hwnas.archive import Archive, Evaluation
+from hwnas.runs.context import RunContext
+from hwnas.runs.weights import RunWeights
+from hwnas.search.problem import Problem
+from hwnas.space import Arch
+
+FloatArray = NDArray[np.float64]
+Splits = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model that a device may get: an arch with certain weights."""
+
+    arch: Arch
+    weights_version: str
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One evaluation, for an executor."""
+
+    candidate: Candidate
+    names: tuple[str, ...]
+    images: int
+
+
+@dataclass
+class Evaluations:
+    """The evaluations of one run, while its archive is open."""
+
+    context: RunContext
+    weights: RunWeights
+    archive: Archive
+    _by_weights: dict[tuple[str, int | None], tuple[int, dict[str, Splits]]] = field(default_factory=dict, repr=False)
+
+    # -- running networks ----------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        candidates: Sequence[Candidate],
+        wanted: Mapping[str, str],
+        images: int | None = None,
+        on_done: Callable[[int], None] | None = None,
+    ) -> None:
+        """Run the networks of archs of which a value is missing, and keep what they give.
+
+        Args:
+            candidates: archs and weights.
+            wanted: names of evaluated objectives, and of the values that they give; see `evaluated_values`.
+            images: validation images; None: all.
+            on_done: told after every candidate, known or evaluated, how many are done.
+        """
+        n = images or self.context.validation_images
+        jobs: dict[Candidate, _Job] = {}
+        for candidate in candidates:
+            known = self.archive.values(candidate.arch, candidate.weights_version, self.split(n))
+            if missing := tuple(name for name, value in wanted.items() if value not in known):
+                jobs[candidate] = _Job(candidate, missing, n)
+        results = self.context.executor.map(self._run, list(jobs.values()))
+        for done, candidate in enumerate(candidates, 1):
+            if candidate in jobs:
+                job = jobs.pop(candidate)
+                values, seconds = next(results)
+                self.archive.add(
+                    Evaluation(
+                        candidate.arch, values, candidate.weights_version, self.split(n),
+                        self.context.recipe.search.seed, seconds, {"images": job.images, "torch": torch.__version__},
+                    )
+                )  # fmt: skip
+            if on_done is not None:
+                on_done(done)
+
+    def _run(self, job: _Job) -> tuple[dict[str, float], float]:
+        started = time.monotonic()
+        evaluator = self.weights.evaluator(job.candidate.weights_version)
+        values = evaluator.score(job.candidate.arch, job.names, job.images)
+        return values, time.monotonic() - started
+
+    def test(self, candidate: Candidate) -> dict[str, float]:
+        """Return the scores of a model on the test images, from the archive or, once, from running it."""
+        known = self.archive.values(candidate.arch, candidate.weights_version, "test")
+        if self.context.score.name in known:
+            return known
+        started = time.monotonic()
+        network = self.weights.evaluator(candidate.weights_version).subnet(candidate.arch)
+        found = self.context.test_scores(network, candidate.arch)
+        kept = {self.context.score.name: found[self.context.score.name]}
+        self.archive.add(
+            Evaluation(
+                candidate.arch, kept, candidate.weights_version, "test", self.context.recipe.search.seed,
+                time.monotonic() - started, {"images": len(self.context.splits.test)},
+            )
+        )  # fmt: skip
+        return kept
+
+    # -- looking up ----------------------------------------------------------------------------------
+
+    def split(self, images: int) -> str:
+        """Return the name under which the archive keeps evaluations on so many validation images."""
+        return "validation" if images == self.context.validation_images else f"validation:{images}"
+
+    def images_of(self, split: str) -> int:
+        """Return how many validation images a split has; 0 for other splits."""
+        if split == "validation":
+            return self.context.validation_images
+        return int(split.removeprefix("validation:")) if split.startswith("validation:") else 0
+
+    def known(
+        self, candidate: Candidate, names: Iterable[str] = (), images: int | None = None, last_row: int | None = None
+    ) -> dict[str, float]:
+        """Return what evaluations of a model gave, by name; empty where it was not evaluated.
+
+        Args:
+            candidate: arch and weights.
+            names: values that must be there.
+            images: on exactly so many validation images, where that is known, else on the most.
+            last_row: only what was known at this row of the archive.
+        """
+        splits = self._splits(candidate.weights_version, last_row).get(candidate.arch.key, {})
+        complete = [s for s, values in splits.items() if self.images_of(s) and all(n in values for n in names)]
+        if images is not None and (exact := self.split(images)) in complete:
+            return splits[exact]
+        best = max(complete, key=self.images_of, default=None)
+        return {} if best is None else splits[best]
+
+    def is_full(self, candidate: Candidate, names: Iterable[str]) -> bool:
+        """Say whether all validation images have been seen."""
+        full = self._splits(candidate.weights_version, None).get(candidate.arch.key, {}).get("validation", {})
+        return all(name in full for name in names)
+
+    def evaluated(self, weights_version: str, names: Sequence[str], last_row: int | None = None) -> list[Arch]:
+        """Return the archs of which all named values are known, in the order of their first evaluation."""
+        found = [
+            key
+            for key, splits in self._splits(weights_version, last_row).items()
+            if any(self.images_of(s) and all(n in values for n in names) for s, values in splits.items())
+        ]
+        return self.archive.archs_of(found)
+
+    def values(
+        self, problem: Problem, candidates: Sequence[Candidate], images: int | None = None, last_row: int | None = None
+    ) -> FloatArray:
+        """Return ``(n, columns)`` values of a problem, NaN where unknown; see `known`."""
+        evaluated = [column.name for column in problem.columns if column.evaluate_genomes is None]
+        found = [self.known(c, evaluated, images, last_row) for c in candidates]
+        genomes = self.context.layout.space.encode_many([c.arch for c in candidates])
+        columns = [
+            column.evaluate_genomes(genomes)
+            if column.evaluate_genomes is not None
+            else np.array([values.get(column.name, math.nan) for values in found])
+            for column in problem.columns
+        ]
+        return np.stack(columns, axis=1)
+
+    def _splits(self, weights_version: str, last_row: int | None) -> dict[str, Splits]:
+        """Everything known under some weights, read again where the archive has grown."""
+        n = self.archive.last_row if last_row is None else 0
+        kept = self._by_weights.get((weights_version, last_row))
+        if kept is None or kept[0] != n:
+            kept = n, self.archive.splits(weights_version, last_row=last_row)
+            self._by_weights[weights_version, last_row] = kept
+        return kept[1]

@@ -1,0 +1,61 @@
+"""How does one model of a run become better? It is trained alone, with the supernet's largest net as its teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from hwnas.export.bundle import Bundle
+from hwnas.finetune import FinetuneConfig, FinetuneResult, finetune
+from hwnas.latency.table import Device
+from hwnas.objectives.exact import fvcore_macs
+from hwnas.runs.evaluations import Candidate, Evaluations
+from hwnas.runs.export import write_model
+from hwnas.runs.history import DeviceSearch
+from hwnas.runs.problem import evaluated_values
+from hwnas.supernet import count_params
+
+
+def finetune_model(
+    evaluations: Evaluations, device: Device, settings: DeviceSearch, model: Candidate, out: Path,
+    config: FinetuneConfig,
+) -> tuple[FinetuneResult, Bundle]:  # fmt: skip
+    """Fine-tune one evaluated model and write its bundle.
+
+    Args:
+        evaluations: of the run.
+        device: whose latency the bundle states.
+        settings: of the device's search; the values that they name are computed anew.
+        model: arch, and the weights that it starts from.
+        out: folder of the bundle.
+        config: how it is trained.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    context, arch = evaluations.context, model.arch
+    evaluator = evaluations.weights.evaluator(model.weights_version)
+    resolution = arch.int("resolution")
+    largest = context.layout.space.restrict({"resolution": [resolution]}).largest()
+    teacher = evaluator.subnet(largest) if config.distill_ratio else None
+    result = finetune(
+        evaluator.subnet(arch), resolution, context.splits, config, context.recipe.data.augment, teacher,
+        context.progress,
+    )  # fmt: skip
+    network, score = result.network, context.score
+    assert isinstance(network, nn.Sequential)
+    metrics = {
+        "key": arch.key,
+        "device": device.name,
+        "latency_ms": float(device.compile(context.layout).of_archs([arch])[0]),
+        "latency_origin": device.profile.origin,
+        score.named("before"): result.score_before,
+        **evaluator.score_network(network, arch, evaluated_values(context, settings)),
+        f"test_{score.name}": context.test_scores(network, arch)[score.name],
+        "params": count_params(network),
+        "macs": fvcore_macs(network, context.layout.input_shape(arch)),
+        "finetuned_from": model.weights_version,
+        "best_epoch": result.best_epoch,
+    }
+    return result, write_model(context, network, arch, out, metrics, context.recipe.export.int8)

@@ -1,0 +1,186 @@
+"""What was asked for a device, and which searches were done for it?
+
+``search.yaml`` holds the settings that are in force for a device: limits, objectives and the search belong to the device,
+not to the run. ``search.json`` lists every search that came to its end, and says from which of them the front was chosen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hwnas.errors import ResumeError
+from hwnas.files import write_json, write_text
+from hwnas.latency.device import DeviceProfile
+from hwnas.predictors import RankMetrics
+from hwnas.runs.folder import DeviceFolder
+from hwnas.search.config import SearchConfig
+from hwnas.search.natv2 import PredictorQuality
+
+
+class DeviceSearch(BaseModel):
+    """What is searched for one device."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    device: str
+    """As it was given: name of a shipped device, or a folder."""
+    objectives: tuple[str, ...] = Field(min_length=1)
+    constraints: tuple[str, ...] = ()
+    """Limits of this device, such as ``latency_ms<=5``."""
+    front_size: int = Field(default=16, ge=1)
+    """Models on its front, at most."""
+    search: SearchConfig = SearchConfig()
+
+    def identity(self, profile: DeviceProfile, weights: str) -> dict[str, Any]:
+        """Return what tells one search from another; equal identities find the same archs.
+
+        Defaults are left out, so that settings which later versions add do not make another search of it.
+        """
+        return {
+            "search": self.search.model_dump(mode="json", exclude_defaults=True),
+            "objectives": list(self.objectives),
+            "constraints": list(self.constraints),
+            "device": profile.model_dump(mode="json", exclude_defaults=True),
+            "weights": weights,
+        }
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """One adaptation of the supernet to a device."""
+
+    folder: str
+    """Below the device's folder; it holds ``supernet.safetensors`` and ``metrics.jsonl``."""
+    weights_version: str
+    evaluations: int
+    """Archs that had been evaluated."""
+    frozen_stages: tuple[int, ...]
+    """Whose weights did not learn; 0 is what stands before the first."""
+    score_before: float | None
+    """Mean validation score of these archs, with the weights before; None: it is no objective."""
+    score_after: float | None
+    """The same archs with the adapted weights."""
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """One search that came to its end."""
+
+    search: str
+    """Its name in the archive."""
+    settings: Mapping[str, Any]
+    """See `DeviceSearch.identity`."""
+    evaluations: int
+    known: int
+    """Archs that were evaluated before it began."""
+    ended: str
+    message: str
+    duration_s: float
+    predictor: Mapping[str, PredictorQuality] = field(default_factory=dict)
+    """By objective: how well the search could predict, judged at its end."""
+    repeated: int = 0
+    """Evaluations that adaptations of the supernet repeated."""
+    adapted: tuple[Adapted, ...] = ()
+
+
+@dataclass(frozen=True)
+class History:
+    """The searches of one device."""
+
+    searches: tuple[SearchRecord, ...] = ()
+    front: Mapping[str, Any] | None = None
+    """From what the front was chosen; see `front_identity`."""
+
+    def done(self, search: str) -> bool:
+        """Say whether a search came to its end."""
+        return any(record.search == search for record in self.searches)
+
+    @property
+    def last(self) -> SearchRecord | None:
+        """The search that ended last."""
+        return self.searches[-1] if self.searches else None
+
+    @property
+    def adapted(self) -> tuple[Adapted, ...]:
+        """How the last search adapted the supernet; empty where it did not."""
+        return self.searches[-1].adapted if self.searches else ()
+
+    def front_identity(self, settings: DeviceSearch) -> dict[str, Any]:
+        """Return what a front chosen now depends on: what counts, and the searches of the device so far."""
+        return {
+            "objectives": list(settings.objectives), "constraints": list(settings.constraints),
+            "front_size": settings.front_size, "searches": [record.search for record in self.searches],
+        }  # fmt: skip
+
+    def with_search(self, record: SearchRecord) -> History:
+        """Return the history after one more search."""
+        return History((*self.searches, record), self.front)
+
+    def with_front(self, settings: DeviceSearch) -> History:
+        """Return the history after the front was chosen."""
+        return History(self.searches, self.front_identity(settings))
+
+
+def search_name(device: str, identity: Mapping[str, Any]) -> str:
+    """Return the name under which the archive keeps a search."""
+    return f"{device}/{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]}"
+
+
+def read_settings(folder: DeviceFolder) -> DeviceSearch | None:
+    """Return the settings in force for a device; None where it was never searched.
+
+    Raises:
+        ResumeError: the file is damaged.
+    """
+    if not folder.settings.exists():
+        return None
+    try:
+        return DeviceSearch.model_validate(yaml.safe_load(folder.settings.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        raise ResumeError(
+            f"{folder.settings} is damaged: {' '.join(str(error).split())[:200]}; remove it and search the device again"
+        ) from None
+
+
+def write_settings(folder: DeviceFolder, settings: DeviceSearch) -> None:
+    """Write the settings in force for a device."""
+    values = settings.model_dump(mode="json")
+    write_text(folder.settings, yaml.safe_dump(values, sort_keys=False, width=110, allow_unicode=True))
+
+
+def read_history(folder: DeviceFolder) -> History:
+    """Return the searches of a device; none where there is no file.
+
+    Raises:
+        ResumeError: the file is damaged.
+    """
+    if not folder.history.exists():
+        return History()
+    try:
+        values = json.loads(folder.history.read_text(encoding="utf-8"))
+        return History(tuple(_record(v) for v in values["searches"]), values["front"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResumeError(
+            f"{folder.history} is damaged: {error}; remove it and search the device again (the archive answers)"
+        ) from None
+
+
+def write_history(folder: DeviceFolder, history: History) -> None:
+    """Write the searches of a device."""
+    write_json(folder.history, {"searches": [asdict(r) for r in history.searches], "front": history.front})
+
+
+def _record(values: dict[str, Any]) -> SearchRecord:
+    predictor = {
+        name: PredictorQuality(**{**q, "metrics": RankMetrics(**q["metrics"])})
+        for name, q in values["predictor"].items()
+    }
+    adapted = tuple(Adapted(**{**a, "frozen_stages": tuple(a["frozen_stages"])}) for a in values["adapted"])
+    return SearchRecord(**{**values, "predictor": predictor, "adapted": adapted})

@@ -1,0 +1,73 @@
+"""What is searched for a device? Objectives and limits of its settings; what is exact is compiled for the space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from hwnas.errors import SearchError
+from hwnas.latency.table import Device
+from hwnas.objectives import Objective
+from hwnas.objectives.plugin import EvaluatedObjective, ExactObjective
+from hwnas.objectives.resolve import objective_of, objectives_of
+from hwnas.predictors import CellFeatures
+from hwnas.runs.context import RunContext
+from hwnas.runs.history import DeviceSearch
+from hwnas.search.limits import Limit
+from hwnas.search.problem import Problem
+from hwnas.space import Arch
+
+CAPACITY = ("macs", "params")
+"""Exact values that stand for what an arch can learn; they inform predictors and the choice of operators."""
+
+
+def make_problem(context: RunContext, device: Device, settings: DeviceSearch) -> Problem:
+    """Return the search problem of a device.
+
+    Raises:
+        PluginError: an objective or a limited value has no such name.
+        SearchError: limits contradict each other.
+        MissingBlockError: the device has no time for a block.
+    """
+    limits = tuple(Limit.parse(text) for text in settings.constraints)
+    objectives = objectives_of(settings.objectives, context.task)
+    names = [plugin.name for plugin in objectives]
+    limited = [objective_of(limit.value, context.task) for limit in limits if limit.value not in names]
+    limited = list({plugin.name: plugin for plugin in limited}.values())
+    known = {*names, *(plugin.name for plugin in limited)}
+    capacity = [objective_of(name, context.task) for name in CAPACITY if name not in known]
+
+    def compiled(plugins: Iterable[ExactObjective | EvaluatedObjective]) -> tuple[Objective, ...]:
+        return tuple(_compiled(context, device, plugin) for plugin in plugins)
+
+    edges = context.layout.cell_edges
+    features = None if edges is None else CellFeatures(context.layout.space, edges)
+    return Problem(
+        context.layout.space, compiled(objectives), limits, compiled(capacity), features=features,
+        limited=compiled(limited),
+    )  # fmt: skip
+
+
+def evaluated_values(context: RunContext, settings: DeviceSearch) -> dict[str, str]:
+    """Return what an evaluation has to give: the task's score, and evaluated objectives and limited values.
+
+    Returns:
+        For every objective as recipes name it (such as ``package.module:object``), the name of its value.
+    """
+    found = {context.score.name: context.score.name}
+    plugins = dict(zip(settings.objectives, objectives_of(settings.objectives, context.task), strict=True))
+    by_value = {plugin.name: name for name, plugin in plugins.items()}
+    for limit in (Limit.parse(text) for text in settings.constraints):
+        if limit.value not in by_value:
+            plugins[limit.value] = objective_of(limit.value, context.task)
+    return found | {name: plugin.name for name, plugin in plugins.items() if plugin.cost == "evaluated"}
+
+
+def _compiled(context: RunContext, device: Device, plugin: ExactObjective | EvaluatedObjective) -> Objective:
+    if plugin.cost == "exact":
+        values = plugin.compile(context.layout, device)
+        return Objective(plugin.name, plugin.direction, values.of_archs, cheap=True, evaluate_genomes=values.of_genomes)
+    return Objective(plugin.name, plugin.direction, _by_the_run)
+
+
+def _by_the_run(archs: Sequence[Arch]) -> list[float]:
+    raise SearchError("evaluated objectives are computed by the run, through its archive")

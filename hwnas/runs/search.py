@@ -1,0 +1,91 @@
+"""How is one device searched? From everything that is known already, deterministically, and exactly continued.
+
+A search is named by its settings. When it begins, the archive notes how much was known; what was known then is its warm
+start, also when it is continued later. Its evaluations are kept one by one, so a search that was stopped asks again for
+the same archs, finds their values, and goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.latency.table import Device
+from hwnas.runs.adaptation import Lineage
+from hwnas.runs.evaluations import Candidate, Evaluations
+from hwnas.runs.history import (
+    DeviceSearch,
+    SearchRecord,
+    read_history,
+    search_name,
+    write_history,
+    write_settings,
+)
+from hwnas.runs.problem import evaluated_values, make_problem
+from hwnas.search.adapt import plan_rounds
+from hwnas.search.loop import run_search
+from hwnas.search.natv2 import PredictorQuality
+from hwnas.search.problem import Searcher
+from hwnas.space import Arch
+
+FloatArray = NDArray[np.float64]
+
+
+def search_device(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> None:
+    """Search a device with these settings, unless that was done; they become the settings in force for it."""
+    context, archive = evaluations.context, evaluations.archive
+    folder = context.folder.device(device.name)
+    write_settings(folder, settings)
+    identity = settings.identity(device.profile, evaluations.weights.trained)
+    name = search_name(device.name, identity)
+    if read_history(folder).done(name):
+        return
+    last_row = archive.begin(name, device.name)
+    archive.forget_requests(name)
+    problem = make_problem(context, device, settings)
+    config, wanted = settings.search, evaluated_values(context, settings)
+    images, trained = context.searched_images(config), evaluations.weights.trained
+    searcher = config.searcher(problem)
+    rounds = plan_rounds(searcher, config.adaptation.rounds) if config.adaptation is not None else ()
+    lineage = Lineage(evaluations, device.name, problem, config, wanted, rounds)
+    # Where the supernet is adapted, archs known with the trained weights would have to be evaluated again every round.
+    known = [] if config.adaptation is not None else evaluations.evaluated(trained, list(wanted.values()), last_row)
+    told = context.told_for(device.name)
+    n_done = 0
+
+    def evaluate(archs: Sequence[Arch]) -> FloatArray:
+        nonlocal n_done
+        candidates = [Candidate(arch, lineage.weights) for arch in archs]
+        before = n_done
+
+        def on_done(done: int) -> None:
+            told("search", before + done, config.evaluations, config.algorithm)
+
+        evaluations.evaluate(candidates, wanted, images, on_done)
+        n_done += len(archs)
+        archive.request(name, archs)
+        return evaluations.values(problem, candidates, images)
+
+    started = time.monotonic()
+    warm_start = None
+    if known:
+        warm_start = known, evaluations.values(problem, [Candidate(a, trained) for a in known], images, last_row)
+    result = run_search(
+        problem, searcher, evaluate, config.evaluations, warm_start=warm_start, reevaluate=lineage.renew,
+        reevaluate_at=[r.share for r in rounds],
+    )  # fmt: skip
+    message = f"{result.message}; {lineage.note}" if lineage.adapted else result.message
+    record = SearchRecord(
+        name, identity, result.evaluated, len(known), result.ended, message, round(time.monotonic() - started, 3),
+        _predictor_quality(searcher), result.repeated, tuple(lineage.adapted),
+    )  # fmt: skip
+    write_history(folder, read_history(folder).with_search(record))
+
+
+def _predictor_quality(searcher: Searcher) -> dict[str, PredictorQuality]:
+    """How well a search could predict, for searchers that have a predictor."""
+    judge: Callable[[], dict[str, PredictorQuality]] | None = getattr(searcher, "predictor_quality", None)
+    return {} if judge is None else judge()

@@ -1,0 +1,141 @@
+"""How does a recipe become a run folder, and how is one opened again?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hwnas.errors import CheckpointError, RecipeError, ResumeError
+from hwnas.files import write_json, write_text
+from hwnas.progress import Progress, silent
+from hwnas.runs.budget import check_sizable, parse_duration
+from hwnas.runs.context import RunContext
+from hwnas.runs.devices import load_devices
+from hwnas.runs.folder import RunFolder
+from hwnas.runs.manifest import make_manifest
+from hwnas.runs.recipe import Recipe, load_recipe, with_values
+from hwnas.runs.run import Run
+
+
+def start_run(
+    recipe: str | Path | Recipe,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    progress: Progress = silent,
+) -> Run:
+    """Open or create a run folder for a recipe; nothing is computed yet.
+
+    Args:
+        recipe: a YAML file, the name of a shipped recipe, or a recipe.
+        out: the folder; default: ``runs/<name of the recipe>``.
+        overrides: dotted settings such as ``train.batch_size=32``.
+        progress: told of everything that takes time.
+
+    Raises:
+        ResumeError: the folder holds a run whose task, supernet, training, data or evaluation differ.
+        OutputError: it cannot be written, or another process writes there.
+        DeviceError, DataError: devices or data of the recipe cannot be used; nothing is written then.
+    """
+    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    folder = RunFolder(Path(out) if out is not None else Path("runs") / loaded.name)
+    run = Run(RunContext(folder, loaded, progress))
+    run.context.check_phases()
+    given = load_devices(folder, loaded.devices)
+    run._limits(loaded.constraints, given)
+    run._check({n: run.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)})
+    if folder.recipe.exists():
+        known = load_recipe(folder.recipe)
+        if known.values_hash() != loaded.values_hash():
+            sections = ("task", "supernet", "train", "data", "evaluation")
+            differing = [s for s in sections if getattr(known, s) != getattr(loaded, s)]
+            raise ResumeError(
+                f"{folder.root} holds a run with other settings of {', '.join(differing)}; "
+                "use another --out, or the same recipe"
+            )
+    run.splits  # noqa: B018 (data that cannot be used is found before anything is written)
+    with folder.lock():
+        if not folder.recipe.exists():
+            write_text(folder.recipe, loaded.as_yaml())
+        if not folder.manifest.exists():
+            write_json(folder.manifest, make_manifest(loaded, run.splits))
+    return run
+
+
+def open_run(folder: str | Path, progress: Progress = silent, executor: str | None = None) -> Run:
+    """Open an existing run folder with the recipe it was made with.
+
+    Args:
+        folder: of the run.
+        progress: told of everything that takes time.
+        executor: who evaluates, a name of `hwnas.runs.executor.EXECUTORS`; default: as the recipe says.
+
+    Raises:
+        CheckpointError: the folder holds no run.
+    """
+    path = RunFolder(Path(folder)).recipe
+    if not path.exists():
+        raise CheckpointError(f"{folder} is no run folder: it has no recipe.yaml; make one with `hwnas run RECIPE`")
+    loaded = load_recipe(path, () if executor is None else [f"executor.name={executor}"])
+    return Run(RunContext(RunFolder(Path(folder)), loaded, progress))
+
+
+def quickstart(
+    out: str | Path = "runs/quickstart", devices: Sequence[str] | None = None, progress: Progress = silent
+) -> Run:
+    """Train a small supernet on real digits and search three devices, in minutes on two cores; see `run`."""
+    return run("digits-mbv3", devices=devices, out=out, progress=progress)
+
+
+def run(
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    devices: Sequence[str] | None = None,
+    evaluations: int | None = None,
+    budget: str | float | None = None,
+    limits: Sequence[str] | None = None,
+    out: str | Path | None = None,
+    progress: Progress = silent,
+) -> Run:
+    """Do the whole chain: train, search every device, export, check and report; continue what is there.
+
+    Args:
+        recipe: a YAML file or the name of a shipped recipe.
+        overrides: dotted settings such as ``search.evaluations=50``.
+        devices: names or folders of device profiles; default: those of the recipe.
+        evaluations: archs to evaluate for each device; default: as the recipe says.
+        budget: time for the search of all devices, such as ``20min`` or seconds, which sizes it.
+        limits: such as ``latency_ms<=5``; default: those of the recipe.
+        out: the run folder; default: ``runs/<name of the recipe>``.
+        progress: told of everything that takes time.
+
+    Returns:
+        The run; ``run.front("hexagon-dsp").knee().export("out/")`` gives a model.
+
+    Raises:
+        HwnasError: anything the user can correct, in one line.
+    """
+    if budget is not None and evaluations is not None:
+        raise RecipeError("budget and evaluations both size the search; give one of them")
+    values: dict[str, object] = {}
+    if devices is not None:
+        values["devices"] = list(devices)
+    if limits is not None:
+        values["constraints"] = list(limits)
+    if evaluations is not None:
+        values["search"] = {"evaluations": evaluations}
+    loaded = with_values(load_recipe(recipe, overrides), values, str(recipe))
+    budget_s = None if budget is None else parse_duration(budget)
+    if budget_s is not None:
+        check_sizable(loaded.search)
+    started = start_run(loaded, out, progress=progress)
+    with started.context.folder.lock():
+        started.train()
+        given = load_devices(started.context.folder, loaded.devices)
+        started.context.devices.update({n: d for n, d in given.items() if n not in started.devices})
+        started._search(
+            {n: started.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)}, budget_s
+        )
+        started.export()
+        started.check_latency()
+        started.report()
+    return started

@@ -1,0 +1,137 @@
+"""What does a run folder hold? Its devices, fronts, searches and weights, without changing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from hwnas.archive import Archive
+from hwnas.data import Splits
+from hwnas.errors import ResumeError
+from hwnas.latency.table import Device
+from hwnas.runs.context import RunContext
+from hwnas.runs.evaluations import Candidate, Evaluations
+from hwnas.runs.front import Front, SearchedDevice, read_front
+from hwnas.runs.history import DeviceSearch, History, read_history
+from hwnas.runs.recipe import Recipe
+from hwnas.runs.weights import RunWeights
+from hwnas.space import Arch
+from hwnas.supernet import Layout, SuperNet
+
+
+@dataclass
+class RunView:
+    """One run folder, to look at; `hwnas.runs.run.Run` adds the verbs."""
+
+    context: RunContext
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.context.folder.root
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that this run works with."""
+        return self.context.recipe
+
+    @property
+    def devices(self) -> Mapping[str, Device]:
+        """Devices of the recipe, and those that were searched later, by name."""
+        return self.context.devices
+
+    @property
+    def splits(self) -> Splits:
+        """The images."""
+        return self.context.splits
+
+    @property
+    def layout(self) -> Layout:
+        """Space and blocks."""
+        return self.context.layout
+
+    @property
+    def supernet(self) -> SuperNet:
+        """The trained supernet; `train` makes it."""
+        return self.context.supernet
+
+    @cached_property
+    def weights(self) -> RunWeights:
+        """Every version of the weights."""
+        return RunWeights(self.context)
+
+    def archive(self) -> Archive:
+        """Open the archive of all evaluations; use it as a context."""
+        return self.context.archive()
+
+    @contextmanager
+    def evaluations(self) -> Iterator[Evaluations]:
+        """Open the evaluations: look up values, or run networks and keep them."""
+        with self.archive() as archive:
+            yield Evaluations(self.context, self.weights, archive)
+
+    def searched(self) -> list[str]:
+        """Return the devices that have a front, in their order."""
+        return [name for name in self.devices if self.context.folder.device(name).front.exists()]
+
+    def settings(self, device: str) -> DeviceSearch:
+        """Return what is searched for a device."""
+        return self.context.settings(self.context.device(device).name)
+
+    def history(self, device: str) -> History:
+        """Return the searches that were done for a device."""
+        return read_history(self.context.folder.device(device))
+
+    def front(self, device: str) -> Front:
+        """Return the front of a device.
+
+        Raises:
+            DeviceError: the run has no such device.
+            ResumeError: it has not been searched.
+        """
+        path = self.context.folder.device(self.context.device(device).name).front
+        if not path.exists():
+            raise ResumeError(
+                f"{self.folder} has no front of {device!r}; it has {self.searched()}; "
+                f"search it with `hwnas search {self.folder} --devices {device}`"
+            )
+        return read_front(path, device, self.context.score)
+
+    def searched_device(self, name: str) -> SearchedDevice:
+        """Return a device with its settings and its front."""
+        return SearchedDevice(self.context.device(name), self.settings(name), self.front(name))
+
+    def named(self, devices: Sequence[str] | None) -> list[str]:
+        """Return the names of devices of the run; None: of all."""
+        return list(self.devices) if devices is None else [self.context.device(name).name for name in devices]
+
+    def with_fronts(self) -> list[str]:
+        """Return the devices that have a front, at least one.
+
+        Raises:
+            ResumeError: there is none.
+        """
+        if not (names := self.searched()):
+            raise ResumeError(f"{self.folder} has no front yet; search it with `hwnas search {self.folder}`")
+        return names
+
+    def find(self, key: str, evaluations: Evaluations) -> Arch:
+        """Return the evaluated arch whose key begins with ``key``.
+
+        Raises:
+            ResumeError: there is none, or several.
+        """
+        arch = evaluations.archive.find(key)
+        if arch is None:
+            known = ", ".join(m.key for name in self.searched() for m in self.front(name)[:3])
+            raise ResumeError(f"no single model {key!r} in {self.folder}; keys of its fronts are {known}, ...")
+        return arch
+
+    def candidate(self, device: str, arch: Arch) -> Candidate:
+        """Return an arch with the weights that it has on the device's front, or else the last ones of the device."""
+        on_front = {m.key: m.weights_version for m in self.front(device)} if device in self.searched() else {}
+        versions = self.weights.of_device(device)
+        return Candidate(arch, on_front.get(arch.key) or (versions[0] if arch.key in on_front else versions[-1]))

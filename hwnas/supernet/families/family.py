@@ -1,0 +1,151 @@
+"""What is a family? Settings, and what makes a layout of them; found by name, so that others can add their own.
+
+A family of one's own is an object such as the following, in any package. A recipe names it as
+``family: my_package.networks:PLAIN``, or by a short name that the package announces as ``family.<name>`` in the
+entry-point group ``hwnas``; `hwnas.testing.family.FamilyTests` tests it::
+
+    class PlainConfig(FamilyConfig):
+        family: str
+        widths: tuple[int, ...]
+
+
+    class PLAIN:
+        config = PlainConfig
+
+        @staticmethod
+        def layout(config: PlainConfig) -> Layout: ...
+
+What a block looks like stands in `hwnas.supernet.blocks.block`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from hwnas.errors import PluginError
+from hwnas.registry import Registry
+from hwnas.supernet.layout import Layout
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class FamilyConfig(BaseModel):
+    """Settings that every family has; those of one family derive from it, and declare ``family: str``.
+
+    Settings are frozen, hashable and JSON: checkpoints and bundles hold them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    if TYPE_CHECKING:
+        # Each family declares this field itself: files list the settings in the order of their declaration, and
+        # `family` has always stood between these settings and those of the family.
+        family: str
+        """The family's name in `FAMILIES`."""
+
+    in_channels: Positive = 3
+    classes: Annotated[int, Field(ge=2)]
+    resolutions: tuple[Positive, ...]
+    """Image edges in pixels, ascending."""
+    dropout_percent: Annotated[int, Field(ge=0, lt=100)] = 10
+    bn_eps: Annotated[float, Field(gt=0)] = 1e-5
+
+    @model_validator(mode="after")
+    def _check_resolutions(self) -> FamilyConfig:
+        if not self.resolutions or sorted(set(self.resolutions)) != list(self.resolutions):
+            raise ValueError(f"resolutions must be ascending and not empty, got {list(self.resolutions)}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_family(self) -> FamilyConfig:
+        own = type(self)
+        if "family" not in own.model_fields:
+            raise ValueError(f"{own.__name__} lacks the field family; declare `family: str` in it")
+        expected = FAMILIES.get(self.family).config
+        if own is not expected:
+            raise ValueError(f"family {self.family!r} has the settings {expected.__name__}, not {own.__name__}")
+        return self
+
+
+ConfigT = TypeVar("ConfigT", bound=FamilyConfig)
+
+
+class Family(Protocol[ConfigT]):
+    """A family of networks."""
+
+    @property
+    def config(self) -> type[ConfigT]:
+        """Its settings: what stands under ``supernet`` in a recipe."""
+
+    def layout(self, config: ConfigT) -> Layout:
+        """Return the space and the slots for such settings: no weights, and the same for the same settings.
+
+        The first block takes images of ``config.in_channels`` channels, the last one returns logits
+        ``(B, config.classes)``. Two choices have a meaning beyond the family:
+
+        - ``resolution``, which every space has: the edge of the images in pixels, ``config.resolutions``;
+        - ``exit``, where a network can end at several places, each with a head: its options in the order of the
+          places. Training can then use all of them in one pass (`hwnas.supernet.SuperNet.exits`).
+
+        Options stand from the smallest to the largest: the arch of all last options is the largest network, which
+        teaches the others.
+        """
+
+
+FAMILIES: Registry[Family[Any]] = Registry(
+    "family",
+    {
+        "mbv3": "hwnas.supernet.families.mbv3:MBV3",
+        "proxyless": "hwnas.supernet.families.proxyless:Proxyless",
+        "resnet50d": "hwnas.supernet.families.resnet50d:ResNet50D",
+        "ofav2": "hwnas.supernet.families.ofav2:OFAv2",
+        "hurricane": "hwnas.supernet.families.hurricane:Hurricane",
+        "nasbench201": "hwnas.supernet.families.nasbench201:NASBench201",
+    },
+    needs=("config", "layout"),
+    page="hwnas.supernet.families.family",
+)
+"""Families by name."""
+
+
+def settings_class(settings: Mapping[str, Any]) -> type[FamilyConfig]:
+    """Return the class of plain settings, by their ``family``.
+
+    Raises:
+        PluginError: ``family`` is missing, is no text or names no family.
+    """
+    name = settings.get("family")
+    if not isinstance(name, str):
+        known = ", ".join(FAMILIES.names())
+        raise PluginError(f"the settings of a supernet need a family, one of {known} or one of your own, got {name!r}")
+    return FAMILIES.get(name).config
+
+
+def _of_its_family(value: Any, inherited: ValidatorFunctionWrapHandler) -> Any:
+    """Validate plain settings as those of their family; for pydantic, which keeps where each error stands."""
+    if isinstance(value, FamilyConfig) or not isinstance(value, Mapping):
+        return inherited(value)
+    try:
+        settings = settings_class(value)
+    except PluginError as error:
+        kind = PydanticCustomError("unknown_family", "{reason}", {"reason": str(error)})
+        details = InitErrorDetails(type=kind, loc=("family",), input=value)
+        raise ValidationError.from_exception_data("SupernetConfig", [details]) from None
+    return settings.model_validate(value)
+
+
+SupernetConfig = Annotated[SerializeAsAny[FamilyConfig], WrapValidator(_of_its_family)]
+"""Settings of a supernet of any family, to stand in other settings: read by the value of ``family``, written whole."""

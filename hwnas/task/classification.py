@@ -1,0 +1,115 @@
+"""Classification: every image has one class, and a network gives one logit a class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hwnas.errors import DataError
+from hwnas.task.task import Score, Task
+
+TOP1 = Score("top1_percent", "max", "top-1", "%")
+
+
+class Classification(Task):
+    """One class an image. Labels are ``(N,)`` integers from 0, targets int64 ``(N,)``, outputs logits."""
+
+    name = "classification"
+    scores = (TOP1,)
+
+    def check(
+        self, train: NDArray[np.generic], test: NDArray[np.generic] | None, n_outputs: int, names: Sequence[str],
+        where: str,
+    ) -> None:  # fmt: skip
+        """Raise where there are fewer than two classes, or others than the network has; see `Task.check`."""
+        if train.ndim != 1 or not np.issubdtype(train.dtype, np.integer):
+            raise DataError(
+                f"{where}: labels are {train.dtype}; they must be integers, one an image; "
+                "for labels of another kind name a task that learns them (key task of the recipe)"
+            )
+        if len(names) < 2 or train.min() == train.max():
+            raise DataError(f"{where} has one class only; a classifier needs at least two")
+        for labels in (train, test):
+            if labels is None or not len(labels):
+                continue
+            low, high = int(labels.min()), int(labels.max())
+            if low < 0 or high >= n_outputs:
+                raise DataError(
+                    f"{where} has labels from {low} to {high}, but the network has {n_outputs} classes "
+                    f"(0 to {n_outputs - 1}); set supernet.classes={high + 1} or correct the labels"
+                )
+        if len(names) != n_outputs:
+            raise DataError(
+                f"{where} has {len(names)} classes, the network {n_outputs}; set supernet.classes={len(names)}"
+            )
+
+    def strata(self, labels: NDArray[np.generic]) -> NDArray[np.int64]:
+        """Return the classes."""
+        return labels.astype(np.int64)
+
+    def targets(self, labels: NDArray[np.generic]) -> Tensor:
+        """Return int64 ``(N,)``."""
+        return torch.from_numpy(labels.astype(np.int64))
+
+    def loss(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Return the cross entropy.
+
+        Reference:
+            Szegedy et al., 2016, Rethinking the Inception Architecture, section 7 (label smoothing).
+        """
+        return F.cross_entropy(outputs, targets, label_smoothing=smoothing)
+
+    def soft_targets(self, outputs: Tensor) -> Tensor:
+        """Return ``(B, classes)`` probabilities."""
+        return F.softmax(outputs, dim=1)
+
+    def distillation_loss(self, outputs: Tensor, soft: Tensor) -> Tensor:
+        """Return the cross entropy against probabilities.
+
+        Reference:
+            Hinton et al., 2015, Distilling the Knowledge in a Neural Network, at temperature 1 as in once-for-all.
+        """
+        return F.cross_entropy(outputs, soft)
+
+    def predicted_classes(self, outputs: Tensor) -> Tensor:
+        """Return ``(B,)`` classes of the highest logits; of equal ones the first."""
+        return outputs.argmax(1)
+
+    def meter(self) -> Accuracy:
+        """Return a counter of right answers."""
+        return Accuracy()
+
+
+class Accuracy:
+    """Counts images whose highest logit is their label."""
+
+    def __init__(self) -> None:
+        self._right = self._n = 0
+        self._finite = True
+
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        """Count ``(B, classes)`` logits beside ``(B,)`` labels."""
+        self._finite = self._finite and bool(torch.isfinite(outputs).all())
+        self._right += int((outputs.argmax(1) == targets).sum())
+        self._n += len(targets)
+
+    def values(self) -> dict[str, float]:
+        """Return top-1 and its standard error, in percent.
+
+        The error is that of a share of independent images; near 0 and 100 % it is not taken to vanish: half an image
+        stays uncertain.
+        """
+        if not self._finite or not self._n:
+            return {TOP1.name: math.nan, TOP1.named("stderr"): math.nan}
+        share = self._right / self._n
+        stderr = 100 * math.sqrt(max(share * (1 - share), 0.25 / self._n) / self._n)
+        return {TOP1.name: 100 * share, TOP1.named("stderr"): stderr}
+
+
+CLASSIFICATION = Classification()
