@@ -36,7 +36,7 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class RankMetrics:
-    """How well predictions of archs that were not fitted agree with the truth."""
+    """How well predictions agree with the values of archs that the predictor was not fitted to."""
 
     kendall_tau: float
     """-1 to 1; 0 where either side is constant."""
@@ -50,11 +50,6 @@ class RankMetrics:
     """Of Spearman's rho over the folds."""
     rmse_deviation: float = 0.0
     """Of the error over the folds, in the unit of the values."""
-
-    @property
-    def cautious_tau(self) -> float:
-        """Mean tau minus its deviation: what adaptive switching compares."""
-        return self.kendall_tau - self.kendall_tau_deviation
 
 
 def rank_metrics(predicted: FloatArray, values: FloatArray) -> RankMetrics:

@@ -36,13 +36,6 @@ class Problem:
     """Cheap objectives that stand for what an operator can learn (MACs, params); used to score operators."""
     features: Callable[[IntArray], FloatArray] | None = None
     """Genomes to ``(n, k)`` further values that predictors read, such as `hwnas.predictors.CellFeatures`."""
-    counts: Callable[[IntArray], FloatArray] | None = None
-    """Genomes to ``(n, k)`` counts of parts, most of them 0, such as `hwnas.predictors.CellFeatures.words`; the
-    predictor ``gp_groups`` reads them."""
-    stand_in: Callable[[IntArray], IntArray] | None = None
-    """Genomes to those that predictors read in their place, such as `hwnas.predictors.CellFeatures.simplest`. For
-    expensive objectives that depend on nothing but what an arch computes: archs that compute the same are one."""
-
     limited: tuple[Objective, ...] = ()
     """Values that are not optimised but have limits, exact (``cheap``) or evaluated."""
 
@@ -95,6 +88,16 @@ class Problem:
         for i in self.cheap_columns:
             values[:, i] = evaluate_genomes(self.columns[i], self.space, genomes)
         return as_losses(values, self.columns)
+
+    def known(self, genomes: IntArray) -> FloatArray:
+        """Return ``(n, k)``: all that is known of genomes before an evaluation, in own units.
+
+        Cheap objectives and limited values, capacity, and `features`.
+        """
+        exact = [*(self.columns[i] for i in self.cheap_columns), *self.capacity]
+        values = [evaluate_genomes(o, self.space, genomes) for o in exact]
+        known = np.array(values, dtype=float).reshape(len(values), len(genomes)).T
+        return known if self.features is None else np.concatenate([known, self.features(genomes)], axis=1)
 
     def violation(self, losses: FloatArray) -> FloatArray:
         """Return ``(n,)``: how far each row of ``(n, columns)`` losses is outside its limits; 0 is feasible.
