@@ -1,4 +1,4 @@
-"""A task: how large is the rectangle in a picture? A regression of width and height, in shares of the picture's edge."""
+"""A task: how large is the rectangle in a picture? A regression of width and height, in shares of its edge."""
 
 import math
 
