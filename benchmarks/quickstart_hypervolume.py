@@ -38,8 +38,7 @@ def evaluate_all(run: Run, problem: Problem, archs: Sequence[Arch], known: dict[
     """Return ``(n, m)`` values; scores of subnets are kept in ``known``."""
     for arch in archs:
         if arch not in known:
-            score = run.evaluator.score(arch)
-            known[arch] = {"top1_percent": score.top1_percent, "introspectability": score.introspectability}
+            known[arch] = run.evaluator.score(arch, ["introspectability"])
     genomes = run.layout.space.encode_many(archs)
     columns = [
         o.evaluate_genomes(genomes) if o.evaluate_genomes else np.array([known[a][o.name] for a in archs])

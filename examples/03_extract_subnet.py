@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import hwnas
-from hwnas.train import top1_percent
+from hwnas.train import scores
 
 
 def main(folder: str = "runs/example") -> float:
@@ -16,9 +16,9 @@ def main(folder: str = "runs/example") -> float:
 
     inputs = run.evaluator.inputs(run.splits.validation, arch)
     labels = run.splits.validation.labels
-    before = top1_percent(subnet, inputs, labels)
+    before = scores(subnet, inputs, labels, run.splits.task)["top1_percent"]
     hwnas.calibrate_bn(subnet, run.evaluator.inputs(run.splits.train, arch).split(200))
-    after = top1_percent(subnet, inputs, labels)
+    after = scores(subnet, inputs, labels, run.splits.task)["top1_percent"]
     print(f"smallest subnet: {before:.2f} % with shared BN statistics, {after:.2f} % with its own")
     return after
 

@@ -17,7 +17,7 @@ def main(folder: str = "runs/example", device: str = "hexagon-dsp", epochs: floa
 
     config = run.recipe.finetune.model_copy(update={"epochs": epochs, "lr": 0.02})
     result, bundle = run.finetune(knee.key, Path(folder) / "finetuned" / knee.key, config, device)
-    print(f"validation {result.top1_before_percent:.2f} % -> {result.top1_percent:.2f} %")
+    print(f"validation {result.score_before:.2f} % -> {result.score:.2f} %")
     return bundle
 
 

@@ -11,9 +11,9 @@ import hwnas
 
 PACKAGE = Path(hwnas.__file__).parent
 ORDER = (
-    "errors", "files", "progress", "registry", "space", "pareto", "supernet", "data", "train", "export", "latency",
-    "objectives", "predictors", "archive", "search", "finetune", "report", "runs", "cli", "__main__",
-    "testing",
+    "errors", "files", "progress", "registry", "space", "pareto", "task", "data", "supernet", "train", "export",
+    "latency", "objectives", "predictors", "archive", "search", "finetune", "report", "runs", "cli", "testing",
+    "__main__",
 )  # fmt: skip
 LIGHT = [
     "hwnas", "hwnas.cli", "hwnas.space", "hwnas.pareto", "hwnas.predictors", "hwnas.search",
@@ -33,7 +33,25 @@ def rooms_imported(path):
             base = package[: len(package) - node.level + 1] if node.level else ()
             stem = ".".join((*base, *filter(None, [node.module])))
             names += [f"{stem}.{a.name}" for a in node.names]
-    return {n.split(".")[1] for n in names if n.startswith("hwnas.")}
+    return {n.split(".")[1] for n in names if n.startswith("hwnas.") and n != "hwnas.__version__"}
+
+
+def files_imported(path):
+    """Files of the package that a file imports, also those imported for type checkers only."""
+    package = ("hwnas", *path.relative_to(PACKAGE).parts[:-1])
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            stem = ".".join((*base, *filter(None, [node.module])))
+            names = [stem, *(f"{stem}.{a.name}" for a in node.names)]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "hwnas" and len(parts) > 1:
+                target = PACKAGE.joinpath(*parts[1:])
+                found |= {f for f in (target.with_suffix(".py"), target / "__init__.py") if f.is_file()}
+    return found
 
 
 def files():
@@ -50,6 +68,22 @@ def test_a_room_imports_only_to_its_left(path):
     here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     for target in rooms_imported(path) - {here}:
         assert ORDER.index(target) < ORDER.index(here), f"{here} may not import {target}"
+
+
+def test_no_two_files_import_each_other():
+    """Directly, or in a circle of several."""
+    graph = {path: files_imported(path) - {path} for path in files()}
+    done = set()
+
+    def follow(path, way):
+        assert path not in way, " -> ".join(str(p.relative_to(PACKAGE)) for p in (*way[way.index(path) :], path))
+        if path not in done:
+            for target in sorted(graph.get(path, ())):
+                follow(target, [*way, path])
+            done.add(path)
+
+    for path in graph:
+        follow(path, [])
 
 
 @pytest.mark.parametrize("room", ["errors", "files", "progress", "registry", "space", "pareto", "predictors", "search"])

@@ -1,7 +1,8 @@
 """Which models make a device's front? The best of every comparable evaluation that the archive holds.
 
-Comparable are values of the same precision on validation images; what was seen on few of them is evaluated on all where
-that may change who is on the front. More evaluations, another search or a limit that does not bind only ever add candidates.
+Comparable are values of the same precision on validation images; what was seen on few of them is evaluated on all
+where that may change who is on the front. More evaluations, another search or a limit that does not bind only ever add
+candidates.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from hwnas.objectives import as_losses
 from hwnas.pareto import non_dominated
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.front import choose_front, write_front
-from hwnas.runs.history import DeviceSearch, read_history, write_history
+from hwnas.runs.history import DeviceSearch, read_history, write_history, write_settings
 from hwnas.runs.latency_check import measured_columns
 from hwnas.runs.noise import latency_variance, may_be_on_front, near_ties
 from hwnas.runs.problem import evaluated_values, make_problem
@@ -28,18 +29,18 @@ FloatArray = NDArray[np.float64]
 
 
 def update_front(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> None:
-    """Choose the front of a device and write it, unless it stands as its searches left it.
+    """Choose the front of a device and write it, unless it stands; its settings become those in force for the device.
 
     Raises:
         SearchError: no model is within the limits.
     """
     folder = evaluations.context.folder.device(device.name)
     history = read_history(folder)
-    if folder.front.exists() and history.front == history.front_identity(settings):
-        return
-    chosen = choose_models(evaluations, device, settings)
-    write_models(evaluations, device, settings, chosen)
-    write_history(folder, history.with_front(settings))
+    if not folder.front.exists() or history.front != history.front_identity(settings):
+        chosen = choose_models(evaluations, device, settings)
+        write_models(evaluations, device, settings, chosen)
+        write_history(folder, history.with_front(settings))
+    write_settings(folder, settings)
 
 
 def write_models(evaluations: Evaluations, device: Device, settings: DeviceSearch, models: Sequence[Candidate]) -> None:

@@ -1,7 +1,8 @@
 """What was asked for a device, and which searches were done for it?
 
-``search.yaml`` holds the settings that are in force for a device: limits, objectives and the search belong to the device,
-not to the run. ``search.json`` lists every search that came to its end, and says from which of them the front was chosen.
+``search.yaml`` holds the settings that are in force for a device: limits, objectives and the search belong to the
+device, not to the run. ``search.json`` lists every search that came to its end, and says from which of them the front
+was chosen.
 """
 
 from __future__ import annotations

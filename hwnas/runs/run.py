@@ -1,8 +1,8 @@
 """What can be done with a run folder? Train, table, search, export, check, report, fine-tune: the verbs.
 
-Every verb first looks for what an earlier start left; what is complete is not computed again. Files appear whole or not
-at all, and nothing is written outside the lock, so a run may be killed at any moment and started again. A run only gains:
-``recipe.yaml`` is never changed, another device or another search adds to what is there.
+Every verb first looks for what an earlier start left; what is complete is not computed again. Files appear whole or
+not at all, and nothing is written outside the lock, so a run may be killed at any moment and started again. A run only
+gains: ``recipe.yaml`` is never changed, another device or another search adds to what is there.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ from hwnas.runs.history import (
     read_history,
     search_name,
     write_history,
-    write_settings,
 )
 from hwnas.runs.problem import evaluated_values, make_problem
 from hwnas.search.adapt import plan_rounds
@@ -35,10 +34,9 @@ FloatArray = NDArray[np.float64]
 
 
 def search_device(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> None:
-    """Search a device with these settings, unless that was done; they become the settings in force for it."""
+    """Search a device with these settings, unless that was done."""
     context, archive = evaluations.context, evaluations.archive
     folder = context.folder.device(device.name)
-    write_settings(folder, settings)
     identity = settings.identity(device.profile, evaluations.weights.trained)
     name = search_name(device.name, identity)
     if read_history(folder).done(name):

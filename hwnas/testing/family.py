@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hwnas.export.bundle import load_model, write_bundle
 from hwnas.export.graph import trace
-from hwnas.objectives.subnets import macs_of_space, params_of_space
+from hwnas.objectives.exact import macs_of_space, params_of_space
 from hwnas.space import Arch
 from hwnas.supernet import (
     FAMILIES,

@@ -1,6 +1,5 @@
 """A run on the cell space of NAS-Bench-201: predictors read the cell's graph, XNAS judges the cells."""
 
-from hwnas.space.dialects.nasbench201 import parse_nasbench201
 import csv
 import json
 
@@ -9,8 +8,9 @@ import pytest
 
 import hwnas
 from hwnas.objectives.introspectability import introspectability
-from hwnas.runs.run import run
 from hwnas.predictors import CellFeatures
+from hwnas.runs.run import run
+from hwnas.space.dialects.nasbench201 import parse_nasbench201
 
 FAMILY = {"family": "nasbench201", "in_channels": 1, "classes": 10, "resolutions": [8], "stem_width": 4,
           "cells_per_stage": 1}  # fmt: skip

@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from hwnas.errors import RecipeError
-from hwnas.runs.recipe import check_recipe, find_recipe, load_recipe, shipped_recipes
 from hwnas.files import shipped_folder
+from hwnas.runs.recipe import check_recipe, find_recipe, load_recipe, shipped_recipes
 
 
 @pytest.fixture
@@ -77,8 +77,16 @@ def test_overrides_set_what_they_name(override, read):
         ("constraints=[energy_mj<=3]", r"energy_mj.*objectives are"),
         ("search.algorithm=magic", r"search\.algorithm: 'magic' is unknown; choose one of \['hurricane'"),
         ("search.evaluations=0", r"search\.evaluations: .*greater than or equal to 1, got 0"),
-        ("supernet.family=resnet", r"supernet.*resnet.*mbv3"),
-        ("supernet.classes=1", r"supernet.*classes: .*greater than or equal to 2, got 1"),
+        ("supernet.family=resnet", r"supernet\.family: family 'resnet' is unknown; known are mbv3, .*'resnet50d'\?$"),
+        ("supernet.family=3", r"supernet\.family: the settings of a supernet need a family, one of mbv3, .* got 3"),
+        ("supernet=3", r"supernet: .*dictionary.*, got 3"),
+        (
+            "supernet.stages.0.widht=3",
+            r"unknown key 'supernet\.stages\.0\.widht'; known keys here are act, .*; did you mean 'width'\?",
+        ),
+        ("supernet.stem=3", r"unknown key 'supernet\.stem'; known keys here are .*, stem_width, width_multiplier;"),
+        ("supernet.stages.0.width=-1", r"supernet\.stages\.0\.width: .*greater than 0, got -1"),
+        ("supernet.classes=1", r"supernet\.classes: .*greater than or equal to 2, got 1"),
         ("name=a/b", "name: .*pattern"),
         ("train.phases.9.lr=1", r"override 'train\.phases\.9\.lr=1' does not fit the recipe"),
         ("train.phases.first.lr=1", "does not fit the recipe"),

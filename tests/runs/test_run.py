@@ -18,8 +18,8 @@ from hwnas.errors import CheckpointError, DeviceError, MissingBlockError, Recipe
 from hwnas.export.onnx_file import run_onnx
 from hwnas.latency.table import load_device
 from hwnas.pareto import non_dominated
-from hwnas.runs.run import open_run, run
 from hwnas.runs.analysis.summary import summarise
+from hwnas.runs.run import open_run, run
 from hwnas.supernet import count_params
 
 DEVICES = ("hexagon-dsp", "myriad-vpu")

@@ -59,7 +59,7 @@ def collect(
 
 
 def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tuple[Column, ...]:
-    """Columns of the tables of models: score on validation and test images, latency, sizes, and what else was evaluated."""
+    """Columns of the tables of models: scores, latencies, sizes, and what else was evaluated."""
     context = evaluations.context
     score = context.score
     wanted = {name: value for d in devices for name, value in evaluated_values(context, d.settings).items()}

@@ -1,0 +1,1 @@
+"""The tests that hwnas gives to authors of plug-ins, for one plug-in of every kind."""
