@@ -113,7 +113,7 @@ class Bench:
             Objective("top1_percent", "max", accuracy), Objective("latency_ms", "min", self.milliseconds, True),
         ]  # fmt: skip
         started = time.process_time()
-        found = hwnas.minimize(space, objectives, algorithm="nsga2", evaluations=evaluations, seed=self.seed)
+        found = hwnas.minimize(space, objectives, searcher="nsga2", evaluations=evaluations, seed=self.seed)
         self.search_s += time.process_time() - started
         losses = np.stack([-found.values[:, 0], found.values[:, 1]], axis=1)
         front = non_dominated(losses)

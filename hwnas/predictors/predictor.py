@@ -23,7 +23,11 @@ class Model(Protocol):
 
 
 class Predictor(Protocol):
-    """A way to learn one value from evaluated archs; fitting makes a new `Model` and changes nothing."""
+    """A way to learn one value from evaluated archs; fitting makes a new `Model` and changes nothing.
+
+    Its factory, such as its class, is called without arguments. `hwnas.testing.predictor.PredictorTests` tests what it
+    promises.
+    """
 
     def fit(self, inputs: Inputs, values: FloatArray) -> Model:
         """Fit ``(n,)`` finite values.

@@ -26,7 +26,7 @@ class MdeNAS:
 
     Option i of a choice is compared with every other option j: fewer trials and more merit raise its probability
     by one step, more trials and less merit lower it. The paper's merit is the accuracy of sampled subnets in
-    training; here it is the mean share of told archs that those with the option survive (feasibility, rank,
+    training; here it is the mean share of evaluated archs that those with the option survive (feasibility, rank,
     crowding), which serves any objectives. The paper's step is 0.01; ours follows from the number of updates.
 
     Reference:

@@ -44,7 +44,7 @@ IntArray = NDArray[np.int64]
 _FEWEST_TO_FIT = 4
 """Evaluated archs with which a predictor is fitted and can be judged: two folds of two."""
 SELECTIONS = ("turns", "gaps", "improvement")
-"""How a generation is chosen among the candidates."""
+"""Names of `NATv2.selection`."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,27 @@ class PredictorQuality:
 
 @dataclass(eq=False)
 class NATv2:
-    """The loop of Neural Architecture Transfer, version 2, for any space and objectives.
+    """Search with a predictor: Neural Architecture Transfer, version 2, for any space and objectives.
 
-    Archs drawn without a model come first. Then, generation by generation: fit a predictor of every expensive
-    objective to what was evaluated; propose candidates by NSGA-II (NSGA-III for three objectives and more) under
-    predicted and exact cheap losses (a small space is predicted whole); evaluate a few of them.
+    The first archs are drawn without a model (`_first`). From then on each generation is made in three steps:
 
-    Departures from the paper: 12 to 60 first archs instead of 3000 thinned to 300, since only evaluations are
-    dear here; losses are warped before they are fitted (`Warp`); the predictor is a Gaussian process that also reads
-    exact values (`GroupedProcess`); one generation in three is taken by gaps as in the paper, the others and all in the
-    second half of the budget by expected hypervolume improvement, or as ``selection`` says; the archive that the
-    predictor learns from is cut at 1,000, half of them survivors (of survivors alone it learns little but what
-    they share, and long searches stood still); where 200 evaluations of a large space have not changed the front, the
-    search begins anew, with first archs and a predictor that learns from these on; nothing asked is asked again.
+    1. Learn: a predictor of every objective (and limited value) that needs an evaluation is fitted to what was
+       evaluated. Losses of objectives are warped before (`Warp`), since they lie close together near the best.
+    2. Propose: NSGA-II (NSGA-III under three objectives and more) runs on the predictions and on exact values. A space
+       of up to 50,000 archs is predicted whole instead.
+    3. Choose: a few of the candidates are evaluated, by ``selection``.
+
+    How this differs from the paper:
+
+    - 12 to 60 first archs, not 3,000 thinned to 300: only evaluations are dear here.
+    - The predictor is a Gaussian process that also reads exact values (`GroupedProcess`), not LightGBM.
+    - Two generations in three, and all in the second half of the budget, are chosen by expected hypervolume
+      improvement; the paper fills gaps of the front in all.
+    - Of more than 1,000 evaluations the predictor learns from 1,000: half the best, half spread over the rest.
+    - Where 200 evaluations of a large space have not changed the front, the search begins anew: new first archs, and a
+      predictor that learns from these on.
+
+    Every number stands in `NATv2Settings`. Nothing is asked for twice.
 
     Reference:
         Sarti, Lomurno and Matteucci, 2023, NATv2; Lu et al., 2021, NAT.
@@ -98,11 +106,11 @@ class NATv2:
     predictor: str | Predictor = "gp_groups"
     """A name of `hwnas.predictors.PREDICTORS`, or a predictor."""
     selection: str = "turns"
-    """``turns``: one generation in three fills the widest gaps of the front, the others and all in the second half of
-    the budget take the largest expected hypervolume improvement; with three objectives or more, hypervolume of all and
-    the predicted front of two in turn.
-    ``gaps``: always fill the widest gaps (NATv2). ``improvement``: always the largest expected hypervolume
-    improvement, under one or two objectives (``gaps`` under more)."""
+    """How candidates are chosen. ``turns``: one generation in three fills the widest gaps of the front; the others, and
+    all in the second half of the budget, take the largest expected hypervolume improvement. Under three objectives and
+    more, generations alternate between the hypervolume of all and the predicted front of two, drawn anew.
+    ``gaps``: always the widest gaps, as in the paper. ``improvement``: always the largest expected improvement (the
+    widest gaps under three objectives and more)."""
     encoder: Callable[[Problem], Encode] | None = None
     """Called with the problem, returns what turns genomes into `Inputs`; None: `Encoder` of `Problem.known`."""
     settings: NATv2Settings | Mapping[str, Any] | None = None
@@ -122,7 +130,7 @@ class NATv2:
         self._predictor = make_predictor(self.predictor)
         self._rng = np.random.default_rng([self.seed, 2])
         self._generation = 0
-        # Rows of the memory, archs seen and archs asked for when the present try began.
+        # Rows of the memory, archs seen and archs asked for when the search last began anew.
         self._begin = self._seen_before = self._asked_before = 0
         self._encoder: Encode | None = None
         self._pool: tuple[IntArray, Inputs, FloatArray, dict[bytes, int]] | None = None
@@ -269,14 +277,14 @@ class NATv2:
         return self.problem.space.size <= self._numbers.listed_archs
 
     def _complete_rows(self) -> IntArray:
-        """Rows of the memory that did not fail, of the present try."""
+        """Rows of the memory that did not fail, since the search last began anew."""
         return self._begin + np.flatnonzero(self.memory.complete[self._begin :])
 
     def _stalled(self) -> bool:
-        """Whether the present try has come to its end in a large space, and enough is left for another.
+        """Whether the search of a large space has stalled, and enough evaluations are left to begin anew.
 
         A predictor that has learnt one part of the space well is sure that the rest is poorer, and what evolves from
-        the best archs stays near them. So a new try forgets all, as stalled trust regions do in TuRBO (Eriksson et al.,
+        the best archs stays near them. So a restart forgets all, as stalled trust regions do in TuRBO (Eriksson et al.,
         2019).
         """
         tried, left = self.n_asked - self._asked_before, self.evaluations - self.n_asked

@@ -122,12 +122,30 @@ def evaluate_genomes(objective: Objective, space: SearchSpace, genomes: IntArray
 
 
 class Searcher(Protocol):
-    """Proposes archs and learns from their losses; a function of its seed and of what it was told."""
+    """Who to try next, by ask and tell; a function of its seed and of what it was told, so a search can be replayed.
+
+    A searcher is made by a factory, such as its class, that is called as ``factory(problem, evaluations=..., seed=...,
+    **settings)``; ``evaluations`` is how many the search will spend. Its settings are the factory's other arguments,
+    named in its signature.
+
+    Three attributes are read where a searcher has them: ``notes`` (a list of sentences for `Result.notes`),
+    ``phase_changes`` (where a supernet may be adapted, see `hwnas.search.adapt.plan_rounds`) and
+    ``predictor_quality()`` (see `NATv2`).
+
+    `hwnas.testing.searcher.SearcherTests` tests what the methods promise.
+    """
 
     def ask(self) -> list[Arch]:
-        """Return the archs to evaluate next, none asked before; an empty list ends the search."""
+        """Return the archs to evaluate next, one or more, none asked before; an empty list ends the search.
+
+        It may be called again before all, or any, of them are told.
+        """
         ...
 
     def tell(self, archs: Sequence[Arch], losses: FloatArray) -> None:
-        """Learn ``(n, columns)`` losses of archs, also ones it never asked for; a row with NaN has failed."""
+        """Learn ``(n, columns)`` losses (`Problem.columns`), smaller is better; a row with NaN has failed.
+
+        Archs may be ones that it never asked for (a warm start; they must not be asked for later), and ones told
+        before, whose new losses replace the old. The arguments stay as they are.
+        """
         ...

@@ -44,12 +44,6 @@ class Region:
         full = all(len(a) == n for a, n in zip(self.allowed, self.space.n_options, strict=True))
         return full and not self.frozen.any()
 
-    @property
-    def size(self) -> int:
-        """Exact number of archs that take allowed options only (frozen choices counted as free)."""
-        keep = {c.name: [c.options[i] for i in a] for c, a in zip(self.space.choices, self.allowed, strict=True)}
-        return self.space.restrict(keep).size
-
     def draw(self, rng: np.random.Generator, n: int) -> IntArray:
         """Return ``(n, n_choices)`` canonical genomes, uniform over the allowed options of each choice."""
         genomes = np.stack([a[rng.integers(0, len(a), n)] for a in self.allowed], axis=1)

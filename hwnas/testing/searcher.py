@@ -46,15 +46,11 @@ LARGE = SearchSpace(
 """222,264 archs with depths, so that some choices are inactive in some archs."""
 
 
-def problem_of(space: SearchSpace, n_objectives: int, n_evaluated: int | None = None) -> Problem:
+def problem_of(space: SearchSpace, n_objectives: int) -> Problem:
     """Return a problem whose objectives, ``value0`` (maximised), ``value1``, ..., pull in different directions.
 
-    Args:
-        space: what is searched.
-        n_objectives: how many.
-        n_evaluated: the first so many need an evaluation, the others are cheap; None: all but the last.
+    The last is cheap where there is another; the others need an evaluation.
     """
-    evaluated = max(1, n_objectives - 1) if n_evaluated is None else n_evaluated
 
     def objective(i: int) -> Objective:
         weights = np.cos(np.arange(len(space)) * (i + 1.0)) + (0.5 if i else 1.5)
@@ -66,7 +62,7 @@ def problem_of(space: SearchSpace, n_objectives: int, n_evaluated: int | None = 
         def of_archs(archs: Sequence[Arch]) -> FloatArray:
             return of_genomes(space.encode_many(archs))
 
-        cheap = i >= evaluated
+        cheap = 0 < i == n_objectives - 1
         return Objective(f"value{i}", "min" if i else "max", of_archs, cheap, of_genomes if cheap else None)
 
     return Problem(space, tuple(objective(i) for i in range(n_objectives)))

@@ -81,4 +81,3 @@ def test_a_region_draws_allowed_and_frozen_genes_only():
     for genomes in (region.draw(rng, 50), region.repair(rng, SPACE.sample_genomes(rng, 50))):
         assert (genomes[:, frozen] == donor[0, frozen]).all()
         assert set(np.unique(genomes[:, ~frozen])) == {1, 4}
-    assert region.size == 2**6
