@@ -72,8 +72,8 @@ def search_device(evaluations: Evaluations, device: Device, settings: DeviceSear
     if known:
         warm_start = known, evaluations.values(problem, [Candidate(a, trained) for a in known], images, last_row)
     result = run_search(
-        problem, searcher, evaluate, config.evaluations, warm_start=warm_start, renew=lineage.renew,
-        renew_at=[r.share for r in rounds],
+        problem, searcher, evaluate, config.evaluations, warm_start=warm_start, reevaluate=lineage.renew,
+        reevaluate_at=[r.share for r in rounds],
     )  # fmt: skip
     message = f"{result.message}; {lineage.note}" if lineage.adapted else result.message
     record = SearchRecord(

@@ -169,7 +169,7 @@ class NATv2:
         """
         rows = self._learnt()
         names = [o.name for o in self.problem.columns]
-        reference, told = self._reference_rows(), self.memory.losses[rows]
+        reference, losses = self._reference_rows(), self.memory.losses[rows]
         found: dict[str, PredictorQuality] = {}
         if len(rows) < _FEWEST_TO_FIT:
             return found
@@ -180,7 +180,7 @@ class NATv2:
                 if i < self.problem.n_objectives:
                     predictor = Warped(predictor, self.memory.losses[reference, i], self._numbers)
                 try:
-                    metrics = cross_validate(predictor, inputs, told[:, i], folds)
+                    metrics = cross_validate(predictor, inputs, losses[:, i], folds)
                 except (ValueError, np.linalg.LinAlgError):
                     continue
                 found[names[i]] = PredictorQuality(self._predictor_name, len(rows), min(folds, len(rows) // 2), metrics)
@@ -313,11 +313,11 @@ class NATv2:
         memory, problem, m = self.memory, self.problem, self.problem.n_objectives
         self._generation += 1
         rows, reference = self._learnt(), self._reference_rows()
-        told = memory.losses[rows]
+        evaluated = memory.losses[rows]
         train = self._encode(memory.genomes[rows])
         warps, models = {}, {}
         for i in problem.expensive_columns.tolist():
-            values = told[:, i]
+            values = evaluated[:, i]
             if i < m:  # what is limited only has no best end that a warp could spread
                 warps[i] = Warp.of(values, memory.losses[reference, i], self._numbers)
                 values = warps[i](values)
@@ -356,39 +356,41 @@ class NATv2:
         if len(within) < self.per_generation:
             within = np.argsort(over, kind="stable")[: self.per_generation]
             return genomes[within]
-        warped = told.copy()
+        warped = evaluated.copy()
         for i, warp in warps.items():
-            warped[:, i] = warp(told[:, i])
-        feasible = problem.violation(told) <= 0
+            warped[:, i] = warp(evaluated[:, i])
+        feasible = problem.violation(evaluated) <= 0
         worst = {i: w.breakpoint for i, w in warps.items()}
         chosen = self._choose(mean[within, :m], std[within, :m], warped[feasible, :m], worst)
         return genomes[within[chosen]]
 
-    def _choose(self, mean: FloatArray, std: FloatArray, told: FloatArray, worst: dict[int, float]) -> IntArray:
+    def _choose(self, mean: FloatArray, std: FloatArray, evaluated: FloatArray, worst: dict[int, float]) -> IntArray:
         """Rows of candidates that make the next generation, by ``selection``.
 
         Args:
             mean: ``(n, m)`` predicted losses, warped where expensive.
             std: ``(n, m)`` their deviations; 0 where exact.
-            told: ``(k, m)`` evaluated losses within the limits, warped alike.
+            evaluated: ``(k, m)`` evaluated losses within the limits, warped alike.
             worst: by expensive column, the loss from which on nothing counts.
         """
         m, k, turn = mean.shape[1], self.per_generation, self._generation % self._numbers.gaps_every
         low, high = np.empty(m), np.empty(m)
         for i in range(m):
-            column = np.concatenate([mean[:, i], told[:, i]])
-            low[i] = (told[:, i].min() if len(told) else column.min()) if i in worst else column.min()
+            column = np.concatenate([mean[:, i], evaluated[:, i]])
+            low[i] = (evaluated[:, i].min() if len(evaluated) else column.min()) if i in worst else column.min()
             high[i] = max(worst[i], low[i]) if i in worst else np.quantile(column, 0.99)
         span = np.where(high > low, high - low, 1.0)
-        mean, std, told = (mean - low) / span, std / span, (told - low) / span
+        mean, std, evaluated = (mean - low) / span, std / span, (evaluated - low) / span
         uncertain = [i for i in range(m) if i in worst]
         late = self.n_asked > self._numbers.improvement_from * self.evaluations
         optimistic = mean - self._numbers.optimism_deviations * std
         improve = self.selection == "improvement" or (self.selection == "turns" and (turn > 0 or late))
         if m <= 2 and uncertain and improve:
             i = uncertain[0]
-            beside, other = (mean[:, 1 - i], told[:, 1 - i]) if m == 2 else (np.zeros(len(mean)), np.zeros(len(told)))
-            both = np.stack([told[:, i], other], axis=1)
+            beside, other = (
+                (mean[:, 1 - i], evaluated[:, 1 - i]) if m == 2 else (np.zeros(len(mean)), np.zeros(len(evaluated)))
+            )
+            both = np.stack([evaluated[:, i], other], axis=1)
             return pick_by_improvement(
                 mean[:, i],
                 np.maximum(std[:, i], 1e-9),
@@ -399,9 +401,9 @@ class NATv2:
                 self._numbers.improvement_shortlist,
             )
         if self.selection == "gaps" or (self.selection == "improvement" and m > 2) or (m == 2 and turn == 0):
-            return pick_by_gaps(optimistic, told, k)
+            return pick_by_gaps(optimistic, evaluated, k)
         if m > 2 and self._generation % 2 == 0:
-            return pick_by_hypervolume(optimistic, told, k, self._rng, self._numbers.hypervolume_samples)
+            return pick_by_hypervolume(optimistic, evaluated, k, self._rng, self._numbers.hypervolume_samples)
         inside = np.flatnonzero((mean <= 1.0).all(axis=1))  # where a reader of the front looks
         mean = mean - self._rng.random() * std
         rows = inside if len(inside) >= k else np.arange(len(mean))

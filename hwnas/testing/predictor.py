@@ -1,4 +1,4 @@
-"""What every predictor must do. Inherit `PredictorSuite` in a test class, override `make`, and let pytest run it."""
+"""Does a predictor keep to `hwnas.predictors.Predictor`? Inherit `PredictorTests` and override `make`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VALUES = GENOMES @ np.array([3.0, 1.0, 2.0, 5.0, 4.0]) + 2.0 * (GENOMES[:, 0] ==
 """Effects of genes that add up, and one pair of genes that does not."""
 
 
-class PredictorSuite:
+class PredictorTests:
     """Promises of `hwnas.predictors.Predictor`, each a test. Override `make`."""
 
     def make(self) -> Predictor:

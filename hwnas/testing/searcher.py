@@ -1,9 +1,4 @@
-"""What every searcher must do. Inherit `SearcherSuite` in a test class, override `make`, and let pytest run it::
-
-    class TestMySearcher(SearcherSuite):
-        def make(self, problem, evaluations, seed):
-            return MySearcher(problem, evaluations=evaluations, seed=seed)
-"""
+"""Does a searcher keep to `hwnas.search.Searcher`? Inherit `SearcherTests` in your own tests and override `make`."""
 
 from __future__ import annotations
 
@@ -57,7 +52,7 @@ def problem_of(space: SearchSpace, n_objectives: int, n_evaluated: int | None = 
     Args:
         space: what is searched.
         n_objectives: how many.
-        n_evaluated: the first so many need an evaluation, the others are cheap; None: all but the last, or the only one.
+        n_evaluated: the first so many need an evaluation, the others are cheap; None: all but the last.
     """
     evaluated = max(1, n_objectives - 1) if n_evaluated is None else n_evaluated
 
@@ -82,7 +77,7 @@ def evaluate(problem: Problem) -> Evaluate:
     return lambda archs: np.stack([np.asarray(o.evaluate(archs), dtype=float) for o in problem.columns], axis=1)
 
 
-class SearcherSuite:
+class SearcherTests:
     """Promises of `hwnas.search.Searcher`, each a test. Override `make`."""
 
     def make(self, problem: Problem, evaluations: int, seed: int) -> Searcher:

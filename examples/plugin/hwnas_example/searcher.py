@@ -18,7 +18,7 @@ class Climb:
         self._rng = np.random.default_rng(seed)
 
     def ask(self):
-        """Return new neighbours of the best archs; random ones where there are none, nothing at the end of the space."""
+        """Return new neighbours of the best archs, random ones where there are none; nothing when all was asked."""
         memory, space = self.memory, self.memory.problem.space
         genomes = np.zeros((0, len(space)), dtype=np.int64)
         if memory.complete.any():

@@ -1,4 +1,4 @@
-"""A source of images: bright rectangles on noise, made when they are asked for, so that memory does not grow with them."""
+"""A source of images: bright rectangles on noise, made when they are asked for, so that they need no memory."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""A task: how large is the rectangle in a picture? A regression of width and height, in shares of the picture's edge."""
+"""A task: how large is the rectangle in a picture? A regression of width and height, in shares of its edge."""
 
 import math
 
@@ -44,7 +44,7 @@ class Rectangle(Task):
             if labels is not None and (labels.ndim != 2 or labels.shape[1] != 2 or not np.isfinite(labels).all()):
                 raise DataError(f"{where} has labels of shape {labels.shape}; the task needs width and height of each")
         if n_outputs != 2:
-            raise DataError(f"the network has {n_outputs} outputs, the task 2; set supernet.classes=2")
+            raise DataError(f"{where}: the network has {n_outputs} outputs, the task 2; set supernet.classes=2")
 
     def strata(self, labels):
         """Sizes are no groups."""
