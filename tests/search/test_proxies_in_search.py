@@ -6,7 +6,9 @@ import pytest
 
 import hwnas
 from hwnas.objectives import Objective
-from hwnas.objectives.subnets import EvaluationConfig, SubnetEvaluator
+from hwnas.objectives.config import EvaluationConfig
+from hwnas.objectives.proxies.by_name import PROXIES, ProxyCase
+from hwnas.objectives.subnets import SubnetEvaluator
 from hwnas.search import Problem
 
 
@@ -24,7 +26,7 @@ def naswot(make_net, splits):
 
     @cache
     def one(arch):
-        return evaluator.score(arch, ["naswot"])["naswot"]
+        return PROXIES["naswot"].value(ProxyCase.of(evaluator.case(arch)))
 
     return Objective("naswot", "max", lambda archs: [one(a) for a in archs], cheap=True)
 
