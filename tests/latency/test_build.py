@@ -257,7 +257,7 @@ def test_timings_of_another_build_are_dropped(layout, tmp_path, machine, made_up
 
 
 def test_held_out_networks_judge_the_correction_and_do_not_shape_it(layout, tmp_path, machine, made_up):
-    """Only the held-out ones take twice as long as the rule says: the table follows the rule, and is said to be wrong."""
+    """Only held-out ones take twice as long as the rule says: the table follows the rule, and is said to be wrong."""
     held_out = {a.key for a in plan_build(layout, MEDIUM).held_out}
 
     def time_ms(name):
