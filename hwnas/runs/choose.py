@@ -1,7 +1,8 @@
 """Which models make a device's front? The best of every comparable evaluation that the archive holds.
 
 Comparable are values of the same precision on validation images; what was seen on few of them is evaluated on all
-where that may change who is on the front. More evaluations, another search or a limit that does not bind only ever add candidates.
+where that may change who is on the front. More evaluations, another search or a limit that does not bind only ever add
+candidates.
 """
 
 from __future__ import annotations
