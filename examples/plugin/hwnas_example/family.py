@@ -7,12 +7,19 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field
 from torch import Tensor, nn
 
-from hwnas.space import Choice, SearchSpace
-from hwnas.supernet import BlockSpec, Layout, Slot
-from hwnas.supernet.blocks.block import ElasticBlock, largest_of
-from hwnas.supernet.blocks.elastic_layers import ElasticBatchNorm2d, ElasticConv2d
-from hwnas.supernet.blocks.head import HeadSpec
-from hwnas.supernet.families.family import FamilyConfig
+from hwnas import (
+    BlockSpec,
+    Choice,
+    ElasticBatchNorm2d,
+    ElasticBlock,
+    ElasticConv2d,
+    FamilyConfig,
+    HeadSpec,
+    Layout,
+    SearchSpace,
+    Slot,
+    largest_of,
+)
 
 Positive = Annotated[int, Field(gt=0)]
 

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import torch
 
-from hwnas.objectives.plugin import EvaluatedObjective
+from hwnas import EvaluatedObjective
 
 
 class Errors:

@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from hwnas.errors import SearchError
-from hwnas.search.evolve import survivors
-from hwnas.search.memory import Memory
+from hwnas import Memory, SearchError, survivors
 
 
 class Climb:

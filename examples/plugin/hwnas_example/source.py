@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwnas.data.source import Opened
-from hwnas.errors import DataError
+from hwnas import DataError, Opened
 
 SIZE_PX = 16
 

@@ -5,8 +5,7 @@ import math
 import onnx
 from onnx import shape_inference
 
-from hwnas.errors import MeasurementError
-from hwnas.latency.time_onnx import Burst, Facts
+from hwnas import Burst, Facts, MeasurementError
 
 OPERATOR_MS = 0.004
 """Fixed time of every operator."""

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from hwnas.errors import DataError
-from hwnas.task import Score, Task
+from hwnas import DataError, Score, Task
 
 MAE = Score("mae_percent", "min", "mean absolute error", "%")
 

@@ -9,7 +9,7 @@ from hwnas_example.source import RECTANGLES
 from hwnas_example.target import CountingBoard
 from hwnas_example.task import RECTANGLE
 
-from hwnas.data import DataConfig, ImageSet, Splits
+from hwnas import DataConfig, ImageSet, Splits
 from hwnas.testing.executor import ExecutorTests
 from hwnas.testing.family import FamilyTests
 from hwnas.testing.objective import CHANNELS, CLASSES, PX, EvaluatedObjectiveTests
