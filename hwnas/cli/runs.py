@@ -189,7 +189,7 @@ def fleet(
         as_json, found.as_dict(),
         f"{table(heading, rows)}\n\n{len(found.keys)} model(s), worst regret {found.worst_regret:.2f} {unit} of {title}"
         f" ({how})\nworst regret by number of models: {worst}\n"
-        following("export", folder, "--key", found.keys[0], "--out", "chosen"),
+        + following("export", folder, "--key", found.keys[0], "--out", "chosen"),
     )  # fmt: skip
 
 
