@@ -23,8 +23,8 @@ FloatArray = NDArray[np.float64]
 class MLP:
     """Five multilayer perceptrons of two tanh layers with weight decay; their spread is the uncertainty.
 
-    NSGANetV2 trains one of 300 units by Adam; here scikit-learn's L-BFGS fits small ones, which for 30 to 500 archs is
-    faster than Adam and ranks better (tau 0.78 against 0.68 for 60 archs of 20 genes).
+    NSGANetV2 has layers of 300 units; here scikit-learn's L-BFGS fits small ones, which for 30 to 500 archs is faster
+    than Adam and ranks better (tau 0.78 against 0.68 for 60 archs of 20 genes).
 
     Reference:
         Lu et al., 2020, NSGANetV2 (MLP surrogate).
