@@ -174,7 +174,11 @@ def test_front_and_bundles_are_of_the_weights_that_they_say(adapted_run, device)
         for split, name in (("validation", "top1_percent"), ("test", "test_top1_percent")):
             images = getattr(opened.splits, split)
             with torch.no_grad():
-                right = (net(opened.context.trained_evaluator.inputs(images, arch)).argmax(1) == images.labels).double().mean()
+                right = (
+                    (net(opened.context.trained_evaluator.inputs(images, arch)).argmax(1) == images.labels)
+                    .double()
+                    .mean()
+                )
             assert metrics[name] == pytest.approx(100 * float(right))
         assert float(row["top1_percent"]) == pytest.approx(metrics["top1_percent"], rel=1e-5)
     assert versions[-1] in seen, "the adapted weights are of use"

@@ -61,9 +61,7 @@ def test_a_fleet_of_a_run_keeps_every_limit(finished_run):
             archs = archive.requested([name for device in run.devices for name in archive.searches(device)])
             latency = run.devices[d.device].compile(run.layout).of_archs(archs)
             top1 = [archive.values(a, version, "validation")["top1_percent"] for a in archs]
-            assert d.best_score == max(
-                t for t, ms in zip(top1, latency, strict=True) if ms <= d.limit_ms * (1 + 1e-5)
-            )
+            assert d.best_score == max(t for t, ms in zip(top1, latency, strict=True) if ms <= d.limit_ms * (1 + 1e-5))
             assert d.regret == pytest.approx(d.best_score - d.score)
     assert fleet.worst_regret == 0  # as many models as devices
     assert fleet.regret_by_models[-1] == 0
