@@ -104,10 +104,12 @@ def front_figure(report: RunReport, device: DeviceReport, colour: str) -> go.Fig
 
 
 def _marker(report: RunReport, device: DeviceReport, colour: str) -> dict[str, Any]:
-    """Markers of models: coloured by the first evaluated value beside the score, where there is one."""
+    """Markers of models: coloured by the first evaluated value beside the score that all models of the device have."""
     plain = {"size": 11, "line": {"color": "white", "width": 1}}
     known = {report.score.name, "latency_ms", "params", "macs"}
     further = [c for c in report.columns if c.name in report.objectives and c.name not in known]
+    # Devices may be searched for different objectives, so a value of one may be unknown for the models of another.
+    further = [c for c in further if all(m.get(c.name) is not None for m in device.models)]
     if not further:
         return {"color": colour, **plain}
     first = further[0]

@@ -24,10 +24,6 @@ from hwnas.search.limits import Limit, limits_for
 from hwnas.space import Arch
 from hwnas.task import Score
 
-FRONT_COLUMNS = ("key", "top1_percent", "latency_ms", "params", "macs", "introspectability")
-
-FRONT_FILE = "front.csv"
-
 MEASURED = "measured_latency_ms"
 """Column of latencies that were measured on exported models; it ranks a front where it is known."""
 

@@ -14,7 +14,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hwnas.data import DataConfig
-from hwnas.errors import RecipeError, SearchError
+from hwnas.errors import HwnasError, RecipeError, SearchError
 from hwnas.files import shipped_folder
 from hwnas.finetune import FinetuneConfig
 from hwnas.latency.plan import TableConfig
@@ -80,7 +80,7 @@ class Recipe(BaseModel):
     @classmethod
     def _no_repeats(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(names)) != len(names) or not names:
-            raise ValueError(f"give every objective once and at least one, got {list(names)}")
+            raise ValueError("give every objective once and at least one")
         return names
 
     @field_validator("constraints")
@@ -94,10 +94,15 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _known_values(self) -> Recipe:
-        names = [plugin.name for plugin in objectives_of(self.objectives, self.task_object)]
-        for limit in self.limits:
-            if limit.value not in names:
-                objective_of(limit.value, self.task_object)
+        section = "objectives"  # the error is of the whole recipe, so it has to say itself what it is about
+        try:
+            names = [plugin.name for plugin in objectives_of(self.objectives, self.task_object)]
+            section = "constraints"
+            for limit in self.limits:
+                if limit.value not in names:
+                    objective_of(limit.value, self.task_object)
+        except HwnasError as error:
+            raise ValueError(f"{section}: {error}") from None
         return self
 
     @property
@@ -224,7 +229,7 @@ def describe(error: ValidationError, model: type[BaseModel], values: Any) -> str
         text = first["msg"].removeprefix("Value error, ")
         given = first["input"]
         shown = "" if isinstance(given, dict | BaseModel) else f", got {given!r}"
-        message = f"{key}: {text}{shown}"
+        message = f"{key}: {text}{shown}" if key else text
     more = error.error_count() - 1
     return message + (f" (and {more} more)" if more else "")
 

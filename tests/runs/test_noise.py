@@ -43,15 +43,15 @@ def test_what_breaks_a_limit_is_no_candidate_and_beats_none():
 
 
 def test_ties_of_a_front_follow_the_last_distinct_model():
-    top1 = np.array([90.0, 90.5, 91.0, 93.0, 70.0])
+    losses = -np.array([90.0, 90.5, 91.0, 93.0, 70.0])
     latency = np.array([1.0, 2.0, 3.0, 4.0, 9.0])
     members = np.array([True, True, True, True, False])
     se, exact = np.full(5, 0.5), np.zeros(5)
     # 90.5 is within sqrt(0.5) of 90.0; 91.0 is not, whatever 90.5 is
-    assert near_ties(top1, se, latency, exact, members).tolist() == [False, True, False, False, False]
-    assert not near_ties(top1, exact, latency, exact, members).any()
+    assert near_ties(losses, se, latency, exact, members).tolist() == [False, True, False, False, False]
+    assert not near_ties(losses, exact, latency, exact, members).any()
     # latencies that cannot be told apart: the better model stands for both
-    assert near_ties(top1, exact, latency, np.full(5, 0.8), members).tolist() == [True, True, True, False, False]
+    assert near_ties(losses, exact, latency, np.full(5, 0.8), members).tolist() == [True, True, True, False, False]
 
 
 def test_a_latency_has_the_errors_of_its_blocks(layout):
@@ -70,17 +70,19 @@ def test_uncertain_candidates_see_all_images(finished_run, recipe_file, tmp_path
     search = {"algorithm": "random", "evaluations": 12, "validation_images": 9}
     path = recipe_file(devices=["hexagon-dsp"], search=search, objectives=objectives)
     done = run(path, out=folder)
-    assert done.n_searched == 9 < done.n_validation
+    settings = done.settings("hexagon-dsp")
+    assert done.context.searched_images(settings.search) == 9 < done.context.validation_images
     with done.archive() as archive:
-        archs = archive.requested(["hexagon-dsp"])
-        few = [archive.values(a, done.weights, "validation:9") for a in archs]
+        archs = archive.requested(archive.searches("hexagon-dsp")[-1:])
+        assert len(archs) == 12
+        few = [archive.values(a, done.weights.trained, "validation:9") for a in archs]
         assert all(set(v) >= {"top1_percent", "top1_stderr_percent"} for v in few)
         for arch, v in zip(archs, few, strict=True):
-            assert v["top1_percent"] == done.evaluator.score(arch, 9).top1_percent
+            assert v["top1_percent"] == done.context.trained_evaluator.score(arch, images=9)["top1_percent"]
         with (folder / "devices" / "hexagon-dsp" / "front.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         for row in rows:
-            full = archive.values(archive.find(row["key"]), done.weights, "validation")
+            full = archive.values(archive.find(row["key"]), done.weights.trained, "validation")
             assert float(row["top1_percent"]) == pytest.approx(full["top1_percent"], rel=1e-5)
             assert row["near_tie"] in ("0", "1")
     before = (folder / "devices" / "hexagon-dsp" / "front.csv").read_bytes()

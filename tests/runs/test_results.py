@@ -33,8 +33,14 @@ def with_front(finished_run, tmp_path):
 
 
 def bands_of(run, others):
-    with run.archive() as archive:
-        return {d.name: d.bands for d in collect(run, archive, others).devices}
+    fronts = {other.folder: {name: other.front(name) for name in other.searched()} for other in others}
+    return bands_of_fronts(run, fronts)
+
+
+def bands_of_fronts(run, fronts):
+    with run.evaluations() as evaluations:
+        devices = [run.searched_device(name) for name in run.with_fronts()]
+        return {d.name: d.bands for d in collect(evaluations, devices, fronts).devices}
 
 
 def test_bands_of_three_fronts_by_hand(with_front):
@@ -52,7 +58,7 @@ def test_bands_of_three_fronts_by_hand(with_front):
 def test_one_run_has_no_bands_and_a_device_of_one_run_neither(with_front):
     first, second = with_front("first", [(1, 80)]), with_front("second", [(1, 81)])
     assert set(bands_of(first, []).values()) == {None}
-    second.recipe = second.recipe.model_copy(update={"devices": (DEVICE,)})
+    (second.folder / "devices" / "myriad-vpu" / "front.csv").unlink()
     bands = bands_of(first, [second])
     assert bands[DEVICE] is not None
     assert bands["myriad-vpu"] is None
@@ -66,6 +72,8 @@ def test_runs_that_cannot_be_compared_are_named(with_front):
     with pytest.raises(RecipeError, match=r"second is of other data than .*first; compare runs of the same data"):
         bands_of(first, [second])
     path.write_text(json.dumps(manifest))
-    second.recipe = second.recipe.model_copy(update={"devices": ("edge-tpu",)})
-    with pytest.raises(RecipeError, match=r"second has no device of .*first; these are hexagon-dsp, myriad-vpu"):
+    with pytest.raises(RecipeError, match=r"second was searched for edge-tpu, none of which .*hexagon-dsp, myriad-vpu"):
+        bands_of_fronts(first, {second.folder: {"edge-tpu": second.front(DEVICE)}})
+    shutil.rmtree(second.folder / "devices")
+    with pytest.raises(RecipeError, match="second was searched for no device"):
         bands_of(first, [second])

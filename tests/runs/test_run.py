@@ -432,8 +432,12 @@ def test_limits_that_nothing_meets_are_named(again, copied):
 
 def test_limits_hold_on_every_front(again, copied):
     limit = float(np.median([float(r["params"]) for r in rows_of(copied, "hexagon-dsp")]))
-    again(copied, constraints=[f"params<={limit}"])
-    assert all(float(r["params"]) <= limit for d in DEVICES for r in rows_of(copied, d))
+    least = float(np.median([float(r["introspectability"]) for r in rows_of(copied, "myriad-vpu")]))
+    again(copied, constraints=[f"params<={limit}", f"myriad-vpu:introspectability>={least}"])
+    rows = {d: rows_of(copied, d) for d in DEVICES}
+    assert all(float(r["params"]) <= limit for d in DEVICES for r in rows[d])
+    assert all(float(r["introspectability"]) >= least for r in rows["myriad-vpu"])
+    assert not all(float(r["introspectability"]) >= least for r in rows["hexagon-dsp"])
 
 
 def test_contradicting_limits_are_named_before_anything_is_written(again, tmp_path):
