@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,8 @@ class MdeNAS:
     Reference:
         Zheng et al., 2019, Multinomial Distribution Learning for Effective Neural Architecture Search (ICCV).
     """
+
+    seconds_per_evaluation: ClassVar = 0.01
 
     def __init__(self, problem: Problem, evaluations: int, seed: int, population: int | None = None) -> None:
         self.memory = Memory(problem)

@@ -128,9 +128,10 @@ class Searcher(Protocol):
     **settings)``; ``evaluations`` is how many the search will spend. Its settings are the factory's other arguments,
     named in its signature.
 
-    Three attributes are read where a searcher has them: ``notes`` (a list of sentences for `Result.notes`),
-    ``phase_changes`` (where a supernet may be adapted, see `hwnas.search.adapt.plan_rounds`) and
-    ``predictor_quality()`` (see `NATv2`).
+    Four attributes are read where a searcher has them: ``notes`` (a list of sentences for `Result.notes`),
+    ``phase_changes`` (where a supernet may be adapted, see `hwnas.search.adapt.plan_rounds`),
+    ``predictor_quality()`` (see `NATv2`), and of the class ``seconds_per_evaluation`` (what it computes itself for each
+    evaluation, by which a time budget is planned; without it, as much as one with a predictor, 0.1).
 
     `hwnas.testing.searcher.SearcherTests` tests what the methods promise.
     """
