@@ -156,6 +156,14 @@ def test_a_thin_cell_has_one_two_and_four_channels():
     assert net(torch.zeros(2, 1, 3, 3)).shape == (2, 10)
 
 
+def test_a_thin_network_keeps_its_skips_within_their_stages():
+    overrides = ["supernet.dense_skips=true", "supernet.early_exits=false", "supernet.parallel=false"]
+    layout = make_layout(load_recipe("mnist-ofav2", overrides).supernet)
+    arch = layout.space.largest()
+    case = ProxyCase(layout.build_subnet(arch), layout.blocks(arch), torch.randn(4, *layout.input_shape(arch)), None)
+    assert proxy_scores(["linear_regions"], case)["linear_regions"] > 1
+
+
 def test_crops_are_windows_of_the_images():
     images = torch.arange(2 * 3 * 5 * 6).view(2, 3, 5, 6)
     crops = random_crops(images, 40, 2, seed=0)
