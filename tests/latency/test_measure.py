@@ -414,3 +414,24 @@ def test_threads_are_those_of_the_session(monkeypatch):
     monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
     measure_onnx(model(), QUICK.model_copy(update={"threads": 2}))
     assert set(given) == {(2, 1)}
+
+
+def test_sessions_are_added_until_every_model_is_certain(made_up, monkeypatch):
+    """One model is steady, one differs from session to session: the steady one does not end it."""
+    monkeypatch.setattr(measure_module, "precision_of", lambda model: "fp32")
+    noise = np.random.default_rng(3)
+    target = made_up(lambda name: 5.0 * (np.exp(noise.normal(0, 0.03)) if name == "b" else 1.0))
+    config = MeasureConfig(sessions=3, ci_percent=5, time_limit_s=60)
+    steady, changing = measure([b"a", b"b"], config, target=target)
+    assert changing.sessions > 3
+    assert max(steady.ci_percent, changing.ci_percent) <= 5
+
+
+def test_one_session_that_throttles_is_enough_for_a_warning():
+    bursts = [
+        Burst(0, session, ((2.0 if part < 6 or session != 1 else 2.6),) * 5, 1.0, (3, 8, 8))
+        for session in range(3) for part in range(12)
+    ]  # fmt: skip
+    (m,) = summarise(bursts, conditions(), ["fp32"], 100.0)
+    assert m.drift_percent == pytest.approx(30.0)
+    assert any("30 % slower while it was timed" in w for w in m.warnings)
