@@ -224,7 +224,7 @@ def killed_run(killed_when):
     """Run a recipe in a process of its own, and kill it when it has printed the wanted progress, ``task: steps``."""
     script = """
 import sys, torch
-from hwnas.runs.run import run
+from hwnas.runs.start import run
 torch.set_num_threads(1)
 run(sys.argv[1], out=sys.argv[2], progress=lambda task, done, *_: print(f"{task}: {done}", flush=True))
 """
@@ -234,7 +234,7 @@ run(sys.argv[1], out=sys.argv[2], progress=lambda task, done, *_: print(f"{task}
 @pytest.fixture(scope="session")
 def finished_run(tiny_recipe, tmp_path_factory):
     """The folder of a whole run of the tiny recipe; copy it before changing it."""
-    from hwnas.runs.run import run
+    from hwnas.runs.start import run
 
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_recipe))

@@ -7,7 +7,7 @@ import pytest
 
 from hwnas.errors import RecipeError
 from hwnas.runs.budget import parse_duration, plan_budget
-from hwnas.runs.run import run
+from hwnas.runs.start import run
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,14 @@ def test_a_search_is_sized_by_its_budget_once(finished_run, recipe_file, tmp_pat
     folder = shutil.copytree(finished_run, tmp_path / "run")
     path = recipe_file(devices=["hexagon-dsp"])
     told = []
-    done = run(path, out=folder, budget_s=6.0, progress=lambda task, *rest: told.append((task, *rest)))
+    done = run(path, out=folder, budget="6s", progress=lambda task, *rest: told.append((task, *rest)))
     plan = json.loads((folder / "budget.json").read_text())
-    marker = json.loads((folder / "devices" / "hexagon-dsp" / "search.json").read_text())
-    assert marker["evaluations"] == plan["evaluations"] == done.recipe.search.evaluations != 8
-    assert done.recipe.search.validation_images == plan["validation_images"] == done.n_validation
+    search = done.settings("hexagon-dsp").search
+    assert done.history("hexagon-dsp").last.evaluations == plan["evaluations"] == search.evaluations != 8
+    assert search.validation_images == plan["validation_images"] == done.context.validation_images
+    assert done.context.searched_images(search) == plan["validation_images"]
     assert any(task == "budget" and "evaluations each" in note for task, _, _, note in told)
     front = (folder / "devices" / "hexagon-dsp" / "front.csv").read_bytes()
-    run(path, out=folder, budget_s=6.0)  # a restart plans nothing anew
+    run(path, out=folder, budget=6)  # a restart plans nothing anew; a number is seconds
     assert json.loads((folder / "budget.json").read_text()) == plan
     assert (folder / "devices" / "hexagon-dsp" / "front.csv").read_bytes() == front

@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
-import hwnas
 from hwnas.objectives.introspectability import introspectability
 from hwnas.predictors import CellFeatures
-from hwnas.runs.run import run
+from hwnas.runs.problem import make_problem
+from hwnas.runs.start import open_run, run
 from hwnas.space.dialects.nasbench201 import parse_nasbench201
 
 FAMILY = {"family": "nasbench201", "in_channels": 1, "classes": 10, "resolutions": [8], "stem_width": 4,
@@ -29,8 +29,13 @@ def cells(tiny_recipe, tmp_path_factory):
     return run(folder / "cells.yaml", out=folder / "run")
 
 
+def device_of(run):
+    return run.devices["hexagon-dsp"], run.settings("hexagon-dsp")
+
+
 def test_predictors_read_the_graph_of_the_cell(cells):
-    space, features = cells.layout.space, cells.problem(cells.devices["hexagon-dsp"]).features
+    space, problem = cells.layout.space, make_problem(cells.context, *device_of(cells))
+    features = problem.features
     assert isinstance(features, CellFeatures)
     texts = [
         "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|nor_conv_1x1~2|",  # one live path of three edges
@@ -44,22 +49,22 @@ def test_predictors_read_the_graph_of_the_cell(cells):
 
 
 def test_other_families_have_no_graph(finished_run):
-    opened = hwnas.runs.run.open_run(finished_run)
-    assert opened.problem(opened.devices["hexagon-dsp"]).features is None
+    opened = open_run(finished_run)
+    assert make_problem(opened.context, *device_of(opened)).features is None
 
 
 def test_introspectability_is_that_of_the_extracted_cells(cells):
     with (cells.folder / "devices" / "hexagon-dsp" / "front.csv").open(newline="") as file:
         assert set(OBJECTIVES) <= set(next(csv.DictReader(file)))
     with cells.archive() as archive:
-        archs = archive.requested(["hexagon-dsp"])
-        kept = np.array([archive.values(a, cells.weights, "validation")["introspectability"] for a in archs])
+        archs = archive.requested(archive.searches("hexagon-dsp"))
+        kept = np.array([archive.values(a, cells.weights.trained, "validation")["introspectability"] for a in archs])
     assert np.isfinite(kept).all()
     assert (kept >= 0).all()
     assert len(set(kept.tolist())) > 1
     best = int(np.argmax(kept))
-    net = cells.evaluator.subnet(archs[best])
-    inputs = cells.evaluator.inputs(cells.splits.validation, archs[best])
+    net = cells.context.trained_evaluator.subnet(archs[best])
+    inputs = cells.context.trained_evaluator.inputs(cells.splits.validation, archs[best])
     assert introspectability(net, inputs) == pytest.approx(kept[best], rel=1e-6)
     model = cells.front("hexagon-dsp")[0]
     metrics = json.loads((model.folder / "metrics.json").read_text())

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from hwnas.errors import RecipeError
-from hwnas.runs.analysis.fleet import choose_fleet, plan_fleet
-from hwnas.runs.run import open_run
+from hwnas.errors import RecipeError, SearchError
+from hwnas.runs.analysis.fleet import choose_fleet
+from hwnas.runs.start import open_run
 
 
 def by_trying(regret, k):
@@ -48,7 +48,8 @@ def test_one_column_that_serves_all_is_enough():
 
 def test_a_fleet_of_a_run_keeps_every_limit(finished_run):
     run = open_run(finished_run)
-    fleet = plan_fleet(run, 2)
+    fleet = run.fleet(2)
+    version = run.weights.trained
     assert [d.device for d in fleet.devices] == list(run.devices)
     with run.archive() as archive:
         for d in fleet.devices:
@@ -56,28 +57,42 @@ def test_a_fleet_of_a_run_keeps_every_limit(finished_run):
             arch = archive.find(d.key)
             assert d.latency_ms == pytest.approx(run.devices[d.device].estimate_ms(arch))
             assert d.latency_ms <= d.limit_ms * (1 + 1e-5)
-            assert d.top1_percent == archive.values(arch, run.weights, "validation")["top1_percent"]
-            archs = archive.requested(run.devices)
+            assert d.score == archive.values(arch, version, "validation")["top1_percent"]
+            archs = archive.requested([name for device in run.devices for name in archive.searches(device)])
             latency = run.devices[d.device].compile(run.layout).of_archs(archs)
-            top1 = [archive.values(a, run.weights, "validation")["top1_percent"] for a in archs]
-            assert d.best_top1_percent == max(
-                t for t, ms in zip(top1, latency, strict=True) if ms <= d.limit_ms * (1 + 1e-5)
-            )
-            assert d.regret_points == pytest.approx(d.best_top1_percent - d.top1_percent)
-    assert fleet.worst_regret_points == 0  # as many models as devices
+            top1 = [archive.values(a, version, "validation")["top1_percent"] for a in archs]
+            assert d.best_score == max(t for t, ms in zip(top1, latency, strict=True) if ms <= d.limit_ms * (1 + 1e-5))
+            assert d.regret == pytest.approx(d.best_score - d.score)
+    assert fleet.worst_regret == 0  # as many models as devices
     assert fleet.regret_by_models[-1] == 0
     assert list(fleet.regret_by_models) == sorted(fleet.regret_by_models, reverse=True)
     json.dumps(fleet.as_dict(), allow_nan=False)
 
 
 @pytest.mark.parametrize(
-    ("models", "limits", "message"),
+    ("models", "limits", "error", "message"),
     [
-        (0, {}, "serves nobody; give --models 1 or more"),
-        (1, {"nowhere": 3.0}, r"limits name \['nowhere'\]; devices of"),
-        (1, {"hexagon-dsp": 1e-6}, "no model of .* runs on hexagon-dsp within 1e-06 ms; the fastest takes"),
+        (0, [], SearchError, "serves nobody; give --models 1 or more"),
+        (1, ["nowhere:latency_ms<=3"], RecipeError, r"limits name \['nowhere'\]; devices here are hexagon-dsp, myriad"),
+        (1, ["hexagon-dsp:latency_ms<=1e-6"], SearchError, "keeps the limits of hexagon-dsp .*; the fastest takes"),
+        (1, ["size_px<=3"], SearchError, "limit size_px<=3: models of hexagon-dsp have no value 'size_px'; they have "),
+        (1, ["latency_ms<5"], SearchError, "'latency_ms<5' is not of the form VALUE<=NUMBER"),
     ],
 )
-def test_fleets_that_cannot_be_are_explained(finished_run, models, limits, message):
-    with pytest.raises(RecipeError, match=message):
-        plan_fleet(open_run(finished_run), models, limits)
+def test_fleets_that_cannot_be_are_explained(finished_run, models, limits, error, message):
+    with pytest.raises(error, match=message):
+        open_run(finished_run).fleet(models, limits)
+
+
+def test_a_fleet_keeps_limits_on_any_value(finished_run):
+    run = open_run(finished_run)
+    params = sorted(m.values["params"] for d in run.devices for m in run.front(d))
+    limit = params[len(params) // 2]
+    free = run.fleet(2, ["latency_ms<=1e6"])
+    fleet = run.fleet(2, ["latency_ms<=1e6", f"myriad-vpu:params<={limit}"])
+    with run.archive() as archive:
+        size = {d.device: run.context.params.of_archs([archive.find(d.key)])[0] for d in fleet.devices}
+        larger = {d.device: run.context.params.of_archs([archive.find(d.key)])[0] for d in free.devices}
+    assert size["myriad-vpu"] <= limit < larger["myriad-vpu"]
+    assert size["hexagon-dsp"] == larger["hexagon-dsp"]
+    assert {d.limit_ms for d in fleet.devices} == {1e6}

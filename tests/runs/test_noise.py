@@ -11,7 +11,7 @@ import pytest
 from hwnas.latency.table import Row, load_device
 from hwnas.objectives import Objective
 from hwnas.runs.noise import latency_variance, may_be_on_front, near_ties
-from hwnas.runs.run import run
+from hwnas.runs.start import run
 from hwnas.search.limits import Limit
 from hwnas.search.problem import Problem
 from hwnas.space import SearchSpace

@@ -7,7 +7,7 @@ import pytest
 
 from hwnas.objectives.proxies.by_name import PROXIES
 from hwnas.runs.recipe import ObjectiveName
-from hwnas.runs.run import run
+from hwnas.runs.start import run
 
 
 def test_a_recipe_may_name_every_proxy():

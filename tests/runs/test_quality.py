@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from hwnas.cli.main import app
 from hwnas.data import as_input
 from hwnas.runs.analysis import quality
-from hwnas.runs.run import open_run
+from hwnas.runs.start import open_run
 from hwnas.train import top1_percent
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from hwnas.errors import RecipeError
 from hwnas.runs.analysis.results import collect
-from hwnas.runs.run import open_run
+from hwnas.runs.start import open_run
 
 DEVICE = "hexagon-dsp"
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import yaml
 
 import hwnas
 from hwnas.archive import Archive
@@ -18,8 +19,9 @@ from hwnas.errors import CheckpointError, DeviceError, MissingBlockError, Recipe
 from hwnas.export.onnx_file import run_onnx
 from hwnas.latency.table import load_device
 from hwnas.pareto import non_dominated
+from hwnas.progress import silent
 from hwnas.runs.analysis.summary import summarise
-from hwnas.runs.run import open_run, run
+from hwnas.runs.start import open_run, run
 from hwnas.supernet import count_params
 
 DEVICES = ("hexagon-dsp", "myriad-vpu")
@@ -37,6 +39,10 @@ def fronts(folder):
     return {p.parent.name: p.read_bytes() for p in folder.glob("devices/*/front.csv")}
 
 
+def asked_for(archive, device):
+    return archive.requested(archive.searches(device))
+
+
 def rows_of(folder, device):
     with (folder / "devices" / device / "front.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -50,9 +56,7 @@ def copied(finished_run, tmp_path):
 @pytest.fixture
 def again(recipe_file):
     """Start the tiny recipe again, with other values of top-level keys."""
-    return lambda out, progress=hwnas.runs.run.silent, **changes: run(
-        recipe_file(**changes), out=out, progress=progress
-    )
+    return lambda out, progress=silent, **changes: run(recipe_file(**changes), out=out, progress=progress)
 
 
 # -- what a run leaves ----------------------------------------------------------------------------------
@@ -105,7 +109,7 @@ def test_every_number_of_a_front_is_what_the_model_says(finished_run, device):
         assert metrics["latency_origin"] == "modelled"
         for split, name in (("validation", "top1_percent"), ("test", "test_top1_percent")):
             images = getattr(opened.splits, split)
-            x = opened.evaluator.inputs(images, arch)
+            x = opened.context.trained_evaluator.inputs(images, arch)
             with torch.no_grad():
                 top1 = 100 * float((net(x).argmax(1) == images.labels).double().mean())
             assert metrics[name] == pytest.approx(top1)
@@ -118,29 +122,35 @@ def test_every_number_of_a_front_is_what_the_model_says(finished_run, device):
 def test_the_search_spent_its_budget_on_each_device_and_shared_its_evaluations(finished_run):
     opened = open_run(finished_run)
     with opened.archive() as archive:
-        asked = {d: archive.requested([d]) for d in DEVICES}
+        asked = {d: asked_for(archive, d) for d in DEVICES}
         assert all(len(archs) == 8 for archs in asked.values())
-        known = [archive.values(a, opened.weights, "validation") for archs in asked.values() for a in archs]
+        assert {d: len(archive.searches(d)) for d in DEVICES} == dict.fromkeys(DEVICES, 1)
+        known = [archive.values(a, opened.weights.trained, "validation") for archs in asked.values() for a in archs]
+        n_evaluated = len(archive.archs())
     assert all(k.keys() == {"top1_percent", "top1_stderr_percent", "introspectability"} for k in known)
+    first, second = (opened.history(d).last for d in DEVICES)
+    assert (first.evaluations, first.known) == (8, 0)
+    assert (second.evaluations, second.known) == (8, 8), "what one device has learnt the next one begins with"
+    assert n_evaluated == len({a.key for archs in asked.values() for a in archs})
 
 
 def test_the_test_split_is_used_for_exported_models_only(finished_run):
     opened = open_run(finished_run)
     exported = {r["key"] for d in DEVICES for r in rows_of(finished_run, d)}
     with opened.archive() as archive:
-        tested = {a.key for a in archive.archs() if archive.values(a, opened.weights, "test")}
+        tested = {a.key for a in archive.archs() if archive.values(a, opened.weights.trained, "test")}
     assert tested == exported
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_predictor_is_judged_at_the_end_of_a_search(finished_run, device):
     opened = open_run(finished_run)
-    found = opened.predictor_quality(device)
+    last = opened.history(device).last
+    found, known = last.predictor, last.known + last.evaluations
     assert set(found) == {"top1_percent", "introspectability"}
-    (listed,) = [d for d in summarise(opened)["devices"] if d["device"] == device]
+    summary = summarise(opened.context.folder, [opened.searched_device(d) for d in DEVICES])
+    (listed,) = [d for d in summary["devices"] if d["device"] == device]
     page = html.unescape((finished_run / "report.html").read_text())
-    with opened.archive() as archive:
-        known = len(opened.considered(device, archive)) if device == DEVICES[1] else 8
     for name, quality in found.items():
         assert (quality.archs, quality.folds) == (known, min(5, known // 2))
         assert -1 <= quality.metrics.kendall_tau <= 1
@@ -163,8 +173,17 @@ def test_a_front_is_read_in_python(finished_run, tmp_path):
     assert [m.key for m in front] == [r["key"] for r in rows_of(finished_run, "hexagon-dsp")]
     bundle = front.knee().export(tmp_path / "out")
     assert (bundle.folder / "model.onnx").is_file()
-    with pytest.raises(RecipeError, match=r"has no front of 'edge-tpu'; it has \['hexagon-dsp', 'myriad-vpu'\]"):
+    assert bundle.folder == tmp_path / "out" / "hexagon-dsp" / front.knee().key
+    with pytest.raises(DeviceError, match=r"'edge-tpu' is not part of .*; it has hexagon-dsp, myriad-vpu; add it with"):
         open_run(finished_run).front("edge-tpu")
+
+
+def test_a_device_that_was_not_searched_has_no_front(copied):
+    (copied / "devices" / "myriad-vpu" / "front.csv").unlink()
+    with pytest.raises(
+        ResumeError, match=r"has no front of 'myriad-vpu'; it has \['hexagon-dsp'\]; search it with `hw"
+    ):
+        open_run(copied).front("myriad-vpu")
 
 
 # -- going on -------------------------------------------------------------------------------------------
@@ -177,7 +196,7 @@ def test_a_second_start_computes_and_changes_nothing(copied, again):
     assert digests(copied) == before
     touched = {p.name for p, t in times.items() if p.stat().st_mtime_ns != t}
     assert touched <= {"fronts.png"}  # drawn again, with the same content
-    assert set(told) <= {"export"}
+    assert set(told) <= {f"export for {d}" for d in DEVICES}
 
 
 def test_the_same_recipe_gives_the_same_fronts_and_weights(finished_run, again, tmp_path):
@@ -195,7 +214,7 @@ def test_a_run_stopped_at_every_step_ends_with_the_same_fronts(finished_run, aga
     out = tmp_path / "stopped"
     for task, at in (
         ("train", 1), ("train", 13), ("train", 18), ("search for hexagon-dsp", 3), ("search for hexagon-dsp", 8),
-        ("search for myriad-vpu", 5), ("export", 2),
+        ("search for myriad-vpu", 5), ("export for hexagon-dsp", 2), ("export for myriad-vpu", 1),
     ):  # fmt: skip
 
         def progress(name, done, total, note="", task=task, at=at):
@@ -236,7 +255,7 @@ def test_a_measured_device_joins_an_existing_run(copied, finished_run, again):
         finished_run / "train" / "supernet.safetensors"
     ).read_bytes()
     folder = copied / "devices" / "local-cpu"
-    assert {"table", "refitted", "front.csv", "search.json", "latency_check.json", "models"} == {
+    assert {"table", "refitted", "front.csv", "search.json", "search.yaml", "latency_check.json", "models"} == {
         p.name for p in folder.iterdir()
     }
     check = json.loads((folder / "latency_check.json").read_text())
@@ -251,8 +270,9 @@ def test_a_measured_device_joins_an_existing_run(copied, finished_run, again):
     assert [m.latency_ms for m in front] == pytest.approx(at_table_speed, rel=1e-3)
     assert at_table_speed == sorted(at_table_speed)
     assert {m.values["on_measured_front"] for m in front} <= {0.0, 1.0}
-    with done.archive() as archive:
-        kept = archive.values(done.find(front[0].key, archive), done.weights, "latency local-cpu")
+    with done.evaluations() as evaluations:
+        arch = done.find(front[0].key, evaluations)
+        kept = evaluations.archive.values(arch, done.weights.trained, "latency local-cpu")
     assert kept["measured_latency_ms"] == pytest.approx(front[0].latency_ms, rel=1e-5)
     assert kept["predicted_latency_ms"] == front[0].values["latency_ms"]
     assert check["mape_percent_refitted"] >= 0
@@ -282,9 +302,106 @@ def test_another_search_keeps_the_training_and_its_evaluations(copied, again):
     again(copied, lambda task, *_: told.append(task), search={"algorithm": "random", "evaluations": 5})
     assert "train" not in told
     with opened.archive() as archive:
-        assert before <= {a.key for a in archive.archs()}
-        assert len(archive.requested(["hexagon-dsp"])) == 5
+        assert before < {a.key for a in archive.archs()}
+        first, second = archive.searches("hexagon-dsp")
+        assert [len(archive.requested([name])) for name in (first, second)] == [8, 5]
+    records = open_run(copied).history("hexagon-dsp").searches
+    assert [(r.search, r.evaluations, r.known) for r in records] == [(first, 8, 0), (second, 5, len(before))]
     assert all(len(rows_of(copied, d)) <= 4 for d in DEVICES)
+
+
+def test_a_run_only_gains(copied, again):
+    """The recipe stays what it was; limits and searches belong to a device; a front is chosen from everything known."""
+    recipe, before = (copied / "recipe.yaml").read_bytes(), open_run(copied)
+    again(copied, export={"front_size": 99})
+    fronts_before = {d: open_run(copied).front(d) for d in DEVICES}
+    opened = open_run(copied)
+    limit = sorted(m.latency_ms for m in fronts_before["myriad-vpu"])[-2] * (1 + 1e-5)  # files have six digits
+    opened.search(["myriad-vpu"], evaluations=5, limits=[f"myriad-vpu:latency_ms<={limit}"], searcher="random")
+    opened = open_run(copied)
+    assert (copied / "recipe.yaml").read_bytes() == recipe
+    assert opened.recipe == before.recipe
+    assert opened.settings("hexagon-dsp").constraints == ()
+    own = opened.settings("myriad-vpu")
+    assert own.constraints == (f"latency_ms<={limit:.12g}",)
+    assert (own.search.algorithm, own.search.evaluations, own.front_size) == ("random", 5, 99)
+    assert [m.key for m in opened.front("hexagon-dsp")] == [m.key for m in fronts_before["hexagon-dsp"]]
+    front = opened.front("myriad-vpu")
+    assert max(m.latency_ms for m in front) <= limit
+
+    def losses(model):
+        v = model.values
+        return np.array([-v["top1_percent"], v["latency_ms"], v["params"], -v["introspectability"]])
+
+    for old in fronts_before["myriad-vpu"].within(f"latency_ms<={limit}"):
+        assert any((losses(new) <= losses(old)).all() for new in front), "nothing that was found is lost"
+    # A later search without limits keeps those in force, and an empty list lifts them.
+    opened.search(["myriad-vpu"])
+    assert open_run(copied).settings("myriad-vpu") == own
+    opened.search(["myriad-vpu"], limits=[])
+    assert open_run(copied).settings("myriad-vpu").constraints == ()
+    assert max(m.latency_ms for m in open_run(copied).front("myriad-vpu")) > limit
+
+
+def test_other_sizes_of_a_front_need_no_search(copied, again):
+    told = []
+    again(copied, lambda task, *_: told.append(task), export={"front_size": 2})
+    assert not any(task.startswith(("search", "train")) for task in told)
+    for device in DEVICES:
+        keys = {r["key"] for r in rows_of(copied, device)}
+        assert len(keys) == 2
+        assert {p.name for p in (copied / "devices" / device / "models").iterdir()} == keys, "others left the front"
+
+
+def test_a_device_is_added_to_a_run_and_stays_when_its_folder_is_gone(copied, tmp_path):
+    profile = load_device("edge-tpu").profile.model_copy(update={"name": "my-board"})
+    (tmp_path / "board").mkdir()
+    (tmp_path / "board" / "profile.yaml").write_text(yaml.safe_dump(profile.model_dump(mode="json")))
+    before = fronts(copied)
+    open_run(copied).search([str(tmp_path / "board")], evaluations=4)
+    shutil.rmtree(tmp_path / "board")
+    opened = open_run(copied)
+    assert list(opened.devices) == [*DEVICES, "my-board"] == opened.searched()
+    assert opened.devices["my-board"].profile == profile
+    assert opened.history("my-board").last.known == 16
+    opened.export()
+    assert opened.report() == copied / "report.html"
+    assert "my-board" in (copied / "report.html").read_text()
+    opened.search(["my-board"])  # nothing is left to do, and the profile is found
+    assert {d: fronts(copied)[d] for d in DEVICES} == before
+
+
+def test_limits_on_devices_that_are_not_meant_are_named(copied):
+    with pytest.raises(RecipeError, match=r"limits name \['edge-tpu'\]; devices here are hexagon-dsp, myriad-vpu"):
+        open_run(copied).search(limits=["edge-tpu:latency_ms<=3"])
+
+
+def test_models_are_chosen_and_copied(copied, tmp_path):
+    opened = open_run(copied)
+    fast = opened.export("hexagon-dsp", fastest=True, out=tmp_path / "chosen")
+    assert [b.folder for b in fast] == [tmp_path / "chosen" / "hexagon-dsp" / opened.front("hexagon-dsp")[0].key]
+    assert {p.name for p in (tmp_path / "chosen").iterdir()} == {"hexagon-dsp"}
+    best = opened.export(best=True)
+    assert [b.folder.parent.parent.name for b in best] == list(DEVICES)
+    for bundle, device in zip(best, DEVICES, strict=True):
+        top1 = max(float(r["top1_percent"]) for r in rows_of(copied, device))
+        assert bundle.metrics["top1_percent"] == pytest.approx(top1, rel=1e-5)
+    params = min(float(r["params"]) for r in rows_of(copied, "hexagon-dsp"))
+    (small,) = opened.export("hexagon-dsp", limits=[f"params<={params}"], int8=True)
+    assert small.metrics["params"] == params
+    assert (small.folder / "model.int8.onnx").is_file()
+
+
+def test_a_model_off_the_front_is_exported_by_its_key(copied):
+    opened = open_run(copied)
+    fronts_have = {m.key for d in DEVICES for m in opened.front(d)}
+    with opened.archive() as archive:
+        arch = next(a for a in archive.archs() if a.key not in fronts_have)
+    before = fronts(copied)
+    (bundle,) = opened.export("myriad-vpu", key=arch.key[:10])
+    assert bundle.folder == copied / "models" / "myriad-vpu" / arch.key
+    assert bundle.metrics["key"] == arch.key
+    assert fronts(copied) == before
 
 
 # -- mistakes -------------------------------------------------------------------------------------------
@@ -306,9 +423,11 @@ def test_a_run_of_another_recipe_is_refused_and_left_alone(copied, again, tiny_r
 
 def test_limits_that_nothing_meets_are_named(again, copied):
     before = fronts(copied)
-    with pytest.raises(RecipeError, match=r"hexagon-dsp .*latency_ms<=0\.001 binds.*loosen the constraints"):
+    settings = {d: open_run(copied).settings(d) for d in DEVICES}
+    with pytest.raises(SearchError, match=r"hexagon-dsp .*latency_ms<=0\.001 binds.*loosen the constraints"):
         again(copied, constraints=["latency_ms<=0.001"])
     assert fronts(copied) == before
+    assert {d: open_run(copied).settings(d) for d in DEVICES} == settings, "what finds nothing does not come into force"
 
 
 def test_limits_hold_on_every_front(again, copied):
@@ -318,9 +437,16 @@ def test_limits_hold_on_every_front(again, copied):
 
 
 def test_contradicting_limits_are_named_before_anything_is_written(again, tmp_path):
-    with pytest.raises(SearchError, match="contradict each other"):
+    with pytest.raises(RecipeError, match="contradict each other"):
         again(tmp_path / "new", constraints=["latency_ms<=1", "latency_ms>=2"])
     assert not (tmp_path / "new").exists()
+
+
+def test_contradicting_limits_of_a_search_leave_the_run_alone(copied):
+    before = digests(copied)
+    with pytest.raises(SearchError, match="contradict each other"):
+        open_run(copied).search(limits=["latency_ms<=1", "hexagon-dsp:latency_ms>=2"])
+    assert digests(copied) == before
 
 
 @pytest.mark.parametrize(
@@ -366,7 +492,7 @@ def test_only_training_is_shared_by_several_processes(copied, monkeypatch):
     before = digests(copied)
     monkeypatch.setenv("WORLD_SIZE", "2")
     opened = open_run(copied)
-    for verb in (opened.run, opened.search, opened.export, opened.check_latency):
+    for verb in (opened.search, opened.tables, opened.export, opened.check_latency, opened.report):
         with pytest.raises(RecipeError, match="2 processes were started by torchrun, but only `hwnas train` shares"):
             verb()
     assert digests(copied) == before
@@ -383,19 +509,19 @@ def test_a_model_is_fine_tuned_into_a_new_bundle(copied):
     metrics = bundle.metrics
     assert metrics["key"] == model.key
     assert metrics["top1_before_percent"] == pytest.approx(model.values["top1_percent"], rel=1e-5)
-    assert metrics["top1_percent"] == pytest.approx(result.top1_percent)
+    assert metrics["top1_percent"] == pytest.approx(result.score)
     assert metrics["top1_percent"] >= metrics["top1_before_percent"]
     assert metrics["latency_ms"] == pytest.approx(model.values["latency_ms"], rel=1e-5)
     assert metrics["device"] == "myriad-vpu"
     assert math.isfinite(metrics["test_top1_percent"])
     net = hwnas.load_model(bundle.folder)
     with opened.archive() as archive:
-        x = opened.evaluator.inputs(opened.splits.validation, archive.find(model.key))
+        x = opened.context.trained_evaluator.inputs(opened.splits.validation, archive.find(model.key))
     with torch.no_grad():
         assert torch.equal(net(x), result.network(x))
     after = {k: v for k, v in digests(copied).items() if not k.startswith("finetuned")}
     assert {k: v for k, v in after.items() if "archive.db" not in k} == {
         k: v for k, v in before.items() if "archive.db" not in k
     }
-    with pytest.raises(RecipeError, match=r"no single model 'zzz' in .*; keys of its fronts are"):
+    with pytest.raises(ResumeError, match=r"no single model 'zzz' in .*; keys of its fronts are"):
         opened.finetune("zzz", copied / "finetuned" / "y")

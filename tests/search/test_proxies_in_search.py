@@ -6,7 +6,8 @@ import pytest
 
 import hwnas
 from hwnas.objectives import Objective
-from hwnas.objectives.subnets import EvaluationConfig, SubnetEvaluator
+from hwnas.objectives.config import EvaluationConfig
+from hwnas.objectives.subnets import SubnetEvaluator
 from hwnas.search import Problem
 
 

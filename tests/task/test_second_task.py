@@ -1,5 +1,6 @@
 """A second task, from its images to a fine-tuned subnet, without a line of hwnas that knows of it."""
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -16,9 +17,12 @@ from hwnas.objectives.config import EvaluationConfig
 from hwnas.objectives.proxies.by_name import PROXIES
 from hwnas.objectives.resolve import objective_of
 from hwnas.objectives.subnets import SubnetEvaluator
+from hwnas.supernet import build_supernet
 from hwnas.supernet.families.mbv3 import MBV3Config
 from hwnas.task.classification import CLASSIFICATION
 from hwnas.train import PhaseConfig, TrainConfig, scores, train_supernet
+from hwnas.train.mixing import Mix
+from hwnas.train.step import make_optimiser, train_step
 
 DATA = DataConfig(source="task_plugins:TINTS", options={"n_images": 150})
 PHASES = (
@@ -102,6 +106,29 @@ def test_a_supernet_learns_it(folder, evaluator, splits):
         assert scores(subnet, x, splits.validation.labels, MEAN_COLOUR)["rmse_levels"] == pytest.approx(
             wanted, rel=1e-4
         )
+
+
+@pytest.mark.parametrize("teacher", ["none", "fixed", "inplace"])
+def test_every_loss_of_a_step_is_that_of_the_task(supernet_config, splits, teacher):
+    net, other = build_supernet(supernet_config, 1).train(), build_supernet(supernet_config, 2).eval()
+    reference = copy.deepcopy(net)
+    archs = [net.space.largest(), net.space.smallest()]
+    phase = PhaseConfig(
+        name="p", epochs=1, lr=0.1, sampling="sandwich", subnets_per_step=2, teacher=teacher, distill_ratio=0.7
+    )  # fmt: skip
+    x, y = as_input(splits.train.images[:6], 8, *splits.mean_std), splits.train.labels[:6]
+    mix = Mix(torch.tensor([3, 4, 5, 0, 1, 2]), 0.8, False)
+    given = other if teacher == "fixed" else None
+    loss = train_step(net, make_optimiser(net, TRAIN), x, y, archs, phase, TRAIN, 0.1, MEAN_COLOUR, given, mix)
+    mixed = 0.8 * x + 0.2 * x[mix.order]
+    with torch.no_grad():
+        answers = [reference(mixed, arch) for arch in archs]
+        soft = {"none": [None, None], "fixed": 2 * [other(mixed, archs[0])], "inplace": [None, answers[0]]}[teacher]
+    wanted = 0.0
+    for answer, told in zip(answers, soft, strict=True):
+        wanted += 0.8 * (answer - y).square().mean() + 0.2 * (answer - y[mix.order]).square().mean()
+        wanted += 0.0 if told is None else 0.7 * (answer - told).square().mean()
+    assert loss == pytest.approx(float(wanted) / 2, rel=1e-5)
 
 
 def test_the_log_has_the_score_under_its_name(folder, splits):
