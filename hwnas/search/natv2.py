@@ -17,7 +17,6 @@ from hwnas.predictors import (
     Encoder,
     Inputs,
     Predictor,
-    RankMetrics,
     cross_validate,
     fit_or_fall_back,
     make_predictor,
@@ -29,11 +28,12 @@ from hwnas.search.acquire import (
     pick_by_gaps,
     pick_by_hypervolume,
     pick_by_improvement,
-    pick_evenly,
 )
 from hwnas.search.evolve import evolve, fittest
+from hwnas.search.first_archs import first_archs
 from hwnas.search.memory import Memory, genome_keys
-from hwnas.search.problem import Problem, evaluate_genomes
+from hwnas.search.problem import Problem
+from hwnas.search.quality import PredictorQuality
 from hwnas.search.region import Region
 from hwnas.search.settings import NATv2Settings
 from hwnas.space import Arch
@@ -47,32 +47,11 @@ SELECTIONS = ("turns", "gaps", "improvement")
 """Names of `NATv2.selection`."""
 
 
-@dataclass(frozen=True)
-class PredictorQuality:
-    """How well a search could predict one objective."""
-
-    predictor: str
-    """Its name, such as ``gp_groups``."""
-    archs: int
-    """On which it was judged, each left out of one fit."""
-    folds: int
-    metrics: RankMetrics
-    """Means and deviations over the folds; the error is in the objective's unit."""
-
-    def __str__(self) -> str:
-        m = self.metrics
-        return (
-            f"Kendall's tau {m.kendall_tau:.2f} ± {m.kendall_tau_deviation:.2f}, Spearman {m.spearman:.2f} ± "
-            f"{m.spearman_deviation:.2f}, RMSE {m.rmse:.3g} ± {m.rmse_deviation:.2g} "
-            f"({self.predictor}, {self.folds} folds of {self.archs} archs)"
-        )
-
-
 @dataclass(eq=False)
 class NATv2:
     """Search with a predictor: Neural Architecture Transfer, version 2, for any space and objectives.
 
-    The first archs are drawn without a model (`_first`). From then on each generation is made in three steps:
+    The first archs are drawn without a model (`first_archs`). From then on each generation is made in three steps:
 
     1. Learn: a predictor of every objective (and limited value) that needs an evaluation is fitted to what was
        evaluated. Losses of objectives are warped before (`Warp`), since they lie close together near the best.
@@ -144,7 +123,8 @@ class NATv2:
             self._begin, self._seen_before, self._asked_before = len(self.memory), self.memory.n_seen, self.n_asked
         known, seen = len(self._complete_rows()), self.memory.n_seen - self._seen_before
         if seen < self.n_initial:
-            genomes = self._first(self.n_initial - seen, region)
+            n = self.n_initial - seen
+            genomes = first_archs(self.memory, region, self._rng, n, self._numbers.first_draws)
         elif known < _FEWEST_TO_FIT:
             genomes = self.memory.draw_new(self._rng, self.per_generation)
         else:
@@ -201,68 +181,6 @@ class NATv2:
     def region(self) -> Region:
         """Return where the next generation may be; here the whole space."""
         return Region.whole(self.problem.space)
-
-    def _first(self, n: int, region: Region) -> IntArray:
-        """Draw archs without a model: a third so that options occur evenly, the rest spread over what is known.
-
-        What is known are the cheap losses and, to be large, the capacity; with fewer than two of these all are
-        drawn so that options occur evenly. NATv2 thins ten times as many *evaluated* archs by survival.
-        """
-        memory, problem = self.memory, self.problem
-        if region.is_whole and not problem.cheap_limits:
-            draws = memory.draw_new(self._rng, self._numbers.first_draws * n)
-        else:
-            draws = self._towards_limits(region.draw(self._rng, self._numbers.first_draws * n), region)
-        draws = draws[memory.is_new(draws)]
-        if not len(draws):
-            return memory.draw_new(self._rng, n)
-        losses = problem.cheap_losses(draws)
-        cheap = losses[:, problem.cheap_columns[problem.cheap_columns < problem.n_objectives]]
-        capacity = [evaluate_genomes(o, problem.space, draws) for o in problem.capacity]
-        known = np.concatenate([cheap, -np.array(capacity).reshape(len(capacity), len(draws)).T], axis=1)
-        there = np.isfinite(known).all(axis=1) & np.isfinite(losses[:, problem.cheap_columns]).all(axis=1)
-        over = np.where(there, problem.violation(losses), np.inf)
-        nearest = np.flatnonzero(over == over.min())
-        if len(nearest) < n or not np.isfinite(over.min()):
-            return np.asarray(draws[np.argsort(over, kind="stable")[:n]], dtype=np.int64)
-        even = nearest[pick_evenly(problem.space, draws[nearest], n if known.shape[1] < 2 else -(-n // 3))]
-        if len(even) == n:
-            return np.asarray(draws[even], dtype=np.int64)
-        left = np.setdiff1d(nearest, even)
-        low, high = known[left].min(axis=0), np.quantile(known[left], 0.99, axis=0)
-        scaled = (known - low) / np.where(high > low, high - low, 1.0)
-        spread = pick_by_gaps(scaled[left], np.zeros((0, known.shape[1])), n - len(even))
-        return np.asarray(draws[np.concatenate([even, left[spread]])], dtype=np.int64)
-
-    def _towards_limits(self, genomes: IntArray, region: Region) -> IntArray:
-        """Give archs outside the limits on cheap values ever more genes of archs inside, until they fit.
-
-        Half of them take the genes of the smallest arch, where it is inside: they keep most of their own. Uniform
-        draws within a tight limit would all be alike (of the lowest resolution, say), and a predictor cannot know
-        what it never saw.
-        """
-        problem = self.problem
-
-        def outside(genomes: IntArray) -> FloatArray:
-            return np.nan_to_num(problem.violation(problem.cheap_losses(genomes)), nan=np.inf)
-
-        if not problem.cheap_limits or not len(genomes):
-            return genomes
-        smallest = region.repair(self._rng, problem.space.encode_many([problem.space.smallest()]))
-        over = outside(np.concatenate([genomes, smallest]))
-        inside = np.flatnonzero(over == over.min())
-        donors = np.concatenate([genomes, smallest])[inside[self._rng.integers(0, len(inside), len(genomes))]]
-        if len(genomes) in inside:
-            donors = np.where(self._rng.random((len(genomes), 1)) < 0.5, smallest, donors)
-        out, over = genomes.copy(), over[:-1]
-        turn = self._rng.random(genomes.shape)
-        for share in np.linspace(0.1, 1.0, 10):
-            bad = np.flatnonzero(over > 0)
-            if not len(bad):
-                break
-            out[bad] = problem.space.canonical(np.where(turn[bad] < share, donors[bad], genomes[bad]))
-            over[bad] = outside(out[bad])
-        return out
 
     def _encode(self, genomes: IntArray) -> Inputs:
         """What predictors read of ``genomes``."""
