@@ -26,8 +26,8 @@ from hwnas.runs.history import (
 from hwnas.runs.problem import evaluated_values, make_problem
 from hwnas.search.adapt import plan_rounds
 from hwnas.search.loop import run_search
-from hwnas.search.natv2 import PredictorQuality
 from hwnas.search.problem import Searcher
+from hwnas.search.quality import PredictorQuality
 from hwnas.space import Arch
 
 FloatArray = NDArray[np.float64]

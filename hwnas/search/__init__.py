@@ -6,8 +6,8 @@ from hwnas.search.evolve import evolve, survivors
 from hwnas.search.limits import Limit, check_limits, limits_for
 from hwnas.search.loop import Evaluate, Generation, Reevaluate, Result, run_search
 from hwnas.search.minimize import minimize
-from hwnas.search.natv2 import PredictorQuality
 from hwnas.search.problem import Problem, Searcher
+from hwnas.search.quality import PredictorQuality
 from hwnas.search.region import Region
 from hwnas.search.searchers import SEARCHERS, make_searcher
 from hwnas.search.specialise import Specialisation, specialise

@@ -1,4 +1,4 @@
-"""Which archs are evaluated first, while there is nothing to predict from?"""
+"""Which archs are evaluated first, before any model?"""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
-def first_archs(memory: Memory, region: Region, n: int, n_draws: int, rng: np.random.Generator) -> IntArray:
+def first_archs(
+    memory: Memory, region: Region, rng: np.random.Generator, n: int, draws_per_arch: int = 100
+) -> IntArray:
     """Draw archs without a model: a third so that options occur evenly, the rest spread over what is known.
 
     What is known are the cheap losses and, to be large, the capacity; with fewer than two of these all are
     drawn so that options occur evenly. NATv2 thins ten times as many *evaluated* archs by survival.
 
     Args:
-        memory: what was asked for before, and the problem.
-        region: where they may be.
+        memory: of the search; its problem says what is known beforehand.
+        region: where the archs may be.
+        rng: source of randomness.
         n: how many.
-        n_draws: random archs for each of them, to choose from.
-        rng: of the draws.
+        draws_per_arch: draws of which one is kept.
 
     Returns:
-        ``(at most n, n_choices)`` genomes, none asked for before.
+        At most ``n`` new genomes, ``(n, n_choices)``.
     """
     problem = memory.problem
     if region.is_whole and not problem.cheap_limits:
-        draws = memory.draw_new(rng, n_draws * n)
+        draws = memory.draw_new(rng, draws_per_arch * n)
     else:
-        draws = _towards_limits(problem, region.draw(rng, n_draws * n), region, rng)
+        draws = _towards_limits(problem, region.draw(rng, draws_per_arch * n), region, rng)
     draws = draws[memory.is_new(draws)]
     if not len(draws):
         return memory.draw_new(rng, n)

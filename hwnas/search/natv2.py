@@ -17,7 +17,6 @@ from hwnas.predictors import (
     Encoder,
     Inputs,
     Predictor,
-    RankMetrics,
     cross_validate,
     fit_or_fall_back,
     make_predictor,
@@ -34,6 +33,7 @@ from hwnas.search.evolve import evolve, fittest
 from hwnas.search.first_archs import first_archs
 from hwnas.search.memory import Memory, genome_keys
 from hwnas.search.problem import Problem
+from hwnas.search.quality import PredictorQuality
 from hwnas.search.region import Region
 from hwnas.search.settings import NATv2Settings
 from hwnas.space import Arch
@@ -47,32 +47,11 @@ SELECTIONS = ("turns", "gaps", "improvement")
 """Names of `NATv2.selection`."""
 
 
-@dataclass(frozen=True)
-class PredictorQuality:
-    """How well a search could predict one objective."""
-
-    predictor: str
-    """Its name, such as ``gp_groups``."""
-    archs: int
-    """On which it was judged, each left out of one fit."""
-    folds: int
-    metrics: RankMetrics
-    """Means and deviations over the folds; the error is in the objective's unit."""
-
-    def __str__(self) -> str:
-        m = self.metrics
-        return (
-            f"Kendall's tau {m.kendall_tau:.2f} ± {m.kendall_tau_deviation:.2f}, Spearman {m.spearman:.2f} ± "
-            f"{m.spearman_deviation:.2f}, RMSE {m.rmse:.3g} ± {m.rmse_deviation:.2g} "
-            f"({self.predictor}, {self.folds} folds of {self.archs} archs)"
-        )
-
-
 @dataclass(eq=False)
 class NATv2:
     """Search with a predictor: Neural Architecture Transfer, version 2, for any space and objectives.
 
-    The first archs are drawn without a model (`_first`). From then on each generation is made in three steps:
+    The first archs are drawn without a model (`first_archs`). From then on each generation is made in three steps:
 
     1. Learn: a predictor of every objective (and limited value) that needs an evaluation is fitted to what was
        evaluated. Losses of objectives are warped before (`Warp`), since they lie close together near the best.
@@ -144,8 +123,8 @@ class NATv2:
             self._begin, self._seen_before, self._asked_before = len(self.memory), self.memory.n_seen, self.n_asked
         known, seen = len(self._complete_rows()), self.memory.n_seen - self._seen_before
         if seen < self.n_initial:
-            draws = self._numbers.first_draws
-            genomes = first_archs(self.memory, region, self.n_initial - seen, draws, self._rng)
+            n = self.n_initial - seen
+            genomes = first_archs(self.memory, region, self._rng, n, self._numbers.first_draws)
         elif known < _FEWEST_TO_FIT:
             genomes = self.memory.draw_new(self._rng, self.per_generation)
         else:
