@@ -152,3 +152,16 @@ def test_a_failed_network_fails_in_what_it_answers_only(evaluator):
     assert math.isnan(found["introspectability"])
     assert math.isfinite(found["naswot"])
     assert CONFIDENCE.name not in found
+
+
+@pytest.mark.parametrize("name", ["introspectability", "top1_percent"])
+@pytest.mark.parametrize("failed", [0, 1])
+def test_one_batch_without_an_answer_is_enough_for_no_value(evaluator, name, failed):
+    case = evaluator.case(evaluator.supernet.space.smallest())
+    x, y = case.validation
+    with objective_of(name, CLASSIFICATION).observer(case) as observer:
+        for number in range(2):
+            with torch.inference_mode():
+                outputs = case.network(x)
+            observer.add(outputs * (math.nan if number == failed else 1.0), y)
+        assert math.isnan(observer.values()[name])
