@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hwnas.objectives.config import EvaluationConfig as EvaluationConfig
     from hwnas.predictors import CellFeatures as CellFeatures
     from hwnas.runs.analysis.fleet import Fleet as Fleet
+    from hwnas.runs.analysis.quality import SupernetQuality as SupernetQuality
     from hwnas.runs.doctor import doctor as doctor
     from hwnas.runs.front import Front as Front
     from hwnas.runs.front import FrontModel as FrontModel
@@ -110,6 +111,7 @@ _HOMES = {
     "SearchSpace": "hwnas.space",
     "Splits": "hwnas.data",
     "SuperNet": "hwnas.supernet",
+    "SupernetQuality": "hwnas.runs.analysis.quality",
     "TableConfig": "hwnas.latency.plan",
     "Task": "hwnas.task",
     "TrainConfig": "hwnas.train",
