@@ -3,7 +3,6 @@
 import numpy as np
 
 import hwnas
-from hwnas.space.dialects.once_for_all import format_ofa, parse_ofa
 
 
 def main(n_archs: int = 3, seed: int = 0) -> list[hwnas.Arch]:
@@ -16,8 +15,9 @@ def main(n_archs: int = 3, seed: int = 0) -> list[hwnas.Arch]:
     rng = np.random.default_rng(seed)
     archs = space.sample(rng, n_archs)
     for arch in archs:
-        print(arch.key, format_ofa(arch, space))
-        assert parse_ofa(format_ofa(arch, space), space) == arch
+        text = hwnas.format_ofa(arch, space)  # the notation of once-for-all
+        print(arch.key, text)
+        assert hwnas.parse_ofa(text, space) == arch
 
     small = space.where(kernel_size=[3], depth=[1])
     print(f"{small.size:,} of them have one block a stage and 3x3 kernels")

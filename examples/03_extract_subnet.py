@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import hwnas
-from hwnas.train import scores
 
 
 def main(folder: str = "runs/example") -> float:
@@ -14,11 +13,11 @@ def main(folder: str = "runs/example") -> float:
     arch = supernet.space.smallest()
     subnet = hwnas.extract_subnet(supernet, arch)  # plain nn.Module, BN not yet recalibrated
 
-    inputs = run.evaluator.inputs(run.splits.validation, arch)
-    labels = run.splits.validation.labels
-    before = scores(subnet, inputs, labels, run.splits.task)["top1_percent"]
-    hwnas.calibrate_bn(subnet, run.evaluator.inputs(run.splits.train, arch).split(200))
-    after = scores(subnet, inputs, labels, run.splits.task)["top1_percent"]
+    splits, evaluator = run.splits, run.evaluator
+    inputs, labels = evaluator.inputs(splits.validation, arch), splits.validation.labels
+    before = hwnas.scores(subnet, inputs, labels, splits.task)["top1_percent"]
+    hwnas.calibrate_bn(subnet, evaluator.inputs(splits.train, arch).split(200))
+    after = hwnas.scores(subnet, inputs, labels, splits.task)["top1_percent"]
     print(f"smallest subnet: {before:.2f} % with shared BN statistics, {after:.2f} % with its own")
     return after
 

@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 
 import hwnas
-from hwnas.export.onnx_file import to_onnx
 
 
 def main(devices: tuple[str, ...] = ("hexagon-dsp", "myriad-vpu", "note10-cpu"), time_limit_s: float = 0.5) -> None:
@@ -20,7 +19,7 @@ def main(devices: tuple[str, ...] = ("hexagon-dsp", "myriad-vpu", "note10-cpu"),
         for arch in (space.smallest(), space.largest()):
             path = Path(folder) / f"{arch.key}.onnx"
             channels, resolution, _ = supernet.layout.input_shape(arch)
-            to_onnx(hwnas.extract_subnet(supernet, arch), channels, resolution, path)
+            hwnas.to_onnx(hwnas.extract_subnet(supernet, arch), channels, resolution, path)
             timed = hwnas.profile(path, time_limit_s=time_limit_s)
             print(f"this machine {timed.median_ms:.3f} ms (measured, {timed.conditions.runtime})")
 

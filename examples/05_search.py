@@ -3,21 +3,18 @@
 import sys
 
 import hwnas
-from hwnas.runs.recipe import check_recipe
-from hwnas.runs.run import start_run
 
 
-def main(folder: str = "runs/example", evaluations: int = 20) -> hwnas.run:
-    """Search two devices; print their fronts."""
+def main(folder: str = "runs/example", evaluations: int = 20) -> hwnas.Run:
+    """Search two devices; print their fronts, and what the second one offers within a limit."""
     run = hwnas.open_run(folder)
-    values = run.recipe.model_dump(mode="json")
-    values["devices"] = ["hexagon-dsp", "myriad-vpu"]
-    values["search"]["evaluations"] = evaluations
-    run = start_run(check_recipe(values, folder), run.folder)
-    run.search()
-    for name in run.devices:
+    run.search(["hexagon-dsp", "myriad-vpu"], evaluations=evaluations)
+    for name in run.searched():
         front = run.front(name)
         print(f"{name}: {len(front)} models, knee {front.knee().key} {front.knee().values}")
+    middle = front[len(front) // 2]
+    best = front.within(f"latency_ms<={middle.latency_ms}").best()
+    print(f"best of {name} in {middle.latency_ms:.3f} ms: {best.key}")
     return run
 
 

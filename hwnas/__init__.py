@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from hwnas.objectives.subnets import SubnetEvaluator as SubnetEvaluator
     from hwnas.predictors import CellFeatures as CellFeatures
     from hwnas.runs.analysis.fleet import Fleet as Fleet
+    from hwnas.runs.analysis.quality import SupernetQuality as SupernetQuality
     from hwnas.runs.doctor import doctor as doctor
     from hwnas.runs.executor import Executor as Executor
     from hwnas.runs.front import Front as Front
@@ -197,6 +198,7 @@ _HOMES = {
     "SubnetCase": "hwnas.objectives.case",
     "SubnetEvaluator": "hwnas.objectives.subnets",
     "SuperNet": "hwnas.supernet",
+    "SupernetQuality": "hwnas.runs.analysis.quality",
     "TableConfig": "hwnas.latency.plan",
     "TableError": "hwnas.errors",
     "TableMismatchError": "hwnas.errors",

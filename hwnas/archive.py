@@ -95,10 +95,12 @@ class Archive:
         make_folder(path.parent)
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(SCHEMA)
-            known = dict(self._db.execute("SELECT name, value FROM meta"))
+            there = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
+            known = dict(self._db.execute("SELECT name, value FROM meta")) if there else {}
+            if known.get("format", str(FORMAT)) == str(FORMAT):  # a file of another format is left as it is
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=NORMAL")
+                self._db.executescript(SCHEMA)
             if not known:
                 rows = [("format", str(FORMAT)), ("recipe_hash", recipe_hash)]
                 self._db.executemany("INSERT INTO meta VALUES (?, ?)", rows)

@@ -13,8 +13,8 @@ SPACE = SearchSpace.of_choices({"a": [1, 2, 3], "b": [[3, 2.5], [5, 4]], "c": ["
 ARCHS = SPACE.decode_many(SPACE.all_genomes())
 
 
-def evaluation(arch=ARCHS[0], values=None, version="w1", split="validation", seed=3):
-    return Evaluation(arch, values or {"top1_percent": 91.5}, version, split, seed, 0.25, {"images": 17})
+def evaluation(arch=ARCHS[0], values=None, version="w1", split="validation", seed=3, precision="fp32"):
+    return Evaluation(arch, values or {"top1_percent": 91.5}, version, split, seed, 0.25, {"images": 17}, precision)
 
 
 @pytest.fixture
@@ -35,6 +35,53 @@ def test_values_come_back_by_arch_weights_and_split(path):
         assert archive.values(ARCHS[0], "w1", "test") == {"top1_percent": 89.0}
         assert archive.values(ARCHS[1], "w1", "validation") == {}
         assert archive.values(ARCHS[0], "w3", "validation") == {}
+
+
+def test_precisions_do_not_mix(path):
+    with Archive(path, SPACE, "hash") as archive:
+        archive.add(evaluation(values={"top1_percent": 91.5}))
+        archive.add(evaluation(values={"top1_percent": 88.0}, precision="int8"))
+        assert archive.values(ARCHS[0], "w1", "validation") == {"top1_percent": 91.5}
+        assert archive.values(ARCHS[0], "w1", "validation", "int8") == {"top1_percent": 88.0}
+        assert archive.values(ARCHS[0], "w1", "validation", "fp16") == {}
+        assert archive.splits("w1", "int8") == {ARCHS[0].key: {"validation": {"top1_percent": 88.0}}}
+
+
+def test_everything_known_under_some_weights_in_the_order_of_evaluation(path):
+    with Archive(path, SPACE, "hash") as archive:
+        archive.add(evaluation(ARCHS[4], {"top1_percent": 80.0}, split="validation:9"))
+        archive.add(evaluation(ARCHS[1], {"top1_percent": math.nan}))
+        archive.add(evaluation(ARCHS[2], version="w2"))
+        archive.add(evaluation(ARCHS[4], {"top1_percent": 81.0, "macs": 7.0}))
+        found = archive.splits("w1")
+        assert list(found) == [ARCHS[4].key, ARCHS[1].key]
+        assert found[ARCHS[4].key] == {
+            "validation:9": {"top1_percent": 80.0}, "validation": {"top1_percent": 81.0, "macs": 7.0},
+        }  # fmt: skip
+        assert math.isnan(found[ARCHS[1].key]["validation"]["top1_percent"])
+        assert archive.archs_of(found) == [ARCHS[4], ARCHS[1]]
+
+
+def test_a_search_that_goes_on_knows_what_it_knew_when_it_began(path):
+    with Archive(path, SPACE, "hash") as archive:
+        assert archive.last_row == archive.begin("cpu/1", "cpu") == 0
+        archive.add(evaluation(ARCHS[0], {"top1_percent": 91.5, "macs": 7.0}))
+        assert archive.last_row == 2, "one row a value"
+        known = archive.begin("dsp/1", "dsp")
+        archive.add(evaluation(ARCHS[1]))
+        archive.add(evaluation(ARCHS[0], {"params": 3.0}))
+    with Archive(path, SPACE, "hash") as archive:
+        assert archive.begin("dsp/1", "dsp") == known == 2
+        assert archive.begin("cpu/1", "cpu") == 0
+        assert archive.values(ARCHS[0], "w1", "validation", last_row=known) == {"top1_percent": 91.5, "macs": 7.0}
+        assert archive.values(ARCHS[1], "w1", "validation", last_row=known) == {}
+        assert list(archive.splits("w1", last_row=known)) == [ARCHS[0].key]
+        assert archive.splits("w1", last_row=0) == {}
+        assert list(archive.splits("w1")) == [ARCHS[0].key, ARCHS[1].key]
+        assert archive.begin("cpu/2", "cpu") == archive.last_row == 4
+        assert archive.searches("cpu") == ["cpu/1", "cpu/2"]
+        assert archive.searches("dsp") == ["dsp/1"]
+        assert archive.searches("npu") == []
 
 
 def test_a_value_is_kept_once(path):
@@ -58,9 +105,9 @@ def test_provenance_is_kept(path):
     with Archive(path, SPACE, "hash") as archive:
         archive.add(evaluation())
     row = sqlite3.connect(path).execute(
-        "SELECT arch_key, weights_version, split, seed, duration_s, conditions FROM evaluations"
+        "SELECT arch_key, weights_version, precision, split, seed, duration_s, conditions FROM evaluations"
     )
-    assert row.fetchall() == [(ARCHS[0].key, "w1", "validation", 3, 0.25, '{"images": 17}')]
+    assert row.fetchall() == [(ARCHS[0].key, "w1", "fp32", "validation", 3, 0.25, '{"images": 17}')]
 
 
 def test_the_order_of_asking_is_replayed(path):
@@ -129,8 +176,24 @@ def test_another_format_is_refused(path):
     with db:
         db.execute("UPDATE meta SET value = '99' WHERE name = 'format'")
     db.close()
-    with pytest.raises(ResumeError):
+    with pytest.raises(ResumeError, match=r"another version of hwnas \(format 99, here \d+\); go on with that version"):
         Archive(path, SPACE, "hash")
+
+
+def test_a_file_of_the_first_format_is_refused_and_kept(path):
+    """Its tables have the same names and fewer columns."""
+    path.parent.mkdir()
+    db = sqlite3.connect(path)
+    with db:
+        db.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        db.execute("INSERT INTO meta VALUES ('format', '1'), ('recipe_hash', 'hash')")
+        db.execute("CREATE TABLE evaluations (arch_key TEXT, weights_version TEXT, split TEXT, value_name TEXT)")
+        db.execute("INSERT INTO evaluations VALUES ('a', 'w1', 'validation', 'top1_percent')")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(ResumeError, match=r"another version of hwnas \(format 1, here \d+\)"):
+        Archive(path, SPACE, "hash")
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("content", [b"this is no database, not at all" * 9, b"SQLite format 3\x00" + b"\xff" * 500])

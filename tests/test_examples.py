@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 from pathlib import Path
 
 import pytest
+
+import hwnas
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -24,6 +27,21 @@ def test_every_example_is_short_and_numbered():
         assert len(path.read_text().splitlines()) < 80, path
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.stem)
+def test_an_example_uses_public_names_only(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    used = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert not any(name.name.startswith("hwnas.") for name in node.names), ast.unparse(node)
+        if isinstance(node, ast.ImportFrom):
+            assert not node.module.startswith("hwnas"), ast.unparse(node)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "hwnas":
+            used.add(node.attr)
+    assert used
+    assert used <= set(hwnas.__all__)
+
+
 @pytest.mark.slow
 def test_examples_run_in_the_order_of_the_data_flow(tmp_path, capsys):
     out = str(tmp_path / "run")
@@ -33,7 +51,8 @@ def test_examples_run_in_the_order_of_the_data_flow(tmp_path, capsys):
     load("04_estimate_latency").main(time_limit_s=0.05)
     search = load("05_search")
     run = search.main(out, evaluations=6)
-    assert set(run.devices) == {"hexagon-dsp", "myriad-vpu"}
+    assert set(run.searched()) == {"hexagon-dsp", "myriad-vpu"}
+    assert {run.history(name).last.evaluations for name in run.searched()} == {6}
     assert search.any_space(evaluations=12)
     bundle = load("06_export_and_finetune").main(out, epochs=0.2)
     assert (bundle.folder / "model.onnx").exists()

@@ -54,10 +54,10 @@ def run(
     from hwnas.runs.recipe import load_recipe
     from hwnas.runs.start import run as run_recipe
 
-    settings = [*(overrides or ()), *([] if executor is None else [f"executor.name={executor}"])]
+    settings = overrides or ()
     warn_of_other_machines(split(devices) or load_recipe(recipe, settings).devices, strict)
     with progress(as_json) as told:
-        done = run_recipe(recipe, settings, split(devices), evaluations, budget, limit, out, told)
+        done = run_recipe(recipe, settings, split(devices), evaluations, budget, limit, out, told, executor)
     _show_run(done, as_json)
 
 

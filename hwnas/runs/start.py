@@ -75,8 +75,19 @@ def open_run(folder: str | Path, progress: Progress = silent, executor: str | No
     path = RunFolder(Path(folder)).recipe
     if not path.exists():
         raise CheckpointError(f"{folder} is no run folder: it has no recipe.yaml; make one with `hwnas run RECIPE`")
-    loaded = load_recipe(path, () if executor is None else [f"executor.name={executor}"])
+    loaded = with_executor(load_recipe(path), executor, str(path))
     return Run(RunContext(RunFolder(Path(folder)), loaded, progress))
+
+
+def with_executor(recipe: Recipe, name: str | None, where: str) -> Recipe:
+    """Return a recipe with another executor, made without options; None or the same name: as it is.
+
+    Raises:
+        RecipeError: an unknown executor.
+    """
+    if name in (None, recipe.executor.name):
+        return recipe
+    return with_values(recipe, {"executor": {"name": name, "options": {}}}, where)
 
 
 def quickstart(
@@ -95,6 +106,7 @@ def run(
     limits: Sequence[str] | None = None,
     out: str | Path | None = None,
     progress: Progress = silent,
+    executor: str | None = None,
 ) -> Run:
     """Do the whole chain: train, search every device, export, check and report; continue what is there.
 
@@ -107,6 +119,7 @@ def run(
         limits: such as ``latency_ms<=5``; default: those of the recipe.
         out: the run folder; default: ``runs/<name of the recipe>``.
         progress: told of everything that takes time.
+        executor: who evaluates, a name of `hwnas.runs.executor.EXECUTORS`; default: as the recipe says.
 
     Returns:
         The run; ``run.front("hexagon-dsp").knee().export("out/")`` gives a model.
@@ -123,7 +136,7 @@ def run(
         values["constraints"] = list(limits)
     if evaluations is not None:
         values["search"] = {"evaluations": evaluations}
-    loaded = with_values(load_recipe(recipe, overrides), values, str(recipe))
+    loaded = with_values(with_executor(load_recipe(recipe, overrides), executor, str(recipe)), values, str(recipe))
     budget_s = None if budget is None else parse_duration(budget)
     if budget_s is not None:
         check_sizable(loaded.search)

@@ -1,5 +1,6 @@
 """The command line: every mistake is one line and exit code 2, JSON is JSON, help is quick to import."""
 
+import csv
 import errno
 import json
 import os
@@ -7,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +16,16 @@ import yaml
 from PIL import Image
 from torch import nn
 
+import hwnas
 from hwnas.cli import main
 from hwnas.export.onnx_file import to_onnx
 from hwnas.latency.table import load_device
+from hwnas.runs.start import open_run
 from hwnas.train.checkpoint import save_supernet
 
 COMMANDS = [
     "quickstart", "run", "train", "search", "export", "finetune", "profile", "tables", "devices", "report", "doctor",
+    "fleet", "bench", "plugins", "import-ofa",
 ]  # fmt: skip
 
 
@@ -71,9 +76,12 @@ def files(folder):
         (["train.batchsize=3"], ["unknown key 'train.batchsize'", "did you mean 'batch_size'"]),
         (["train.batch_size=few"], ["train.batch_size", "got 'few'"]),
         (["--devices", "hexagon-dps"], ["device 'hexagon-dps' is unknown", "hexagon-dsp", "profile.yaml"]),
-        (["objectives=[accuracy]"], ["objectives.0", "'top1_percent'", "got 'accuracy'"]),
+        (
+            ["objectives=[accuracy]"],
+            ["objectives: objective 'accuracy' is unknown", "known are top1_percent, latency_ms"],
+        ),
         (["search.algorithm=magic"], ["'magic' is unknown", "nsga2"]),
-        (["constraints=[energy_mj<=3]"], ["'energy_mj'", "objectives are"]),
+        (["constraints=[energy_mj<=3]"], ["constraints: objective 'energy_mj' is unknown", "known are top1_percent"]),
         (["train.phases.1.elastic.resolution=[99]"], ["'all'", "resolution=[99]", "[8, 10]"]),
         (["train.phases.1.elastic.kernel=all"], ["unknown fields ['kernel']", "kernel_size"]),
         (["data.source=npz"], ["data source 'npz' needs data.path"]),
@@ -137,7 +145,7 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(mistake, recipe_file, t
     assert "--out" in line
 
 
-def test_no_space_is_one_line_and_leaves_earlier_results(mistake, recipe_file, copied, monkeypatch):
+def test_no_space_is_one_line_and_leaves_earlier_results(mistake, cli, recipe_file, copied, monkeypatch):
     before = files(copied)
 
     def replace(source, target):
@@ -146,8 +154,18 @@ def test_no_space_is_one_line_and_leaves_earlier_results(mistake, recipe_file, c
     monkeypatch.setattr(os, "replace", replace)
     line = mistake("run", recipe_file(), "--devices", "edge-tpu", "--json", "--out", copied)
     assert "No space left on device; free space" in line
-    assert {p: c for p, c in files(copied).items() if p in before} == before
-    assert not [p for p in copied.rglob(".*") if p not in before]
+    after = files(copied)
+    assert {p: c for p, c in after.items() if p.name != "archive.db"} == {
+        p: c for p, c in before.items() if p.name != "archive.db"
+    }
+    monkeypatch.undo()
+    opened = open_run(copied)
+    with opened.archive() as archive:
+        n_evaluated = len(archive.archs())
+        assert len(archive.searches("edge-tpu")) == 1, "what was evaluated before the end is kept"
+    assert cli("run", recipe_file(), "--devices", "edge-tpu", "--json", "--out", copied)[0] == 0
+    with opened.archive() as archive:
+        assert len(archive.archs()) == n_evaluated
 
 
 def test_a_folder_of_another_recipe_is_one_line_and_left_alone(mistake, recipe_file, tiny_recipe, copied):
@@ -197,13 +215,23 @@ def test_a_search_before_training_is_one_line(mistake, recipe_file, tmp_path, co
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["export", "--device", "edge-tpu"], "has no front of 'edge-tpu'; it has ['hexagon-dsp', 'myriad-vpu']"),
+        (["export", "--device", "edge-tpu"], "device 'edge-tpu' is not part of"),
         (["export", "--key", "zzz"], "no single model 'zzz'"),
-        (["export", "--min-top1", "101"], "reaches 101.0 % top-1; the best has"),
+        (
+            ["export", "--limit", "top1_percent>=101"],
+            "no model of hexagon-dsp keeps top1_percent>=101; the nearest has",
+        ),
+        (["export", "--limit", "size_px<=3"], "models of hexagon-dsp have no value 'size_px'; they have top1_percent,"),
+        (["export", "--limit", "latency_ms<5"], "'latency_ms<5' is not of the form VALUE<=NUMBER"),
+        (["search", "--limit", "latency_ms<=1", "--limit", "latency_ms>=2"], "contradict each other"),
+        (["search", "--limit", "edge-tpu:latency_ms<=1"], "limits name ['edge-tpu']; devices here are hexagon-dsp,"),
+        (["search", "--budget", "soon"], "budget 'soon' is not a time with a unit"),
+        (["search", "--executor", "nobody"], "executor 'nobody' is unknown; known are this-process"),
+        (["fleet", "--models", "0"], "serves nobody; give --models 1 or more"),
         (["finetune", "zzz"], "no single model 'zzz'"),
         (["finetune", "0", "--device", "edge-tpu"], "device 'edge-tpu' is not part of"),
-        (["search", "--algorithm", "magic"], "'magic' is unknown; choose one of"),
-        (["search", "--evaluations", "0"], "search.evaluations"),
+        (["search", "--searcher", "magic"], "'magic' is unknown; "),
+        (["search", "--evaluations", "0"], "search: evaluations: Input should be greater than or equal to 1, got 0"),
         (["search", "--devices", "toaster"], "device 'toaster' is unknown"),
         (["finetune", "0", "--epochs", "-1"], "epochs"),
     ],
@@ -269,13 +297,16 @@ def test_train_then_search_then_export(cli, recipe_file, tmp_path):
     assert code == 0
     assert f"next: hwnas search {out}" in text
     assert any(line.startswith("train: ") for line in lines)
-    code, text, _ = cli("search", out, "--devices", "edge-tpu", "--evaluations", "5", "--algorithm", "random", "--json")
+    code, text, _ = cli("search", out, "--devices", "edge-tpu", "--evaluations", "5", "--searcher", "random", "--json")
     assert code == 0
     assert list(json.loads(text)["fronts"]) == ["edge-tpu"]
+    before = json.loads(text)
+    code, text, _ = cli("search", out, "--devices", "edge-tpu", "--json")
+    assert (code, json.loads(text)) == (0, before), "what is not given is as it was, and nothing is left to do"
     code, text, _ = cli("export", out, "--knee", "--out", tmp_path / "best", "--json")
     assert code == 0
     (bundle,) = json.loads(text)["bundles"]
-    assert (tmp_path / "best").samefile(os.path.dirname(bundle))
+    assert (tmp_path / "best" / "edge-tpu").samefile(os.path.dirname(bundle))
     assert os.path.isfile(os.path.join(bundle, "model.onnx"))
 
 
@@ -328,6 +359,41 @@ def test_a_report_is_written_again(cli, copied):
     assert code == 0
     assert json.loads(out) == {"report": str(copied / "report.html")}
     assert (copied / "report.html").is_file()
+
+
+def test_one_model_a_device_is_chosen_quantised_and_copied(cli, copied, tmp_path):
+    for rule, column, better in (("--fastest", "latency_ms", min), ("--best", "top1_percent", max)):
+        code, out, _ = cli("export", copied, rule, "--int8", "--out", tmp_path / rule, "--json")
+        assert code == 0
+        folders = [Path(f) for f in json.loads(out)["bundles"]]
+        assert [f.parent.name for f in folders] == ["hexagon-dsp", "myriad-vpu"]
+        for folder in folders:
+            assert folder.parent.parent == tmp_path / rule
+            assert (folder / "model.int8.onnx").is_file()
+            with (copied / "devices" / folder.parent.name / "front.csv").open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            wanted = better(rows, key=lambda r, column=column: float(r[column]))
+            assert folder.name == wanted["key"]
+
+
+def test_the_version_is_said(cli):
+    assert cli("--version") == (0, f"hwnas {hwnas.__version__}\n", [])
+
+
+def test_plugins_of_every_kind_are_listed(cli):
+    code, out, _ = cli("plugins", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found == hwnas.plugins()
+    for kind, name in (
+        ("objective", "latency_ms"), ("target", "onnxruntime"), ("source", "digits"), ("task", "classification"),
+        ("family", "mbv3"), ("searcher", "hurricane"), ("predictor", "gp_groups"), ("executor", "this-process"),
+    ):  # fmt: skip
+        assert name in found[kind], kind
+    code, out, _ = cli("plugins")
+    assert code == 0
+    for kind, names in found.items():
+        assert re.search(rf"^{kind} +{', '.join(names)}$", out, re.MULTILINE), kind
 
 
 def test_help_names_every_command_and_imports_no_torch():

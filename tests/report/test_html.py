@@ -9,9 +9,15 @@ from html.parser import HTMLParser
 import pytest
 
 from hwnas.errors import OutputError
-from hwnas.report.data import Bands, DeviceReport, LatencyCheck, RunReport
+from hwnas.report.data import Bands, Column, DeviceReport, LatencyCheck, RunReport
 from hwnas.report.html import bands_figure, check_figure, front_figure, render, training_figure, write_report
-from hwnas.report.plots import accuracy_latency_front
+from hwnas.report.plots import score_latency_front, shown_range
+
+COLUMNS = (
+    Column("top1_percent", "validation top-1", "%"), Column("test_top1_percent", "test top-1", "%"),
+    Column("latency_ms", "latency", "ms"), Column("measured_ms", "measured", "ms"), Column("params", "params", ""),
+    Column("macs", "MACs", ""), Column("introspectability", "introspectability", ""), Column("shape", "resolution", ""),
+)  # fmt: skip
 
 
 def model(key, top1, latency, **more):
@@ -33,7 +39,7 @@ def device():
             "networks": "ten networks", "n_held_out": 10, "seed": 0, "mape_percent": 3.25, "within_5_percent": 80.0,
             "within_10_percent": 100.0, "r2": 0.98, "spearman": 0.99,
         },
-        MODELS, {"top1_percent": [50.0, 90.0, 89.0, 97.5], "latency_ms": [3.0, 1.0, 1.5, 2.25]}, "4 archs evaluated",
+        MODELS, [50.0, 90.0, 89.0, 97.5], [3.0, 1.0, 1.5, 2.25], "4 archs evaluated",
     )  # fmt: skip
 
 
@@ -42,9 +48,10 @@ def report(device):
     check = LatencyCheck(["aaa111", "bbb222", "ccc333"], [1.0, 1.5, 2.25], [1.1, 1.4, 2.5], 8.25, 66.7, 1.0, 1.25)
     local = replace(device, name="my-cpu", origin="measured", error=None, check=check)
     return RunReport(
-        "my run", "what it is", ("top1_percent", "latency_ms"), 123456, 4, {"train": 41, "validation": 17, "test": 19},
-        (device, local), {"my-dsp & my-cpu": 3}, [{"phase": "full", "step": i, "loss": 2.0 / i} for i in (1, 2, 3)],
-        {"created": "2026-11-01"},
+        "my run", "what it is", ("top1_percent", "latency_ms"), COLUMNS, Column("top1_percent", "top-1", "%"), 123456,
+        4, {"train": 41, "validation": 17, "test": 19}, (device, local), {"my-dsp & my-cpu": 3},
+        [{"phase": "full", "step": i, "loss": 2.0 / i} for i in (1, 2, 3)], {"created": "2026-11-01"},
+        "top1_stderr_percent",
     )  # fmt: skip
 
 
@@ -90,7 +97,7 @@ def test_figures_inside_the_page_are_json(report):
     text = page[page.index("const figures = ") + len("const figures = ") :]
     figures, _ = json.JSONDecoder().raw_decode(text)
     assert list(figures) == ["front-my-dsp", "training"]
-    assert figures["front-my-dsp"]["data"][2]["customdata"][0][0] == "</script><b>"
+    assert figures["front-my-dsp"]["data"][2]["customdata"][0] == "</script><b>"
 
 
 def test_a_device_without_a_check_and_a_run_without_a_log_are_shown(report):
@@ -98,17 +105,61 @@ def test_a_device_without_a_check_and_a_run_without_a_log_are_shown(report):
     assert "my-dsp" in page
 
 
-def test_the_accuracy_latency_front_by_hand(device):
-    assert [m["key"] for m in accuracy_latency_front(device)] == ["aaa111", "ccc333"]
+def test_the_score_latency_front_by_hand(report, device):
+    assert [m["key"] for m in score_latency_front(report, device)] == ["aaa111", "ccc333"]
+    assert [m["key"] for m in score_latency_front(replace(report, score_direction="min"), device)] == [
+        "aaa111",
+        "bbb222",
+    ]
+
+
+def test_a_plot_leaves_out_the_worst_tenth_of_what_was_evaluated(report, device):
+    device = replace(device, evaluated_scores=[5.0, *[80.0] * 18, 300.0], evaluated_ms=[1.0] * 20)
+    low, high = shown_range(report, device)  # a tenth of 20 is 2: the smallest two are left out
+    assert low == pytest.approx(80 - 0.05 * 220)
+    assert high == pytest.approx(300 + 0.05 * 220)
+    low, high = shown_range(replace(report, score_direction="min"), device)
+    assert low == pytest.approx(5 - 0.05 * 92.5)
+    assert high == pytest.approx(97.5 + 0.05 * 92.5)
+
+
+def test_a_score_of_another_task_is_shown_by_its_name_and_unit(report):
+    def of_error(m):
+        return {**m, "error_px": 100 - m["top1_percent"], "test_error_px": 7.125}
+
+    columns = (Column("error_px", "validation pixel error", "px"), Column("test_error_px", "test pixel error", "px"))
+    devices = [replace(d, models=[of_error(m) for m in d.models]) for d in report.devices]
+    other = replace(
+        report, score=Column("error_px", "pixel error", "px"), score_direction="min", score_stderr="",
+        columns=(*columns, *COLUMNS[2:]), devices=devices, objectives=("error_px", "latency_ms"),
+    )  # fmt: skip
+    page = html.unescape(render(other))
+    for text in ("validation pixel error px", "test pixel error px", "validation pixel error, px", "7.125"):
+        assert text in page, text
+    assert "top-1" not in re.sub(r"<script.*?</script>", "", page, flags=re.S)
+    figure = front_figure(other, devices[0], "#000000")
+    assert list(figure.data[2].y) == [10.0, 11.0, 2.5]
+    assert figure.data[2].error_y.visible is False
+
+
+def test_models_are_coloured_by_a_value_that_all_of_them_have(report, device):
+    report = replace(report, objectives=("top1_percent", "latency_ms", "introspectability"))
+    marker = front_figure(report, device, "#123456").data[2].marker
+    assert list(marker.color) == [0.123456] * 3
+    assert marker.colorbar.title.text == "introspectability"
+    lacking = replace(device, models=[*MODELS[:2], model("ccc333", 97.5, 2.25, introspectability=None)])
+    assert front_figure(report, lacking, "#123456").data[2].marker.color == "#123456"
+    assert "–" in render(replace(report, devices=(lacking,)))
 
 
 def test_traces_hold_the_numbers(report):
-    figure = front_figure(report.devices[0], "#000000")
+    figure = front_figure(report, report.devices[0], "#000000")
     evaluated, line, members = figure.data
     assert list(evaluated.x) == [3.0, 1.0, 1.5, 2.25]
     assert (list(line.x), list(line.y)) == ([1.0, 2.25], [90.0, 97.5])
     assert (list(members.x), list(members.y)) == ([1.0, 1.5, 2.25], [90.0, 89.0, 97.5])
-    assert members.customdata[2][0] == "ccc333"
+    assert members.customdata[2] == "ccc333"
+    assert list(members.error_y.array) == [0.5, 0.5, 0.5]
     _, points = check_figure(report.devices[1], "#000000").data
     assert (list(points.x), list(points.y)) == ([1.0, 1.5, 2.25], [1.1, 1.4, 2.5])
     (trace,) = training_figure(report).data
@@ -120,7 +171,7 @@ def test_bands_of_several_runs_are_shown(report):
         report.devices[0],
         bands=Bands(("one", "two"), ((1.0, 90.0), (2.0, 97.5)), ((1.0, 90.0),), ((2.0, 90.0), (3.0, 91.0))),
     )
-    worst, best, median = bands_figure(device, "#000000").data
+    worst, best, median = bands_figure(report, device, "#000000").data
     assert (list(worst.x), list(worst.y)) == ([2.0, 3.0], [90.0, 91.0])
     assert (list(best.x), list(best.y), best.fill) == ([1.0, 2.0], [90.0, 97.5], "tonexty")
     assert (list(median.x), list(median.y)) == ([1.0], [90.0])

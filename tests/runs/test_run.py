@@ -529,3 +529,31 @@ def test_a_model_is_fine_tuned_into_a_new_bundle(copied):
     }
     with pytest.raises(ResumeError, match=r"no single model 'zzz' in .*; keys of its fronts are"):
         opened.finetune("zzz", copied / "finetuned" / "y")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("search.yaml", "device: ["),
+        ("search.yaml", "objectives: [top1_percent]\n"),
+        ("search.json", "{"),
+        ("search.json", '{"searches": [{}], "front": null}'),
+    ],
+)
+def test_a_damaged_file_of_a_device_is_named(copied, name, content):
+    (copied / "devices" / "myriad-vpu" / name).write_text(content)
+    with pytest.raises(ResumeError, match=rf"myriad-vpu/{name} is damaged: .*; remove it and search the device again"):
+        open_run(copied).search()
+
+
+def test_a_lost_history_is_replayed_from_the_archive(copied, finished_run):
+    """Every network that was evaluated is known, so nothing is evaluated again and the front is the same."""
+    with open_run(copied).archive() as archive:
+        last_row = archive.last_row
+    (copied / "devices" / "myriad-vpu" / "search.json").unlink()
+    opened = open_run(copied)
+    opened.search(["myriad-vpu"])
+    with opened.archive() as archive:
+        assert archive.last_row == last_row
+    assert fronts(copied) == fronts(finished_run)
+    assert opened.history("myriad-vpu").last.search == open_run(finished_run).history("myriad-vpu").last.search
