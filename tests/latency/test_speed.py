@@ -60,3 +60,13 @@ def test_a_model_that_throttles_alone_does_not_hide_in_the_speed_of_the_machine(
     _, slowness = remove_machine_speed(log_ms, which)
     own = (log_ms - slowness)[which == 0]
     assert own[-1] - own[0] == pytest.approx(0.2, abs=1e-9)
+
+
+def test_a_model_that_scales_otherwise_holds_for_the_most_common_speed(rng):
+    """Timed mostly while the machine was fast, where its memory kept its pace: the few other timings say its time."""
+    small = np.arange(1, 10)
+    common, fast = [*np.tile(small, 8), *[0] * 4], [*np.tile(small, 3), *[0] * 6]
+    which = np.concatenate([rng.permutation(common), rng.permutation(fast)]).astype(np.int64)
+    slow_down = np.where(np.arange(len(which)) >= len(common), np.where(which == 0, -0.25, -0.5), 0.0)
+    times, _ = remove_machine_speed(0.1 * which + slow_down, which)
+    np.testing.assert_allclose(times, 0.1 * np.arange(10), atol=0.01)
