@@ -1,4 +1,4 @@
-"""Executors: one of one's own does the work in its own order, and everything is found as without it."""
+"""Who evaluates is chosen by a recipe, a command or a call, with options; a run goes on with any other."""
 
 import sys
 
@@ -37,17 +37,6 @@ def backwards(tmp_path, monkeypatch):
 
 def front(folder, device):
     return (folder / "devices" / device / "front.csv").read_bytes()
-
-
-def test_this_process_works_in_order():
-    asked = []
-
-    def function(item):
-        asked.append(item)
-        return 2 * item
-
-    assert list(ThisProcess().map(function, [3, 1, 2])) == [6, 2, 4]
-    assert asked == [3, 1, 2]
 
 
 def test_what_is_found_does_not_depend_on_the_executor(finished_run, recipe_file, tmp_path, backwards):
