@@ -36,14 +36,14 @@ from hwnas.data import DataConfig, Splits, as_input
 from hwnas.files import write_json
 from hwnas.finetune import FinetuneConfig, finetune
 from hwnas.objectives import Objective
-from hwnas.objectives.subnets import macs_of_space, params_of_space
+from hwnas.objectives.exact import macs_of_space, params_of_space
 from hwnas.pareto import choose_subset, hypervolume, knee, non_dominated
 from hwnas.search.problem import Problem
 from hwnas.search.specialise import specialise
 from hwnas.space import Arch, SearchSpace
 from hwnas.supernet import Layout, SuperNet, calibrate_bn, extract_subnet, make_layout
 from hwnas.supernet.families.hurricane import HurricaneConfig
-from hwnas.train import PhaseConfig, TrainConfig, top1_percent, train_supernet
+from hwnas.train import PhaseConfig, TrainConfig, scores, train_supernet
 
 RESOLUTION_PX, BATCH_SIZE, TRAIN_IMAGES, STEPS, EVALUATIONS, KEPT = 12, 32, 2000, 1200, 60, 4
 LATER, FIELDS = (3, 4), ("operator", "expand_ratio", "kernel_size", "se")
@@ -106,14 +106,14 @@ class Bench:
             for arch in archs:
                 subnet = extract_subnet(net, arch)
                 calibrate_bn(subnet, self.x[:500].split(100))
-                out.append(top1_percent(subnet, self.validation, self.splits.validation.labels))
+                out.append(self.top1_percent(subnet, self.validation, self.splits.validation.labels))
             return out
 
         objectives = [
             Objective("top1_percent", "max", accuracy), Objective("latency_ms", "min", self.milliseconds, True),
         ]  # fmt: skip
         started = time.process_time()
-        found = hwnas.minimize(space, objectives, algorithm="nsga2", evaluations=evaluations, seed=self.seed)
+        found = hwnas.minimize(space, objectives, searcher="nsga2", evaluations=evaluations, seed=self.seed)
         self.search_s += time.process_time() - started
         losses = np.stack([-found.values[:, 0], found.values[:, 1]], axis=1)
         front = non_dominated(losses)
@@ -155,7 +155,11 @@ class Bench:
         torch.manual_seed(self.seed)
         net = self.layout.build_subnet(arch).to(memory_format=torch.channels_last)
         result = finetune(net, RESOLUTION_PX, self.splits, ALONE)
-        return top1_percent(result.network, self.test, self.splits.test.labels)
+        return self.top1_percent(result.network, self.test, self.splits.test.labels)
+
+    def top1_percent(self, net: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+        """Return the share of images whose class is found."""
+        return scores(net, images, labels, self.splits.task)["top1_percent"]
 
 
 def main() -> None:

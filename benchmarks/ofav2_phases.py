@@ -24,12 +24,13 @@ import numpy as np
 import torch
 from reduced_mnist import reduced_mnist
 
-from hwnas.data import DataConfig, Splits, as_input
+from hwnas.data import DataConfig, ImageSet, Splits, as_input
 from hwnas.files import write_json
 from hwnas.space import SearchSpace
 from hwnas.supernet import SuperNet, calibrate_bn, extract_subnet
 from hwnas.supernet.families.ofav2 import OFAv2Config
-from hwnas.train import PhaseConfig, TrainConfig, top1_percent, train_supernet
+from hwnas.task import Task
+from hwnas.train import PhaseConfig, TrainConfig, scores, train_supernet
 from hwnas.train.phases import phase_space
 
 RESOLUTION_PX, BATCH_SIZE, TRAIN_IMAGES, STEPS = 12, 32, 2000, 600
@@ -78,6 +79,11 @@ def train_config(name: str, teacher: str) -> TrainConfig:
     return TrainConfig(batch_size=BATCH_SIZE, phases=tuple(phases), weight_decay=3e-5, clip_grad_norm=5, device="cpu")
 
 
+def top1_percent(net: torch.nn.Module, images: torch.Tensor, part: ImageSet, task: Task) -> float:
+    """Return the share of images whose class is found."""
+    return scores(net, images, part.labels, task)["top1_percent"]
+
+
 def best_subnet(net: SuperNet, space: SearchSpace, splits: Splits) -> dict[str, float | str | int]:
     """Return the best subnet of ``space`` on validation images among some, with its test accuracy."""
     archs = [space.largest(), *space.sample(np.random.default_rng(1), 10)]
@@ -87,14 +93,14 @@ def best_subnet(net: SuperNet, space: SearchSpace, splits: Splits) -> dict[str, 
         as_input(part.images, RESOLUTION_PX, *splits.mean_std)
         for part in (splits.train, splits.validation, splits.test)
     )
-    scores = []
+    candidates = []
     for arch in dict.fromkeys(archs):
         subnet = extract_subnet(net, arch)
         calibrate_bn(subnet, x[:500].split(100))
-        scores.append((top1_percent(subnet, validation, splits.validation.labels), arch, subnet))
-    accuracy, arch, subnet = max(scores, key=lambda s: s[0])
+        candidates.append((top1_percent(subnet, validation, splits.validation, splits.task), arch, subnet))
+    accuracy, arch, subnet = max(candidates, key=lambda s: s[0])
     return {
-        "validation_percent": accuracy, "test_percent": top1_percent(subnet, test, splits.test.labels),
+        "validation_percent": accuracy, "test_percent": top1_percent(subnet, test, splits.test, splits.task),
         "exit": str(arch.get("exit", "-")), "key": arch.key,
     }  # fmt: skip
 

@@ -27,12 +27,13 @@ from PIL import Image
 from scipy.stats import kendalltau, spearmanr
 from torch import Tensor
 
+from hwnas.objectives.exact import macs_of_space, params_of_space
 from hwnas.objectives.proxies.by_name import PROXIES, ProxyCase
-from hwnas.objectives.subnets import macs_of_space, params_of_space
 from hwnas.runs.recipe import load_recipe
 from hwnas.space import Arch
 from hwnas.space.dialects.nasbench201 import EDGES, edge_name
 from hwnas.supernet import Layout, make_layout
+from hwnas.task.classification import CLASSIFICATION
 
 BY_DIGIT = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 FLATNESS_IMAGES = 16
@@ -105,11 +106,11 @@ def scores(
         few = slice(half, half + FLATNESS_IMAGES)
         return net, images[few], labels[few], [x[:FLATNESS_IMAGES]]
 
-    case = ProxyCase(net, layout.blocks(arch), x, y, untrained, seed)
+    case = ProxyCase(net, layout.blocks(arch), x, y, CLASSIFICATION, untrained, seed)
     found = {}
     for name in names:
         started = time.perf_counter()
-        value = PROXIES[name].score(case)
+        value = PROXIES[name].formula(case)
         found[name] = (value, time.perf_counter() - started)
     return found
 

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,8 +39,7 @@ def evaluate_all(run: Run, problem: Problem, archs: Sequence[Arch], known: dict[
     """Return ``(n, m)`` values; scores of subnets are kept in ``known``."""
     for arch in archs:
         if arch not in known:
-            score = run.evaluator.score(arch)
-            known[arch] = {"top1_percent": score.top1_percent, "introspectability": score.introspectability}
+            known[arch] = run.evaluator.score(arch, ["introspectability"])
     genomes = run.layout.space.encode_many(archs)
     columns = [
         o.evaluate_genomes(genomes) if o.evaluate_genomes else np.array([known[a][o.name] for a in archs])
@@ -59,7 +59,15 @@ def searchers_of(checkout: Path, package: Path) -> Callable[..., Searcher]:
             (package / room / source.name).write_text(text)
     sys.path.insert(0, str(package.parent))
     make: Callable[..., Searcher] = importlib.import_module(f"{package.name}.search.searchers").make_searcher
-    return make
+    room = importlib.import_module(f"{package.name}.search.problem")
+
+    def make_for_its_own_problem(name: str, problem: Problem, **settings: Any) -> Searcher:
+        if hasattr(room, "Constraint"):  # before limits of values that are not optimised
+            limits = tuple(room.Constraint.parse(str(limit)) for limit in problem.limits)
+            problem = room.Problem(problem.space, problem.objectives, limits, problem.capacity)
+        return make(name, problem, **settings)
+
+    return make_for_its_own_problem
 
 
 def main() -> None:

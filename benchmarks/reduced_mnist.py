@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from hwnas.data import DataConfig, Splits, load_data
+from hwnas.task.classification import CLASSIFICATION
 
 
 def reduced_mnist(path: str, resolution_px: int, train_images: int, validation_images: int = 1000) -> Splits:
@@ -18,7 +19,7 @@ def reduced_mnist(path: str, resolution_px: int, train_images: int, validation_i
         train_images: how many.
         validation_images: how many.
     """
-    splits = load_data(DataConfig(source="npz", path=path), 1, 10, resolution_px)
+    splits = load_data(DataConfig(source="npz", path=path), CLASSIFICATION, 1, 10, resolution_px)
     return replace(
         splits,
         train=splits.train.take(torch.arange(train_images)),

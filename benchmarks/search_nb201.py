@@ -17,17 +17,17 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
 import numpy as np
+from nb201_cells import CellEncoder, Cells  # beside this file
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from hwnas.objectives import Objective
 from hwnas.pareto import hypervolume
-from hwnas.predictors import CellFeatures
 from hwnas.search import SEARCHERS, Problem, make_searcher, run_search
 from hwnas.space import Arch, SearchSpace
 
@@ -35,6 +35,7 @@ FloatArray = NDArray[np.float64]
 
 OPERATORS = ["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"]
 EDGES = ["0->1", "0->2", "1->2", "0->3", "1->3", "2->3"]
+WITH_PREDICTOR = ("hurricane", "natv2")
 PEERS = ("optuna-tpe", "optuna-nsga2", "pymoo-nsga2")
 
 
@@ -49,7 +50,7 @@ class Bench:
         self.devices = [c for c in latency[0] if c != "index"]
         self.space = SearchSpace.of_choices(dict.fromkeys(EDGES, OPERATORS), stages=[EDGES[:3], EDGES[3:]])
         ends = {edge: (int(edge[0]), int(edge[-1])) for edge in EDGES}
-        self.graph = CellFeatures(self.space, ends) if graph else None
+        self.graph = Cells(self.space, ends) if graph else None
         weights = 5 ** np.arange(5, -1, -1)
         self._weights = weights
         place = np.array([int(r["code"], 5) for r in accuracy])
@@ -87,8 +88,6 @@ class Bench:
             ),
             capacity=(objective("params_m", self.params, True),),
             features=self.graph,
-            counts=self.graph and self.graph.words,
-            stand_in=self.graph and self.graph.simplest,
         )
 
     def regret(self, device: str, rows: NDArray[np.int64]) -> float:
@@ -111,7 +110,9 @@ def search(bench: Bench, device: str, algorithm: str, evaluations: int, seed: in
     def evaluate(archs: Sequence[Arch]) -> FloatArray:
         return np.stack([np.asarray(o.evaluate(archs), dtype=float) for o in problem.objectives], axis=1)
 
-    searcher = make_searcher(algorithm, problem, evaluations=evaluations, seed=seed)
+    reads_cells = bench.graph is not None and algorithm in WITH_PREDICTOR
+    settings = {"encoder": partial(CellEncoder, cells=bench.graph)} if reads_cells else {}
+    searcher = make_searcher(algorithm, problem, evaluations=evaluations, seed=seed, **settings)
     result = run_search(problem, searcher, evaluate, evaluations)
     return bench.rows(bench.space.encode_many(result.archs))
 
@@ -207,8 +208,8 @@ def main() -> None:
     if unknown := sorted(set(devices) - set(bench.devices)):
         parser.error(f"unknown devices {unknown}; the table has {bench.devices}")
     algorithms = args.algorithms.split(",")
-    if unknown := sorted(set(algorithms) - {*SEARCHERS, *PEERS}):
-        parser.error(f"unknown algorithms {unknown}; choose from {[*SEARCHERS, *PEERS]}")
+    if unknown := sorted(set(algorithms) - {*SEARCHERS.names(), *PEERS}):
+        parser.error(f"unknown algorithms {unknown}; choose from {[*SEARCHERS.names(), *PEERS]}")
     budgets = [int(n) for n in args.evaluations.split(",")]
     out: dict[str, dict[str, dict[str, float]]] = {}
     print(f"mean regret in % over {len(devices)} devices and {args.seeds} seeds, and CPU seconds a search")

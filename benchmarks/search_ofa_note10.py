@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 
 from hwnas.objectives import Objective
-from hwnas.objectives.subnets import macs_of_space, params_of_space
+from hwnas.objectives.exact import macs_of_space, params_of_space
 from hwnas.pareto import hypervolume
 from hwnas.runs.recipe import load_recipe
 from hwnas.search import Limit, Problem, Region, evolve, make_searcher, run_search

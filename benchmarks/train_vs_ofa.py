@@ -31,11 +31,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import hwnas
-from hwnas.objectives.subnets import EvaluationConfig
+from hwnas.objectives.config import EvaluationConfig
 from hwnas.space import Arch
 from hwnas.space.dialects.once_for_all import format_ofa
 from hwnas.supernet import SuperNet, SupernetConfig, build_supernet, calibrate_bn, extract_subnet, make_layout
-from hwnas.train.evaluate import top1_percent
+from hwnas.task.classification import CLASSIFICATION
+from hwnas.train.evaluate import scores
 from hwnas.train.phases import PhaseConfig
 from hwnas.train.step import make_optimiser, train_step
 
@@ -87,13 +88,13 @@ class Ours:
     def step(self, x: Tensor, y: Tensor, archs: Sequence[Arch]) -> None:
         """One step of the optimiser."""
         self.net.train()
-        train_step(self.net, self.optimiser, x, y, list(archs), PHASE, self.config, PHASE.lr)
+        train_step(self.net, self.optimiser, x, y, list(archs), PHASE, self.config, PHASE.lr, CLASSIFICATION)
 
     def evaluate(self, calibration: Tensor, x: Tensor, y: Tensor, arch: Arch, batch: int) -> None:
         """Extract, calibrate, validate."""
         subnet = extract_subnet(self.net, arch)
         calibrate_bn(subnet, calibration.split(batch))
-        top1_percent(subnet, x, y)
+        scores(subnet, x, y, CLASSIFICATION)
 
 
 class Theirs:

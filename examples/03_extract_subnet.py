@@ -13,7 +13,7 @@ def main(folder: str = "runs/example") -> float:
     arch = supernet.space.smallest()
     subnet = hwnas.extract_subnet(supernet, arch)  # plain nn.Module, BN not yet recalibrated
 
-    splits, evaluator = run.splits, run.context.trained_evaluator
+    splits, evaluator = run.splits, run.evaluator
     inputs, labels = evaluator.inputs(splits.validation, arch), splits.validation.labels
     before = hwnas.scores(subnet, inputs, labels, splits.task)["top1_percent"]
     hwnas.calibrate_bn(subnet, evaluator.inputs(splits.train, arch).split(200))

@@ -16,7 +16,25 @@ if TYPE_CHECKING:
     from hwnas.data import ImageSet as ImageSet
     from hwnas.data import Splits as Splits
     from hwnas.data import load_data as load_data
+    from hwnas.data.source import Opened as Opened
+    from hwnas.data.source import Source as Source
+    from hwnas.errors import CheckpointError as CheckpointError
+    from hwnas.errors import DataError as DataError
+    from hwnas.errors import DeviceError as DeviceError
+    from hwnas.errors import ExportError as ExportError
+    from hwnas.errors import HostError as HostError
     from hwnas.errors import HwnasError as HwnasError
+    from hwnas.errors import MeasurementError as MeasurementError
+    from hwnas.errors import MissingBlockError as MissingBlockError
+    from hwnas.errors import OutputError as OutputError
+    from hwnas.errors import PluginError as PluginError
+    from hwnas.errors import RecipeError as RecipeError
+    from hwnas.errors import ResumeError as ResumeError
+    from hwnas.errors import SearchError as SearchError
+    from hwnas.errors import SpaceError as SpaceError
+    from hwnas.errors import TableError as TableError
+    from hwnas.errors import TableMismatchError as TableMismatchError
+    from hwnas.errors import TrainingError as TrainingError
     from hwnas.export.bundle import Bundle as Bundle
     from hwnas.export.bundle import load_model as load_model
     from hwnas.export.onnx_file import to_onnx as to_onnx
@@ -34,12 +52,20 @@ if TYPE_CHECKING:
     from hwnas.latency.profile import profile as profile
     from hwnas.latency.table import Device as Device
     from hwnas.latency.table import load_device as load_device
+    from hwnas.latency.target import Target as Target
+    from hwnas.latency.time_onnx import Burst as Burst
+    from hwnas.latency.time_onnx import Facts as Facts
     from hwnas.objectives import Objective as Objective
+    from hwnas.objectives.case import SubnetCase as SubnetCase
     from hwnas.objectives.config import EvaluationConfig as EvaluationConfig
+    from hwnas.objectives.plugin import EvaluatedObjective as EvaluatedObjective
+    from hwnas.objectives.plugin import ExactObjective as ExactObjective
+    from hwnas.objectives.subnets import SubnetEvaluator as SubnetEvaluator
     from hwnas.predictors import CellFeatures as CellFeatures
     from hwnas.runs.analysis.fleet import Fleet as Fleet
     from hwnas.runs.analysis.quality import SupernetQuality as SupernetQuality
     from hwnas.runs.doctor import doctor as doctor
+    from hwnas.runs.executor import Executor as Executor
     from hwnas.runs.front import Front as Front
     from hwnas.runs.front import FrontModel as FrontModel
     from hwnas.runs.plugins import plugins as plugins
@@ -52,22 +78,43 @@ if TYPE_CHECKING:
     from hwnas.runs.start import quickstart as quickstart
     from hwnas.runs.start import run as run
     from hwnas.runs.start import start_run as start_run
+    from hwnas.search import Problem as Problem
     from hwnas.search import Result as Result
     from hwnas.search import SearchConfig as SearchConfig
+    from hwnas.search import Searcher as Searcher
+    from hwnas.search import specialise as specialise
+    from hwnas.search import survivors as survivors
+    from hwnas.search.hurricane import Hurricane as Hurricane
     from hwnas.search.limits import Limit as Limit
+    from hwnas.search.memory import Memory as Memory
     from hwnas.search.minimize import minimize as minimize
+    from hwnas.search.natv2 import NATv2 as NATv2
+    from hwnas.search.settings import NATv2Settings as NATv2Settings
     from hwnas.space import Arch as Arch
+    from hwnas.space import Choice as Choice
     from hwnas.space import SearchSpace as SearchSpace
     from hwnas.space.dialects.nasbench201 import format_nasbench201 as format_nasbench201
     from hwnas.space.dialects.nasbench201 import parse_nasbench201 as parse_nasbench201
     from hwnas.space.dialects.once_for_all import format_ofa as format_ofa
     from hwnas.space.dialects.once_for_all import parse_ofa as parse_ofa
+    from hwnas.supernet import BlockSpec as BlockSpec
+    from hwnas.supernet import Family as Family
+    from hwnas.supernet import FamilyConfig as FamilyConfig
     from hwnas.supernet import Layout as Layout
+    from hwnas.supernet import Slot as Slot
     from hwnas.supernet import SuperNet as SuperNet
     from hwnas.supernet import build_supernet as build_supernet
     from hwnas.supernet import calibrate_bn as calibrate_bn
     from hwnas.supernet import extract_subnet as extract_subnet
     from hwnas.supernet import make_layout as make_layout
+    from hwnas.supernet.blocks.block import ElasticBlock as ElasticBlock
+    from hwnas.supernet.blocks.block import largest_of as largest_of
+    from hwnas.supernet.blocks.elastic_layers import ElasticBatchNorm2d as ElasticBatchNorm2d
+    from hwnas.supernet.blocks.elastic_layers import ElasticConv2d as ElasticConv2d
+    from hwnas.supernet.blocks.elastic_layers import ElasticDepthwiseConv2d as ElasticDepthwiseConv2d
+    from hwnas.supernet.blocks.head import HeadSpec as HeadSpec
+    from hwnas.supernet.slot_sum import SlotSum as SlotSum
+    from hwnas.task import Meter as Meter
     from hwnas.task import Score as Score
     from hwnas.task import Task as Task
     from hwnas.train import PhaseConfig as PhaseConfig
@@ -83,38 +130,82 @@ _HOMES = {
     "Arch": "hwnas.space",
     "Archive": "hwnas.archive",
     "AugmentConfig": "hwnas.data",
+    "BlockSpec": "hwnas.supernet",
     "Bundle": "hwnas.export.bundle",
+    "Burst": "hwnas.latency.time_onnx",
     "CellFeatures": "hwnas.predictors",
+    "CheckpointError": "hwnas.errors",
+    "Choice": "hwnas.space",
     "DataConfig": "hwnas.data",
+    "DataError": "hwnas.errors",
     "Device": "hwnas.latency.table",
+    "DeviceError": "hwnas.errors",
     "DeviceProfile": "hwnas.latency.device",
+    "ElasticBatchNorm2d": "hwnas.supernet.blocks.elastic_layers",
+    "ElasticBlock": "hwnas.supernet.blocks.block",
+    "ElasticConv2d": "hwnas.supernet.blocks.elastic_layers",
+    "ElasticDepthwiseConv2d": "hwnas.supernet.blocks.elastic_layers",
+    "EvaluatedObjective": "hwnas.objectives.plugin",
     "Evaluation": "hwnas.archive",
     "EvaluationConfig": "hwnas.objectives.config",
+    "ExactObjective": "hwnas.objectives.plugin",
+    "Executor": "hwnas.runs.executor",
     "ExportConfig": "hwnas.runs.recipe",
+    "ExportError": "hwnas.errors",
+    "Facts": "hwnas.latency.time_onnx",
+    "Family": "hwnas.supernet",
+    "FamilyConfig": "hwnas.supernet",
     "FinetuneConfig": "hwnas.finetune",
     "FinetuneResult": "hwnas.finetune",
     "Fleet": "hwnas.runs.analysis.fleet",
     "Front": "hwnas.runs.front",
     "FrontModel": "hwnas.runs.front",
+    "HeadSpec": "hwnas.supernet.blocks.head",
+    "HostError": "hwnas.errors",
+    "Hurricane": "hwnas.search.hurricane",
     "HwnasError": "hwnas.errors",
     "ImageSet": "hwnas.data",
     "Layout": "hwnas.supernet",
     "Limit": "hwnas.search.limits",
     "Measurement": "hwnas.latency.measurement",
+    "MeasurementError": "hwnas.errors",
+    "Memory": "hwnas.search.memory",
+    "Meter": "hwnas.task",
+    "MissingBlockError": "hwnas.errors",
+    "NATv2": "hwnas.search.natv2",
+    "NATv2Settings": "hwnas.search.settings",
     "Objective": "hwnas.objectives",
+    "Opened": "hwnas.data.source",
+    "OutputError": "hwnas.errors",
     "PhaseConfig": "hwnas.train",
+    "PluginError": "hwnas.errors",
+    "Problem": "hwnas.search",
     "Recipe": "hwnas.runs.recipe",
+    "RecipeError": "hwnas.errors",
     "Result": "hwnas.search",
+    "ResumeError": "hwnas.errors",
     "Run": "hwnas.runs.run",
     "Score": "hwnas.task",
     "SearchConfig": "hwnas.search",
+    "SearchError": "hwnas.errors",
     "SearchSpace": "hwnas.space",
+    "Searcher": "hwnas.search",
+    "Slot": "hwnas.supernet",
+    "SlotSum": "hwnas.supernet.slot_sum",
+    "Source": "hwnas.data.source",
+    "SpaceError": "hwnas.errors",
     "Splits": "hwnas.data",
+    "SubnetCase": "hwnas.objectives.case",
+    "SubnetEvaluator": "hwnas.objectives.subnets",
     "SuperNet": "hwnas.supernet",
     "SupernetQuality": "hwnas.runs.analysis.quality",
     "TableConfig": "hwnas.latency.plan",
+    "TableError": "hwnas.errors",
+    "TableMismatchError": "hwnas.errors",
+    "Target": "hwnas.latency.target",
     "Task": "hwnas.task",
     "TrainConfig": "hwnas.train",
+    "TrainingError": "hwnas.errors",
     "build_supernet": "hwnas.supernet",
     "build_table": "hwnas.latency.build",
     "calibrate_bn": "hwnas.supernet",
@@ -127,6 +218,7 @@ _HOMES = {
     "format_ofa": "hwnas.space.dialects.once_for_all",
     "import_ofa": "hwnas.runs.published",
     "import_table": "hwnas.latency.importers",
+    "largest_of": "hwnas.supernet.blocks.block",
     "load_data": "hwnas.data",
     "load_device": "hwnas.latency.table",
     "load_model": "hwnas.export.bundle",
@@ -144,7 +236,9 @@ _HOMES = {
     "sample_networks": "hwnas.latency.fit",
     "save_supernet": "hwnas.train",
     "scores": "hwnas.train.evaluate",
+    "specialise": "hwnas.search",
     "start_run": "hwnas.runs.start",
+    "survivors": "hwnas.search",
     "to_onnx": "hwnas.export.onnx_file",
     "train_supernet": "hwnas.train",
 }

@@ -12,7 +12,7 @@ from hwnas.data import AugmentConfig, TrainBatches, as_input
 from hwnas.errors import TrainingError
 from hwnas.finetune import FinetuneConfig, finetune
 from hwnas.supernet import calibrate_bn, extract_subnet
-from hwnas.train import top1_percent
+from hwnas.train import scores
 
 CONFIG = FinetuneConfig(epochs=2, lr=0.05, batch_size=8, distill_ratio=0)
 
@@ -34,7 +34,8 @@ def equal(a, b):
 
 
 def validation_top1(net, splits):
-    return top1_percent(net, as_input(splits.validation.images, 11, *splits.mean_std), splits.validation.labels)
+    x = as_input(splits.validation.images, 11, *splits.mean_std)
+    return scores(net, x, splits.validation.labels, splits.task)["top1_percent"]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -42,24 +43,24 @@ def test_the_best_epoch_on_validation_is_kept(subnet, splits, seed):
     before = state(subnet)
     result = finetune(subnet, 11, splits, CONFIG.model_copy(update={"seed": seed}))
     assert equal(before, state(subnet))
-    assert result.top1_before_percent == validation_top1(subnet, splits)
-    assert result.top1_percent == validation_top1(result.network, splits)
-    assert result.top1_percent >= result.top1_before_percent
+    assert result.score_before == validation_top1(subnet, splits)
+    assert result.score == validation_top1(result.network, splits)
+    assert result.score >= result.score_before
     assert (result.best_epoch == 0) == equal(state(result.network), before)
     assert not result.network.training
 
 
 def test_a_network_that_only_gets_worse_comes_back_as_it_was(subnet, splits, monkeypatch):
     values = iter([80.0, 70.0, 60.0])
-    monkeypatch.setattr("hwnas.finetune.top1_percent", lambda *args: next(values))
+    monkeypatch.setattr("hwnas.finetune.scores", lambda *args: {"top1_percent": next(values)})
     result = finetune(subnet, 11, splits, CONFIG)
-    assert (result.top1_before_percent, result.top1_percent, result.best_epoch) == (80.0, 80.0, 0)
+    assert (result.score_before, result.score, result.best_epoch) == (80.0, 80.0, 0)
     assert equal(state(result.network), state(subnet))
 
 
 def test_the_first_of_equal_epochs_is_kept(subnet, splits, monkeypatch):
     values = iter([50.0, 70.0, 70.0])
-    monkeypatch.setattr("hwnas.finetune.top1_percent", lambda *args: next(values))
+    monkeypatch.setattr("hwnas.finetune.scores", lambda *args: {"top1_percent": next(values)})
     assert finetune(subnet, 11, splits, CONFIG).best_epoch == 1
 
 
@@ -76,7 +77,7 @@ def test_it_learns_the_training_images(subnet, splits):
     """Enough steps on 41 images: nearly all are known, where chance is one of seven."""
     everything = type(splits)(splits.name, splits.classes, splits.train, splits.train, splits.test)
     config = FinetuneConfig(epochs=40, lr=0.05, batch_size=8, distill_ratio=0, label_smoothing=0)
-    assert finetune(subnet, 11, everything, config).top1_percent > 90
+    assert finetune(subnet, 11, everything, config).score > 90
 
 
 def test_the_teacher_is_followed_and_left_alone(subnet, make_net, splits):

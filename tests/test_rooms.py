@@ -18,7 +18,7 @@ ORDER = (
 LIGHT = [
     "hwnas", "hwnas.cli", "hwnas.space", "hwnas.pareto", "hwnas.predictors", "hwnas.search",
     "hwnas.objectives.objective", "hwnas.export.op", "hwnas.latency.device", "hwnas.latency.cost_model",
-    "hwnas.search.minimize", "hwnas.search.config",
+    "hwnas.search.minimize", "hwnas.search.config", "hwnas.task", "hwnas.objectives.plugin", "hwnas.objectives.resolve",
 ]  # fmt: skip
 
 

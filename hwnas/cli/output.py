@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,11 @@ def warn(text: str) -> None:
     """Print a warning on standard error."""
     if first_rank():
         typer.echo(f"warning: {text}", err=True)
+
+
+def following(*words: object) -> str:
+    """Return the line that names the next command, quoted so that a shell takes it as printed."""
+    return f"next: {shlex.join(['hwnas', *map(str, words)])}"
 
 
 def progress(quiet: bool) -> TerminalProgress:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hwnas.cli.options import Json
+from hwnas.cli.output import progress, show
 from hwnas.cli.target_options import Host, TargetName, TargetOptions, chosen_target
 from hwnas.errors import MeasurementError
 
@@ -34,20 +35,19 @@ def profile(
     target: TargetName = None,
     target_option: TargetOptions = None,
     host: Host = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Time an ONNX model on this machine, or on another with --host or --target."""
-    from hwnas.cli.progress import TerminalProgress
     from hwnas.latency.profile import profile_all
 
     quantised = model / "model.int8.onnx"
     models = [model, quantised] if model.is_dir() and quantised.exists() else [model]
     pins, size = _numbers(cores, ",", "cores"), _numbers(shape, "x", "shape")
     timer, options = chosen_target(target, target_option, host)
-    with TerminalProgress(as_json) as progress:
+    with progress(as_json) as told:
         found = profile_all(
             models, threads, batch_size, provider, sessions, session_s, ci_percent, time_limit_s, pins, size,
-            count_copies, timer or "onnxruntime", options, progress,
+            count_copies, timer or "onnxruntime", options, told,
         )  # fmt: skip
     first = found[0]
     values = first.as_dict()
@@ -57,7 +57,7 @@ def profile(
         ratio = found[1].median_ms / first.median_ms
         verdict = f"{ratio:.2f} times as long as" if ratio > 1 else f"{1 / ratio:.2f} times faster than"
         text += f"\n\nINT8: {_said(found[1])}\nINT8 is {verdict} the float model here"
-    typer.echo(json.dumps(values, indent=2) if as_json else text)
+    show(as_json, values, text)
 
 
 def _said(m: Measurement) -> str:

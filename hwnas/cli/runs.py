@@ -23,7 +23,7 @@ from hwnas.cli.options import (
     Strict,
     split,
 )
-from hwnas.cli.output import progress, show, table, warn
+from hwnas.cli.output import following, progress, show, table, warn
 
 if TYPE_CHECKING:
     from hwnas.runs.run import Run
@@ -55,7 +55,7 @@ def run(
     from hwnas.runs.start import run as run_recipe
 
     settings = overrides or ()
-    _warn_of_other_machines(split(devices) or load_recipe(recipe, settings).devices, strict)
+    warn_of_other_machines(split(devices) or load_recipe(recipe, settings).devices, strict)
     with progress(as_json) as told:
         done = run_recipe(recipe, settings, split(devices), evaluations, budget, limit, out, told, executor)
     _show_run(done, as_json)
@@ -69,7 +69,7 @@ def train(recipe: RecipeName, overrides: Overrides = None, out: Out = None, as_j
         started = start_run(recipe, out, overrides or (), told)
         started.train()
     folder = started.context.folder.train
-    show(as_json, {"supernet": str(folder)}, f"supernet: {folder}\nnext: hwnas search {started.folder}")
+    show(as_json, {"supernet": str(folder)}, f"supernet: {folder}\n{following('search', started.folder)}")
 
 
 def search(
@@ -91,10 +91,10 @@ def search(
 
     with progress(as_json) as told:
         opened = open_run(folder, told, executor)
-        _warn_of_other_machines(split(devices) or list(opened.context.given_devices.values()), strict)
+        warn_of_other_machines(split(devices) or list(opened.context.given_devices.values()), strict)
         opened.search(split(devices), evaluations, budget, limit, searcher)
     found = {name: len(opened.front(name)) for name in opened.searched()}
-    show(as_json, {"fronts": found}, f"models on the fronts: {found}\nnext: hwnas export {folder}")
+    show(as_json, {"fronts": found}, f"models on the fronts: {found}\n{following('export', folder)}")
 
 
 def export(
@@ -189,11 +189,11 @@ def fleet(
         as_json, found.as_dict(),
         f"{table(heading, rows)}\n\n{len(found.keys)} model(s), worst regret {found.worst_regret:.2f} {unit} of {title}"
         f" ({how})\nworst regret by number of models: {worst}\n"
-        f"next: hwnas export {folder} --key {found.keys[0]} --out chosen",
+        + following("export", folder, "--key", found.keys[0], "--out", "chosen"),
     )  # fmt: skip
 
 
-def _warn_of_other_machines(devices: Sequence[str], strict: bool) -> None:
+def warn_of_other_machines(devices: Sequence[str], strict: bool) -> None:
     """Warn of tables that do not hold here.
 
     Raises:

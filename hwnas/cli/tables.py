@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hwnas.cli.options import Json, Overrides
+from hwnas.cli.output import following, progress, show, warn
 from hwnas.cli.target_options import Host, TargetName, TargetOptions, chosen_target
 from hwnas.errors import TableError
 
@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Make, check and import latency tables.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 RecipeOption = Annotated[str, typer.Option("--recipe", help="YAML file or name of a shipped recipe.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="Settings of the recipe, such as tables.rounds=8.", show_default=False),
-]
 
 
 @app.command()
@@ -40,19 +35,20 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Measure the blocks of a recipe, learn how they add up, and publish the error. Continues what is there."""
-    from hwnas.cli.progress import TerminalProgress
     from hwnas.latency.build import build_table
     from hwnas.runs.recipe import load_recipe
     from hwnas.supernet import make_layout
 
     loaded = load_recipe(recipe, overrides or ())
     timer, options = chosen_target(target, target_option, host)
-    with TerminalProgress(as_json) as progress:
+    with progress(as_json) as told:
         made = build_table(
-            make_layout(loaded.supernet), out, device, name, timer, options, loaded.tables, loaded.as_yaml(), progress
+            make_layout(loaded.supernet), out, device, name, timer, options, loaded.tables, loaded.as_yaml(), told
         )
-    _print(
-        as_json, {"table": str(out), **_summary(made)}, f"table: {out}\n{_said(made)}\nnext: hwnas tables check {out}"
+    show(
+        as_json,
+        {"table": str(out), **_summary(made)},
+        f"table: {out}\n{_said(made)}\n{following('tables', 'check', out)}",
     )
 
 
@@ -69,21 +65,20 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Time fresh random subnets and compare them with the table's estimates."""
-    from hwnas.cli.progress import TerminalProgress
     from hwnas.latency.check import check_table
     from hwnas.runs.recipe import load_recipe
     from hwnas.supernet import make_layout
 
     loaded = load_recipe(recipe or _recipe_of(folder))
     timer, options = chosen_target(target, target_option, host)
-    with TerminalProgress(as_json) as progress:
+    with progress(as_json) as told:
         found = check_table(
-            make_layout(loaded.supernet), folder, networks, seed, strict, timer, options, loaded.tables, progress
+            make_layout(loaded.supernet), folder, networks, seed, strict, timer, options, loaded.tables, told
         )
     for mismatch in found["mismatches"]:
-        typer.echo(f"warning: {mismatch}", err=True)
+        warn(mismatch)
     worst = found["worst"]
-    _print(
+    show(
         as_json, found,
         f"{found['n_networks']} fresh subnets at resolutions {', '.join(map(str, found['resolutions']))}\n"
         f"mean absolute error {found['mape_percent']:.2f} %; within 5 %: {found['within_5_percent']:.0f} %, "
@@ -115,8 +110,8 @@ def import_(
     layout = make_layout(load_recipe(recipe, overrides or ()).supernet)
     made, notes = import_table(layout, path, table_format, source, licence, out, name, unit)
     for note in notes:
-        typer.echo(f"warning: {note}", err=True)
-    _print(
+        warn(note)
+    show(
         as_json, {"table": str(out), **_summary(made), "notes": notes},
         f"table: {out}\n{len(made.rows)} blocks, imported from {source} ({licence})",
     )  # fmt: skip
@@ -136,10 +131,24 @@ def sample(
     from hwnas.supernet import make_layout
 
     path = sample_networks(make_layout(load_recipe(recipe, overrides or ()).supernet), out, networks)
-    _print(
+    show(
         as_json,
         {"measurements": str(path)},
-        f"{networks} models in {out}\nfill in: {path}\nnext: hwnas tables fit {path}",
+        f"{networks} models in {out}\nfill in: {path}\n"
+        + following(
+            "tables",
+            "fit",
+            path,
+            *(overrides or ()),
+            "--recipe",
+            recipe,
+            "--source",
+            "who measured, and how",
+            "--licence",
+            "of the measurements",
+            "--out",
+            "my-device",
+        ),
     )
 
 
@@ -165,30 +174,11 @@ def fit(
     layout = make_layout(load_recipe(recipe, overrides or ()).supernet)
     made = fit_profile(layout, measurements, source, licence, out, name, kind, runtime, precision)
     assert made.error is not None
-    _print(
+    show(
         as_json, made.model_dump(mode="json"),
         f"device: {out}\n{made.notes[0]}\nerror on left-out networks: {made.error.mape_percent:.2f} %, rank "
-        f"correlation {made.error.spearman:g}\nnext: hwnas run {recipe} --devices {out}",
+        f"correlation {made.error.spearman:g}\n{following('run', recipe, *(overrides or ()), '--devices', out)}",
     )  # fmt: skip
-
-
-def warn_of_mismatches(names: Sequence[str], strict: bool) -> None:
-    """Warn of devices whose measured tables do not hold for their targets as they are now.
-
-    Raises:
-        TableMismatchError: there is such a table, and ``strict``.
-    """
-    from hwnas.latency.device import load_profile
-
-    measured = [name for name in names if load_profile(name).conditions is not None]
-    if not measured:
-        return
-    from hwnas.latency.table import load_device
-    from hwnas.latency.validity import mismatches
-
-    for name in measured:
-        for mismatch in mismatches(load_device(name), strict=strict):
-            typer.echo(f"warning: {mismatch}", err=True)
 
 
 def _recipe_of(folder: Path) -> str:
@@ -223,7 +213,3 @@ def _said(device: Device) -> str:
     if "took_s" in conditions:
         lines.append(f"took {float(conditions['took_s']):.0f} s, planned {float(conditions['planned_s']):.0f} s")
     return "\n".join(lines)
-
-
-def _print(as_json: bool, values: Any, text: str) -> None:
-    typer.echo(json.dumps(values, indent=2) if as_json else text)

@@ -9,7 +9,7 @@ import typer
 from hwnas.errors import PluginError
 
 if TYPE_CHECKING:
-    from hwnas.latency.device import Option
+    from hwnas.latency.device import TargetOption
 
 TargetName = Annotated[
     str | None,
@@ -26,7 +26,7 @@ Host = Annotated[
 
 def chosen_target(
     name: str | None, options: list[str] | None, host: str | None
-) -> tuple[str | None, dict[str, Option] | None]:
+) -> tuple[str | None, dict[str, TargetOption] | None]:
     """Return name and options of the target that a command line asks for; None and None where it asks for none.
 
     Values are numbers or ``true`` and ``false`` where they look like that, else text.
@@ -38,7 +38,7 @@ def chosen_target(
         if name not in (None, "ssh"):
             raise PluginError(f"--host is short for --target ssh; leave it out, or leave out --target {name}")
         name, options = "ssh", [*(options or ()), f"host={host}"]
-    values: dict[str, Option] = {}
+    values: dict[str, TargetOption] = {}
     for text in options or ():
         key, equals, value = text.partition("=")
         if not equals or not key:
@@ -47,7 +47,7 @@ def chosen_target(
     return name, values or None
 
 
-def _read(text: str) -> Option:
+def _read(text: str) -> TargetOption:
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):

@@ -19,8 +19,8 @@ from hwnas.latency.correction import correction_features, fit_correction
 from hwnas.latency.device import (
     PROFILE_FILE,
     DeviceProfile,
-    Option,
     ProfileError,
+    TargetOption,
     device_name_of,
     load_profile,
 )
@@ -43,7 +43,7 @@ RECIPE_FILE = "recipe.yaml"
 
 def build_table(
     layout: Layout, out: str | Path, device: str | Path | DeviceProfile = "local-cpu", name: str | None = None,
-    target: str | Target | None = None, target_options: Mapping[str, Option] | None = None,
+    target: str | Target | None = None, target_options: Mapping[str, TargetOption] | None = None,
     config: TableConfig | None = None, recipe_yaml: str | None = None, progress: Progress = silent,
 ) -> Device:  # fmt: skip
     """Measure the blocks of a space on a target and write the device folder.

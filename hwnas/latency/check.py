@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.latency.device import Option
+from hwnas.latency.device import TargetOption
 from hwnas.latency.measure import MeasureConfig
 from hwnas.latency.onnx_models import network_onnx
 from hwnas.latency.plan import TableConfig, network_sample
@@ -24,7 +24,7 @@ from hwnas.supernet import Layout
 
 def check_table(
     layout: Layout, table: str | Path, networks: int = 60, seed: int = 1000, strict: bool = False,
-    target: str | Target | None = None, target_options: Mapping[str, Option] | None = None,
+    target: str | Target | None = None, target_options: Mapping[str, TargetOption] | None = None,
     config: TableConfig | None = None, progress: Progress = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Time fresh random subnets and compare them with the estimates of a measured table.

@@ -25,7 +25,7 @@ PROFILE_FILE = "profile.yaml"
 
 NAME_PATTERN = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 
-Option = str | int | float | bool
+TargetOption = str | int | float | bool
 """Value of one option of a target."""
 
 _Count = Annotated[int, Field(ge=1)]
@@ -127,7 +127,7 @@ class DeviceProfile(BaseModel):
     target: _Text = "onnxruntime"
     """What times models for this device, by its name in `hwnas.latency.target.TARGETS`; left out of files where it is
     ONNX Runtime on the machine that hwnas runs on."""
-    target_options: dict[str, Option] = {}
+    target_options: dict[str, TargetOption] = {}
     """What the target is made with, such as ``{"host": "user@board"}``; left out of files where there are none."""
     notes: tuple[str, ...] = Field(strict=False)
     """Assumptions and limits that a reader of the numbers must know."""

@@ -18,7 +18,7 @@ import onnx
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from hwnas.errors import HostError, MeasurementError
+from hwnas.errors import HostError, HwnasError, MeasurementError
 from hwnas.export.graph import trace
 from hwnas.export.onnx_file import build_onnx
 from hwnas.latency.conditions import Conditions
@@ -144,7 +144,12 @@ def time_models(
         provider, tuple(burst_s or [config.burst_s] * len(models)), config.threads, config.batch_size, config.bursts,
         config.min_runs, config.warmup_runs, config.cores, config.count_copies, config.input_shape,
     )  # fmt: skip
-    yield from target.bursts(sources, names, reference_model(config.batch_size).SerializeToString(), how, schedule)
+    try:
+        yield from target.bursts(sources, names, reference_model(config.batch_size).SerializeToString(), how, schedule)
+    except HwnasError:
+        raise
+    except Exception as error:  # a target of somebody's own may fail in any way
+        raise MeasurementError(f"target {type(target).__name__} failed: {type(error).__name__}: {error}") from error
 
 
 def _source(model: Model) -> str | bytes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hwnas.errors import MeasurementError
-from hwnas.latency.device import Option
+from hwnas.latency.device import TargetOption
 from hwnas.latency.measure import MeasureConfig, measure
 from hwnas.latency.measurement import Measurement
 from hwnas.latency.target import Target, make_target
@@ -17,7 +17,7 @@ def profile(
     model: str | Path, threads: int = 1, batch_size: int = 1, provider: str | None = None, sessions: int = 3,
     session_s: float = 2.5, ci_percent: float = 2.0, time_limit_s: float = 20.0,
     cores: Sequence[int] | None = None, input_shape: Sequence[int] | None = None, count_copies: bool = False,
-    target: str | Target = "onnxruntime", target_options: Mapping[str, Option] | None = None,
+    target: str | Target = "onnxruntime", target_options: Mapping[str, TargetOption] | None = None,
     progress: Progress = silent,
 ) -> Measurement:  # fmt: skip
     """Time an ONNX file, over several fresh sessions; see `profile_all`."""
@@ -31,7 +31,7 @@ def profile_all(
     models: Sequence[str | Path], threads: int = 1, batch_size: int = 1, provider: str | None = None, sessions: int = 3,
     session_s: float = 2.5, ci_percent: float = 2.0, time_limit_s: float = 20.0,
     cores: Sequence[int] | None = None, input_shape: Sequence[int] | None = None, count_copies: bool = False,
-    target: str | Target = "onnxruntime", target_options: Mapping[str, Option] | None = None,
+    target: str | Target = "onnxruntime", target_options: Mapping[str, TargetOption] | None = None,
     progress: Progress = silent,
 ) -> list[Measurement]:  # fmt: skip
     """Time ONNX files one beside the other, over several fresh sessions each.

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from hwnas.errors import MeasurementError, PluginError
 from hwnas.latency import time_onnx
-from hwnas.latency.device import DeviceProfile, Option
+from hwnas.latency.device import DeviceProfile, TargetOption
 from hwnas.latency.time_onnx import Burst, BurstConfig, Facts, TimingError
 from hwnas.registry import Registry, made
 
@@ -91,7 +91,7 @@ class ThisMachine:
             raise MeasurementError(str(error)) from error
 
 
-def make_target(name: str, options: Mapping[str, Option] | None = None) -> Target:
+def make_target(name: str, options: Mapping[str, TargetOption] | None = None) -> Target:
     """Return the target that a name stands for; nothing is contacted yet.
 
     Args:
@@ -105,7 +105,7 @@ def make_target(name: str, options: Mapping[str, Option] | None = None) -> Targe
 
 
 def resolve_target(
-    profile: DeviceProfile, target: str | Target | None, options: Mapping[str, Option] | None = None
+    profile: DeviceProfile, target: str | Target | None, options: Mapping[str, TargetOption] | None = None
 ) -> tuple[DeviceProfile, Target]:
     """Return what times models for a device, where a user may say so, and the profile that names it.
 

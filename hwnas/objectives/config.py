@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
-from hwnas.objectives.introspectability import IntrospectabilityConfig
+
+class IntrospectabilityConfig(BaseModel):
+    """How introspectability is computed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reduce: Literal["none", "channel_mean"] = "none"
+    """``none`` is the published score; ``channel_mean`` averages every feature map first, a departure that needs far
+    less memory at ImageNet sizes."""
 
 
 class EvaluationConfig(BaseModel):

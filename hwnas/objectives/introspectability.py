@@ -5,32 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from hwnas.errors import RecipeError
+from hwnas.objectives.case import SubnetCase
 from hwnas.objectives.plugin import EvaluatedObjective
 from hwnas.task import Task
 from hwnas.task.classification import CLASSIFICATION
 from hwnas.task.task import PredictsClasses
 
-if TYPE_CHECKING:
-    from hwnas.objectives.case import SubnetCase
-
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.SiLU, nn.GELU, nn.Tanh)
-
-
-class IntrospectabilityConfig(BaseModel):
-    """How the score is computed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    reduce: Literal["none", "channel_mean"] = "none"
-    """``none`` is the published score; ``channel_mean`` averages every feature map first, a departure that needs far
-    less memory at ImageNet sizes."""
 
 
 class ClassProfiles:
@@ -127,7 +114,7 @@ def introspectability(
     Args:
         net: in eval mode, its batch norm calibrated and not folded.
         inputs: ``(N, C, H, W)`` validation images without augmentation.
-        reduce: see `IntrospectabilityConfig`.
+        reduce: see `hwnas.objectives.config.IntrospectabilityConfig`.
         batch_size: images in one pass; does not change the score.
 
     Reference:

@@ -106,10 +106,12 @@ class SubnetEvaluator:
         return as_input(images.images, arch.int("resolution"), *self.splits.mean_std)
 
     def _part(self, name: str) -> ImageSet:
-        if name == "calibration":
-            return self.splits.train.take(torch.arange(min(len(self.splits.train), self.config.calibration_images)))
-        n = self.config.validation_images or len(self.splits.validation)
-        return self.splits.validation.take(torch.arange(min(len(self.splits.validation), n)))
+        """The first images of a split, as many as the settings say; nothing is copied."""
+        train, validation, config = self.splits.train, self.splits.validation, self.config
+        images, n = {
+            "calibration": (train, config.calibration_images), "validation": (validation, config.validation_images),
+        }[name]  # fmt: skip
+        return ImageSet(images.images[:n], images.labels[:n])
 
     def _prepared(self, name: str, arch: Arch) -> Tensor:
         key = (name, arch.int("resolution"))

@@ -15,12 +15,12 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _REFERENCE = 2048
-"""Archs drawn to find the mean and spread of every feature."""
+"""Archs drawn to find the mean and spread of every feature: a deviation is then known to about 1.6 %."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Archs as predictors read them; make them with `Encoder`."""
+    """Archs as predictors read them; made by an `Encoder`."""
 
     genomes: IntArray
     """``(n, n_choices)``, canonical."""
@@ -32,27 +32,42 @@ class Inputs:
     """``(d,)``: mean of every one-hot column over the space."""
     scale: FloatArray
     """``(d,)``: deviation of every one-hot column over the space."""
-    counts: FloatArray
-    """``(n, c)``: how often parts occur, with mean 0 and, together, a mean squared length of 1 over the space."""
+    further: tuple[FloatArray, ...] = ()
+    """Further groups of features, ``(n, c)`` each, such as counts of parts of a cell, with mean 0 and, together, a mean
+    squared length of about 1 over the space."""
 
     def __len__(self) -> int:
         return len(self.genomes)
 
     def __getitem__(self, rows: IntArray | slice | NDArray[np.bool_]) -> Inputs:
         return Inputs(
-            self.genomes[rows], self.one_hot[rows], self.smooth[rows], self.centre, self.scale, self.counts[rows]
-        )
+            self.genomes[rows], self.one_hot[rows], self.smooth[rows], self.centre, self.scale,
+            tuple(group[rows] for group in self.further),
+        )  # fmt: skip
 
     @cached_property
     def features(self) -> FloatArray:
         """``(n, k + d)``: smooth and centred one-hot columns, these with half the deviation."""
         return np.concatenate([self.smooth, 0.5 * (self.one_hot - self.centre) / self.scale], axis=1)
 
-    @cached_property
-    def pairs(self) -> FloatArray:
-        """``(n, p)``: one-hot columns and products of two of them."""
-        i, j = np.triu_indices(self.one_hot.shape[1], 1)
-        return np.concatenate([self.one_hot, self.one_hot[:, i] * self.one_hot[:, j]], axis=1)
+    @property
+    def groups(self) -> tuple[FloatArray, ...]:
+        """Groups of features, ``(n, k)`` each: genes, exact values and option counts, and `further` ones.
+
+        The mean squared length of a row is about 1 in each group over the space; a group without columns is left out.
+        """
+        genes = (self.one_hot - self.centre) / max(float(np.sqrt((self.scale**2).sum())), 1e-9)
+        exact = self.smooth / np.sqrt(max(self.smooth.shape[1], 1))
+        return (genes, *(group for group in (exact, *self.further) if group.shape[1]))
+
+
+Encode = Callable[[IntArray], Inputs]
+"""``(n, n_choices)`` canonical genomes to what predictors read of them."""
+
+
+def reference_genomes(space: SearchSpace) -> IntArray:
+    """Return the genomes of ``space``, always the same, over which features have mean 0 and deviation 1."""
+    return space.sample_genomes(np.random.default_rng(0), _REFERENCE)
 
 
 class Encoder:
@@ -68,23 +83,18 @@ class Encoder:
         self,
         space: SearchSpace,
         exact: Callable[[IntArray], FloatArray] | None = None,
-        counts: Callable[[IntArray], FloatArray] | None = None,
-        stand_in: Callable[[IntArray], IntArray] | None = None,
+        reference: IntArray | None = None,
     ) -> None:
-        """Fix the scales on archs drawn from ``space``.
+        """Fix the scales of all features.
 
         Args:
             space: where the genomes come from.
             exact: genomes to ``(n, k)`` exact values, in any unit; NaN where there is none.
-            counts: genomes to ``(n, c)`` counts of parts, most of them 0; scaled together, as a rare part would be an
-                outlier by its own deviation.
-            stand_in: genomes to those that are read in their place, such as `CellFeatures.simplest`.
+            reference: ``(r, n_choices)`` genomes on which scales are fixed; None: `reference_genomes`.
         """
         self.space = space
-        self._stand_in = stand_in
         self._exact = exact
-        self._parts = counts
-        reference = self._read(space.sample_genomes(np.random.default_rng(0), _REFERENCE))
+        reference = reference_genomes(space) if reference is None else reference
         raw = self._raw_exact(reference)
         usable = np.isfinite(raw).all(axis=1)
         self._log = (raw[usable] > 0).all(axis=0) if usable.any() else np.zeros(raw.shape[1], dtype=bool)
@@ -104,31 +114,18 @@ class Encoder:
         one_hot = space.one_hot(reference)
         self._centre, scale = one_hot.mean(axis=0), one_hot.std(axis=0)
         self._scale = np.where(scale > 1e-9, scale, 1.0)
-        parts = self._raw_counts(reference)
-        self._common, self._length = parts.mean(axis=0), max(float(np.sqrt(parts.var(axis=0).sum())), 1e-9)
 
     def __call__(self, genomes: IntArray) -> Inputs:
         """Return the inputs of ``(n, n_choices)`` canonical genomes."""
-        genomes = self._read(genomes)
         columns = self._columns(genomes)
         columns = np.where(np.isfinite(columns), columns, self._fill)
         smooth = ((columns - self._fill) / self._spread)[:, self._keep]
-        counts = (self._raw_counts(genomes) - self._common) / self._length
-        return Inputs(genomes, self.space.one_hot(genomes), smooth, self._centre, self._scale, counts)
-
-    def _read(self, genomes: IntArray) -> IntArray:
-        """Archs that stand for the genomes."""
-        return genomes if self._stand_in is None else self._stand_in(genomes)
+        return Inputs(genomes, self.space.one_hot(genomes), smooth, self._centre, self._scale)
 
     def _raw_exact(self, genomes: IntArray) -> FloatArray:
         if self._exact is None:
             return np.zeros((len(genomes), 0))
         return np.asarray(self._exact(genomes), dtype=float).reshape(len(genomes), -1)
-
-    def _raw_counts(self, genomes: IntArray) -> FloatArray:
-        if self._parts is None:
-            return np.zeros((len(genomes), 0))
-        return np.asarray(self._parts(genomes), dtype=float).reshape(len(genomes), -1)
 
     def _columns(self, genomes: IntArray) -> FloatArray:
         """``(n, k)``: exact values (logarithms where they are positive), option counts and sums of fields."""

@@ -167,7 +167,7 @@ class _FittedProcess:
 
 @dataclass(frozen=True)
 class GroupedProcess:
-    """A linear and a squared-exponential kernel for each group of features: genes, exact values, and counts, if any.
+    """A linear and a squared-exponential kernel for each group of features (`Inputs.groups`).
 
     Three settings a group, and the noise, however many features there are, so that effects of a hundred genes add up
     beyond the archs seen, which one relevance a feature (`GaussianProcess`) cannot learn from as few. Settings maximise
@@ -184,7 +184,7 @@ class GroupedProcess:
         """Fit ``(n,)`` finite values."""
         if len(values) < 2:
             raise ValueError(f"a Gaussian process needs 2 archs or more, got {len(values)}")
-        groups = _groups(inputs)
+        groups = inputs.groups
         mean, scale = float(values.mean()), float(values.std())
         y = (values - mean) / (scale if scale > 0 else 1.0)
         settings = self._tune(groups, y)
@@ -192,11 +192,11 @@ class GroupedProcess:
         posterior = _Posterior.of(_grouped(groups, groups, settings), noise, y, mean, scale)
         return _FittedGroups(settings, groups, posterior)
 
-    def _tune(self, groups: list[FloatArray], y: FloatArray) -> FloatArray:
+    def _tune(self, groups: tuple[FloatArray, ...], y: FloatArray) -> FloatArray:
         """Return logarithms: for each group the weights of both kernels and the squared length; the noise."""
         if len(y) > _TUNE_ON:
             rows = np.linspace(0, len(y) - 1, _TUNE_ON).astype(np.int64)
-            groups, y = [x[rows] for x in groups], y[rows]
+            groups, y = tuple(x[rows] for x in groups), y[rows]
         n = len(y)
         products = [x @ x.T for x in groups]
         distances = [_squared_distances(x, x) for x in groups]
@@ -220,11 +220,11 @@ class GroupedProcess:
 @dataclass(frozen=True)
 class _FittedGroups:
     settings: FloatArray
-    groups: list[FloatArray]
+    groups: tuple[FloatArray, ...]
     posterior: _Posterior
 
     def predict(self, inputs: Inputs) -> tuple[FloatArray, FloatArray]:
-        groups = _groups(inputs)
+        groups = inputs.groups
         prior = np.zeros(len(inputs))
         for g, x in enumerate(groups):
             slope, bump = np.exp(self.settings[3 * g : 3 * g + 2])
@@ -232,19 +232,12 @@ class _FittedGroups:
         mean, std = np.empty(len(inputs)), np.empty(len(inputs))
         for begin in range(0, len(inputs), _BLOCK):
             rows = slice(begin, begin + _BLOCK)
-            cross = _grouped([x[rows] for x in groups], self.groups, self.settings)
+            cross = _grouped(tuple(x[rows] for x in groups), self.groups, self.settings)
             mean[rows], std[rows] = self.posterior.predict(cross, prior[rows])
         return mean, std
 
 
-def _groups(inputs: Inputs) -> list[FloatArray]:
-    """Genes, exact values and counts, ``(n, k)`` each, with a mean squared length of about 1 over the space."""
-    genes = (inputs.one_hot - inputs.centre) / max(float(np.sqrt((inputs.scale**2).sum())), 1e-9)
-    exact = inputs.smooth / np.sqrt(max(inputs.smooth.shape[1], 1))
-    return [genes, *(group for group in (exact, inputs.counts) if group.shape[1])]
-
-
-def _grouped(a: list[FloatArray], b: list[FloatArray], settings: FloatArray) -> FloatArray:
+def _grouped(a: tuple[FloatArray, ...], b: tuple[FloatArray, ...], settings: FloatArray) -> FloatArray:
     """``(n, m)``: the sum of both kernels of every group."""
     out = np.zeros((len(a[0]), len(b[0])))
     for g, (x, z) in enumerate(zip(a, b, strict=True)):

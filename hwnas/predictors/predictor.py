@@ -23,7 +23,11 @@ class Model(Protocol):
 
 
 class Predictor(Protocol):
-    """A way to learn one value from evaluated archs; fitting makes a new `Model` and changes nothing."""
+    """A way to learn one value from evaluated archs; fitting makes a new `Model` and changes nothing.
+
+    Its factory, such as its class, is called without arguments. `hwnas.testing.predictor.PredictorTests` tests what it
+    promises.
+    """
 
     def fit(self, inputs: Inputs, values: FloatArray) -> Model:
         """Fit ``(n,)`` finite values.
@@ -36,7 +40,7 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class RankMetrics:
-    """How well predictions of archs that were not fitted agree with the truth."""
+    """How well predictions agree with the values of archs that the predictor was not fitted to."""
 
     kendall_tau: float
     """-1 to 1; 0 where either side is constant."""
@@ -50,11 +54,6 @@ class RankMetrics:
     """Of Spearman's rho over the folds."""
     rmse_deviation: float = 0.0
     """Of the error over the folds, in the unit of the values."""
-
-    @property
-    def cautious_tau(self) -> float:
-        """Mean tau minus its deviation: what adaptive switching compares."""
-        return self.kendall_tau - self.kendall_tau_deviation
 
 
 def rank_metrics(predicted: FloatArray, values: FloatArray) -> RankMetrics:

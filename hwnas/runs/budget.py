@@ -18,6 +18,7 @@ from hwnas.runs.context import RunContext
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.problem import evaluated_values
 from hwnas.search.config import SearchConfig
+from hwnas.search.searchers import SEARCHERS
 
 RESERVE = 0.15
 """Share of the time that is not planned: the machine may slow down, and searchers think."""
@@ -30,10 +31,8 @@ FEWEST_EVALUATIONS = 8
 FEWEST_IMAGES = 500
 """A standard error of at most 2.2 points."""
 
-OVERHEAD_S = {"random": 0.001, "nsga2": 0.01}
-"""Seconds that a searcher thinks for each evaluation; `MODEL_OVERHEAD_S` for those with a predictor."""
-
-MODEL_OVERHEAD_S = 0.1
+SEARCHER_S = 0.1
+"""What a searcher with a predictor computes for each evaluation; others say it in ``seconds_per_evaluation``."""
 
 UNITS_S = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -163,7 +162,7 @@ def size_search(
         seconds[n] = (time.perf_counter() - started) / len(archs)
     image_s = max(0.0, (seconds[images] - seconds[few]) / (images - few)) if images > few else 0.0
     fixed_s = max(1e-4, seconds[images] - image_s * images)
-    overhead_s = OVERHEAD_S.get(algorithm, MODEL_OVERHEAD_S)
+    overhead_s = getattr(SEARCHERS.get(algorithm), "seconds_per_evaluation", SEARCHER_S)
     evaluations, n_images = plan_budget(budget_s, len(devices), fixed_s, image_s, overhead_s, images, space.size)
     plan = BudgetPlan(
         budget_s, tuple(devices), algorithm, context.trained_weights, fixed_s, image_s, evaluations, n_images

@@ -18,7 +18,6 @@ OPTIONAL = {
     "lightgbm": "lightgbm",
     "tensorboard": "tensorboard",
     "kornia": "kornia",
-    "ray": "ray",
     "datasets": "datasets",
 }
 

@@ -22,7 +22,7 @@ from hwnas.latency.device import DeviceProfile
 from hwnas.predictors import RankMetrics
 from hwnas.runs.folder import DeviceFolder
 from hwnas.search.config import SearchConfig
-from hwnas.search.natv2 import PredictorQuality
+from hwnas.search.quality import PredictorQuality
 
 
 class DeviceSearch(BaseModel):

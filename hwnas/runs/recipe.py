@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -237,7 +238,8 @@ def _known_keys(model: type[BaseModel], location: Sequence[str | int], values: A
     """Keys of the section at ``location``; the innermost model that annotations, and a supernet's family, lead to."""
     current: Any = model
     for part in location:
-        values = values[part]
+        with suppress(KeyError, IndexError, TypeError):  # parts that pydantic adds are no keys
+            values = values[part]
         if isinstance(part, str) and part in getattr(current, "model_fields", {}):
             current = _model_in(current.model_fields[part].annotation) or current
             current = settings_class(values) if current is FamilyConfig else current

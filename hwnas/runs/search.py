@@ -26,8 +26,8 @@ from hwnas.runs.history import (
 from hwnas.runs.problem import evaluated_values, make_problem
 from hwnas.search.adapt import plan_rounds
 from hwnas.search.loop import run_search
-from hwnas.search.natv2 import PredictorQuality
 from hwnas.search.problem import Searcher
+from hwnas.search.quality import PredictorQuality
 from hwnas.space import Arch
 
 FloatArray = NDArray[np.float64]
@@ -72,8 +72,8 @@ def search_device(evaluations: Evaluations, device: Device, settings: DeviceSear
     if known:
         warm_start = known, evaluations.values(problem, [Candidate(a, trained) for a in known], images, last_row)
     result = run_search(
-        problem, searcher, evaluate, config.evaluations, warm_start=warm_start, renew=lineage.renew,
-        renew_at=[r.share for r in rounds],
+        problem, searcher, evaluate, config.evaluations, warm_start=warm_start, reevaluate=lineage.renew,
+        reevaluate_at=[r.share for r in rounds],
     )  # fmt: skip
     message = f"{result.message}; {lineage.note}" if lineage.adapted else result.message
     record = SearchRecord(

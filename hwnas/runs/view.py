@@ -12,6 +12,7 @@ from hwnas.archive import Archive
 from hwnas.data import Splits
 from hwnas.errors import ResumeError
 from hwnas.latency.table import Device
+from hwnas.objectives.subnets import SubnetEvaluator
 from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.front import Front, SearchedDevice, read_front
@@ -57,6 +58,11 @@ class RunView:
     def supernet(self) -> SuperNet:
         """The trained supernet; `train` makes it."""
         return self.context.supernet
+
+    @property
+    def evaluator(self) -> SubnetEvaluator:
+        """Evaluates subnets of the trained supernet, as the search does."""
+        return self.context.trained_evaluator
 
     @cached_property
     def weights(self) -> RunWeights:

@@ -4,10 +4,10 @@ from hwnas.search.adapt import Round, best_shares, gene_distributions, plan_roun
 from hwnas.search.config import AdaptationConfig, SearchConfig
 from hwnas.search.evolve import evolve, survivors
 from hwnas.search.limits import Limit, check_limits, limits_for
-from hwnas.search.loop import Evaluate, Generation, Renew, Result, run_search
+from hwnas.search.loop import Evaluate, Generation, Reevaluate, Result, run_search
 from hwnas.search.minimize import minimize
-from hwnas.search.natv2 import PredictorQuality
 from hwnas.search.problem import Problem, Searcher
+from hwnas.search.quality import PredictorQuality
 from hwnas.search.region import Region
 from hwnas.search.searchers import SEARCHERS, make_searcher
 from hwnas.search.specialise import Specialisation, specialise
@@ -20,8 +20,8 @@ __all__ = [
     "Limit",
     "PredictorQuality",
     "Problem",
+    "Reevaluate",
     "Region",
-    "Renew",
     "Result",
     "Round",
     "SearchConfig",

@@ -11,54 +11,58 @@ from scipy.special import ndtr
 
 from hwnas.pareto import non_dominated, non_dominated_rank
 from hwnas.predictors import Inputs, Model, Predictor
+from hwnas.search.settings import NATv2Settings
 from hwnas.space import SearchSpace
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_FLOOR = 3.0
-"""A warp's floor is this many times as far below the best as the median of archs drawn without a model is above."""
-_BEND = 3.0, 6.0
-"""Its bend is where the poorest of these archs is, but at least and at most this many times as far above the best."""
-
 
 @dataclass(frozen=True)
 class Warp:
-    """A monotone map that spreads losses where the front is.
+    """A monotone map of losses that gives a predictor more to tell near the best than far from it.
 
-    Losses of a search pile up near the best and have a long tail of failures to learn. The logarithm of the distance to
-    a floor below the best spreads the first; the floor is three times as far below as the median of archs drawn without
-    a model is above, so that losses without such a pile are hardly bent and effects of genes still add up. Beyond
-    ``bend``, up to twice as far above the best, the slope is a fifth, so that a predictor spends its effort where the
-    front is, and nothing is gained by an arch, whatever it costs. The cheap end of a front must lie before the bend,
-    also where the first archs happen to be good: what is flattened seems to differ less from its like than it does, and
-    by that archs near the best are thought to differ less too.
+    Two parts: the logarithm of the distance to ``floor``, a loss below the best; and beyond ``breakpoint`` a smaller
+    slope of that logarithm.
+
+    The logarithm, because the losses of a search lie close together near the best and far apart where archs failed to
+    learn. The smaller slope, because nothing is gained by telling poor archs apart. Both are gentle where losses have
+    no such tail: the floor is three spreads below the best (a spread is how far the median of archs drawn without a
+    model is above it), so effects of genes still add up. The cheap end of a front must lie before the breakpoint, also
+    where the first archs happen to be good: losses beyond it seem to differ less than they do, and the predictor then
+    thinks that archs near the best differ less, too.
+
+    Reference:
+        Snelson, Rasmussen and Ghahramani, 2004, Warped Gaussian Processes; this map and its constants are ours.
     """
 
     floor: float
-    """A little below the best loss, in the loss's unit."""
-    bend: float
-    """Warped loss from which on the slope is ``flatten``."""
-    flatten: float = 0.2
+    """In the loss's unit."""
+    breakpoint: float
+    """Warped loss beyond which the slope is smaller."""
+    slope_beyond: float = 0.2
+    """As a share of the slope before it, above 0, at most 1."""
 
     @classmethod
-    def of(cls, losses: FloatArray, reference: FloatArray) -> Warp:
-        """Choose the map for ``(n,)`` finite losses; ``reference``: those that were drawn without a model."""
+    def of(cls, losses: FloatArray, reference: FloatArray, settings: NATv2Settings | None = None) -> Warp:
+        """Choose the map for ``(n,)`` finite losses; ``reference``: ``(k,)`` of archs drawn without a model."""
+        settings = settings or NATv2Settings()
         best = float(losses.min())
         spreads = (float(np.median(reference)) - best, float(np.ptp(losses)), 1e-3 * abs(best))
         spread = next((s for s in spreads if s > 0), 1e-6)
-        floor, (nearest, farthest) = best - _FLOOR * spread, _BEND
-        bend = np.clip(reference.max(), best + nearest * spread, best + farthest * spread)
-        return cls(floor, float(np.log(bend - floor)))
+        floor, (nearest, farthest) = best - settings.warp_floor * spread, settings.warp_breakpoint
+        flat_from = np.clip(reference.max(), best + nearest * spread, best + farthest * spread)
+        return cls(floor, float(np.log(flat_from - floor)), settings.warp_slope_beyond)
 
     def __call__(self, losses: FloatArray) -> FloatArray:
         """Return warped ``(n,)`` losses."""
         out = np.log(np.maximum(losses - self.floor, 1e-12))
-        return np.where(out > self.bend, self.bend + self.flatten * (out - self.bend), out)
+        return np.where(out > self.breakpoint, self.breakpoint + self.slope_beyond * (out - self.breakpoint), out)
 
     def undo(self, warped: FloatArray) -> FloatArray:
         """Return ``(n,)`` losses in their own unit."""
-        out = np.where(warped > self.bend, self.bend + (warped - self.bend) / self.flatten, warped)
+        beyond = self.breakpoint + (warped - self.breakpoint) / self.slope_beyond
+        out = np.where(warped > self.breakpoint, beyond, warped)
         return self.floor + np.exp(np.minimum(out, 700.0))
 
 
@@ -73,10 +77,11 @@ class Warped:
     predictor: Predictor
     reference: FloatArray
     """``(k,)`` losses of archs that were drawn without a model; see `Warp.of`."""
+    settings: NATv2Settings | None = None
 
     def fit(self, inputs: Inputs, values: FloatArray) -> Model:
         """Fit ``(n,)`` finite losses."""
-        warp = Warp.of(values, self.reference)
+        warp = Warp.of(values, self.reference, self.settings)
         return _Unwarped(self.predictor.fit(inputs, warp(values)), warp, 2 * values.max() - values.min())
 
 
@@ -93,7 +98,7 @@ class _Unwarped:
 
 
 def expected_improvement(
-    mean: FloatArray, std: FloatArray, beside: FloatArray, told: FloatArray, reference: tuple[float, float]
+    mean: FloatArray, std: FloatArray, beside: FloatArray, evaluated: FloatArray, reference: tuple[float, float]
 ) -> FloatArray:
     """Return ``(n,)``: the hypervolume that each candidate is expected to add.
 
@@ -104,13 +109,13 @@ def expected_improvement(
         mean: ``(n,)`` predicted loss.
         std: ``(n,)`` its standard deviation, above 0.
         beside: ``(n,)`` the other loss, known.
-        told: ``(k, 2)`` both losses of evaluated archs.
+        evaluated: ``(k, 2)`` both losses of evaluated archs.
         reference: both losses from which on nothing counts.
 
     Reference:
         Emmerich, Giannakoglou and Naujoks, 2006, expected hypervolume improvement; the reduction is ours.
     """
-    inside = told[(told < reference).all(axis=1)]
+    inside = evaluated[(evaluated < reference).all(axis=1)]
     front = inside[non_dominated(inside)] if len(inside) else inside
     front = front[np.argsort(front[:, 1], kind="stable")]
     edges = np.concatenate([[-np.inf], front[:, 1], [reference[1]]])
@@ -125,19 +130,23 @@ def pick_by_improvement(
     mean: FloatArray,
     std: FloatArray,
     beside: FloatArray,
-    told: FloatArray,
+    evaluated: FloatArray,
     reference: tuple[float, float],
     k: int,
+    shortlist: int = 1000,
 ) -> IntArray:
-    """Return ``k`` rows, one after another by `expected_improvement`, each taken to turn out as predicted."""
-    gain = expected_improvement(mean, std, beside, told, reference)
-    short = np.argsort(-gain, kind="stable")[: max(1000, 2 * k)]
+    """Return ``k`` rows, one after another by `expected_improvement`, each taken to turn out as predicted.
+
+    After each choice improvement is computed again for ``shortlist`` candidates only, those that were best at first.
+    """
+    gain = expected_improvement(mean, std, beside, evaluated, reference)
+    short = np.argsort(-gain, kind="stable")[: max(shortlist, 2 * k)]
     gain, chosen = gain[short], []
     for _ in range(min(k, len(short))):
         best = int(np.argmax(gain))
         chosen.append(int(short[best]))
-        told = np.concatenate([told, [[mean[short[best]], beside[short[best]]]]])
-        gain = expected_improvement(mean[short], std[short], beside[short], told, reference)
+        evaluated = np.concatenate([evaluated, [[mean[short[best]], beside[short[best]]]]])
+        gain = expected_improvement(mean[short], std[short], beside[short], evaluated, reference)
         gain[np.isin(short, chosen)] = -1.0
     return np.array(chosen, dtype=np.int64)
 
@@ -158,17 +167,16 @@ def pick_by_front(candidates: FloatArray, k: int, rng: np.random.Generator) -> I
     chosen: list[int] = []
     while len(chosen) < k and len(left):
         layer = np.flatnonzero(non_dominated(candidates[left]))
-        take = layer if len(chosen) + len(layer) <= k else rng.choice(layer, k - len(chosen), replace=False)
-        chosen.extend(left[take].tolist())
+        fits = len(chosen) + len(layer) <= k
+        picked = layer if fits else rng.choice(layer, k - len(chosen), replace=False)
+        chosen.extend(left[picked].tolist())
         left = np.delete(left, layer)
     return np.array(chosen, dtype=np.int64)
 
 
-_SAMPLES = 4096
-"""Points at which hypervolume is counted."""
-
-
-def pick_by_hypervolume(candidates: FloatArray, told: FloatArray, k: int, rng: np.random.Generator) -> IntArray:
+def pick_by_hypervolume(
+    candidates: FloatArray, evaluated: FloatArray, k: int, rng: np.random.Generator, samples: int = 4096
+) -> IntArray:
     """Return ``k`` rows that together add the most hypervolume, one after another.
 
     Hypervolume is counted at points drawn evenly in the box up to the reference, which is as fast for six
@@ -176,15 +184,16 @@ def pick_by_hypervolume(candidates: FloatArray, told: FloatArray, k: int, rng: n
 
     Args:
         candidates: ``(n, m)`` predicted losses, scaled; the reference is 1.1 in every column, the ideal 0.
-        told: ``(t, m)`` losses of evaluated archs, in the same scale.
+        evaluated: ``(t, m)`` losses of evaluated archs, in the same scale.
         k: how many.
         rng: source of randomness.
+        samples: points drawn.
 
     Reference:
         Bader and Zitzler, 2011, HypE (sampled hypervolume).
     """
-    points = rng.uniform(min(0.0, float(candidates.min(initial=0.0))), 1.1, (_SAMPLES, candidates.shape[1]))
-    for row in told[non_dominated(told)] if len(told) else told:
+    points = rng.uniform(min(0.0, float(candidates.min(initial=0.0))), 1.1, (samples, candidates.shape[1]))
+    for row in evaluated[non_dominated(evaluated)] if len(evaluated) else evaluated:
         points = points[(points < row).any(axis=1)]
     rows = np.flatnonzero((candidates < 1.1).all(axis=1))
     gains = np.ones((len(rows), len(points)), dtype=bool)
@@ -203,26 +212,26 @@ def pick_by_hypervolume(candidates: FloatArray, told: FloatArray, k: int, rng: n
     return np.concatenate([np.array(chosen, dtype=np.int64), more])
 
 
-def pick_by_gaps(candidates: FloatArray, told: FloatArray, k: int) -> IntArray:
-    """Return ``k`` rows of the candidates' best fronts that fill the widest gaps of the told front.
+def pick_by_gaps(candidates: FloatArray, evaluated: FloatArray, k: int) -> IntArray:
+    """Return ``k`` rows of the candidates' best fronts that fill the widest gaps of the evaluated front.
 
-    Candidates are ranked together with what was told, and as many ranks as needed are taken; among them the
-    one farthest from the told front and from those chosen comes next. NATv2 minimises the deviation of the
+    Candidates are ranked together with what was evaluated, and as many ranks as needed are taken; among them the
+    one farthest from the evaluated front and from those chosen comes next. NATv2 minimises the deviation of the
     gaps along each cheap objective by a genetic algorithm; this is its greedy form over all losses at once.
 
     Args:
         candidates: ``(n, m)`` predicted losses, scaled to comparable ranges.
-        told: ``(t, m)`` losses of evaluated archs, in the same scale.
+        evaluated: ``(t, m)`` losses of evaluated archs, in the same scale.
         k: how many.
 
     Reference:
         Lu et al., 2020, NSGANetV2, subset selection.
     """
     n, k = len(candidates), min(k, len(candidates))
-    rank = non_dominated_rank(np.concatenate([candidates, told]))[:n]
+    rank = non_dominated_rank(np.concatenate([candidates, evaluated]))[:n]
     order = np.argsort(rank, kind="stable")
     rows = np.flatnonzero(rank <= rank[order[k - 1]])
-    front = told[non_dominated(told)] if len(told) else told
+    front = evaluated[non_dominated(evaluated)] if len(evaluated) else evaluated
     away = np.full(len(rows), np.inf)
     for point in front:
         away = np.minimum(away, ((candidates[rows] - point) ** 2).sum(axis=1))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hwnas.errors import RecipeError, SearchError
+from hwnas.objectives import Objective
 from hwnas.predictors import PREDICTORS
 from hwnas.search.adapt import BEST
-from hwnas.search.natv2 import SELECTIONS
 from hwnas.search.problem import Problem, Searcher
 from hwnas.search.searchers import SEARCHERS, make_searcher
+from hwnas.space import SearchSpace
 
 
 class AdaptationConfig(BaseModel):
@@ -44,7 +47,7 @@ class SearchConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     algorithm: str = "hurricane"
-    """One of `SEARCHERS`."""
+    """A searcher: a name of `hwnas.search.SEARCHERS`, or ``package.module:object``."""
     evaluations: int = Field(default=200, ge=1)
     """Distinct archs to evaluate."""
     seed: int = Field(default=0, ge=0)
@@ -55,32 +58,25 @@ class SearchConfig(BaseModel):
     """Validation images of an evaluation while searching; None: all of ``evaluation.validation_images``. What could be
     on a front is evaluated on all of them afterwards."""
     predictor: str | None = None
-    """One of `PREDICTORS`, for algorithms that have one; None: the algorithm's own choice."""
+    """A name of `hwnas.predictors.PREDICTORS` or ``package.module:object``, for searchers that have a predictor; None:
+    the searcher's own choice."""
     selection: str | None = None
-    """One of `SELECTIONS`, how `NATv2` chooses a generation, for algorithms that are like it; None: ``front``."""
+    """How a generation is chosen among candidates, for searchers that take this, such as ``natv2`` (``turns``, ``gaps``
+    or ``improvement``); None: the searcher's own choice."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further settings of the searcher: keyword arguments, such as ``{"settings": {"optimism_deviations": 1.0}}``."""
     adaptation: AdaptationConfig | None = None
     """How the supernet is adapted to what the search finds; None: it stays as it was trained."""
 
     @field_validator("algorithm")
     @classmethod
     def _known_algorithm(cls, name: str) -> str:
-        if name not in SEARCHERS:
-            raise ValueError(f"{name!r} is unknown; choose one of {sorted(SEARCHERS)}")
-        return name
+        return SEARCHERS.check(name)
 
     @field_validator("predictor")
     @classmethod
     def _known_predictor(cls, name: str | None) -> str | None:
-        if name is not None and name not in PREDICTORS:
-            raise ValueError(f"{name!r} is unknown; choose one of {sorted(PREDICTORS)}")
-        return name
-
-    @field_validator("selection")
-    @classmethod
-    def _known_selection(cls, name: str | None) -> str | None:
-        if name is not None and name not in SELECTIONS:
-            raise ValueError(f"{name!r} is unknown; choose one of {list(SELECTIONS)}")
-        return name
+        return None if name is None else PREDICTORS.check(name)
 
     @model_validator(mode="after")
     def _fits(self) -> SearchConfig:
@@ -88,17 +84,28 @@ class SearchConfig(BaseModel):
             raise ValueError(
                 f"adaptation.rounds {self.adaptation.rounds} needs more evaluations than rounds, got {self.evaluations}"
             )
+        if self.model_fields_set & {"algorithm", "population", "predictor", "selection", "options"}:
+            self._made(_trial())  # a setting that the searcher does not take is found now, not after training
         return self
 
     def searcher(self, problem: Problem) -> Searcher:
         """Return a fresh searcher with these settings.
 
         Raises:
-            RecipeError: a setting that the algorithm does not have.
+            RecipeError: a setting that the searcher does not take.
         """
-        given = {"population": self.population, "predictor": self.predictor, "selection": self.selection}
-        settings = {k: v for k, v in given.items() if v is not None}
         try:
-            return make_searcher(self.algorithm, problem, evaluations=self.evaluations, seed=self.seed, **settings)
+            return self._made(problem)
         except SearchError as error:
             raise RecipeError(f"search: {error}") from None
+
+    def _made(self, problem: Problem) -> Searcher:
+        given = {"population": self.population, "predictor": self.predictor, "selection": self.selection}
+        settings = {k: v for k, v in given.items() if v is not None} | self.options
+        return make_searcher(self.algorithm, problem, evaluations=self.evaluations, seed=self.seed, **settings)
+
+
+def _trial() -> Problem:
+    """A problem so small that any searcher can be made for it at once."""
+    value = Objective("value", "min", lambda archs: [float(a.int("choice")) for a in archs])
+    return Problem(SearchSpace.of_choices({"choice": [0, 1]}), (value,))

@@ -23,9 +23,6 @@ Losses = Callable[[IntArray], tuple[FloatArray, FloatArray]]
 Screen = Callable[[IntArray], FloatArray]
 """Genomes to ``(n,)`` violations of what is known without computing losses."""
 
-_DRAWS = 4
-"""Children bred for one that is computed, where a screen may reject some."""
-
 
 def survivors(losses: FloatArray, violation: FloatArray, k: int) -> IntArray:
     """Return the rows, best first, of the ``k`` that survive: feasibility, then rank, then room around them.
@@ -135,6 +132,7 @@ def evolve(
     generations: int = 20,
     start: IntArray | None = None,
     screen: Screen | None = None,
+    draws: int = 4,
 ) -> tuple[IntArray, FloatArray, FloatArray]:
     """Evolve genomes under losses that are cheap to compute.
 
@@ -148,8 +146,9 @@ def evolve(
         population: survivors and offspring of a generation.
         generations: how many, after the first.
         start: ``(k, n_choices)`` genomes to begin with; random ones fill up.
-        screen: four times as many children are bred and those that it finds least outside come first, so that
+        screen: more children are bred than are needed, and those that it finds least outside come first, so that
             losses are hardly computed for what cannot survive.
+        draws: with a screen, children bred for one whose losses are computed.
 
     Returns:
         ``(p, n_choices)`` genomes of the last population, best first, with losses and violations.
@@ -157,7 +156,7 @@ def evolve(
     Reference:
         Deb et al., 2002, NSGA-II.
     """
-    draws = _DRAWS if screen is not None else 1
+    draws = draws if screen is not None else 1
     seen: set[bytes] = set()
     first = region.draw(rng, draws * population)
     if start is not None and len(start):
@@ -170,10 +169,10 @@ def evolve(
     for _ in range(generations):
         # Rows are in order of survival, so the smaller of two row numbers wins the tournament.
         parents = rng.integers(0, len(genomes), (2, draws * population, 2)).min(axis=2)
-        take = rng.random((draws * population, genomes.shape[1])) < 0.5
-        take |= rng.random((draws * population, 1)) >= 0.9
-        take[:, region.frozen] = True  # what is held stays that of one anchor
-        bred = region.mutate(rng, np.where(take, genomes[parents[0]], genomes[parents[1]]), 1.0 / free)
+        from_first = rng.random((draws * population, genomes.shape[1])) < 0.5
+        from_first |= rng.random((draws * population, 1)) >= 0.9
+        from_first[:, region.frozen] = True  # frozen genes stay together, as in one of the region's donors
+        bred = region.mutate(rng, np.where(from_first, genomes[parents[0]], genomes[parents[1]]), 1.0 / free)
         children = _fresh(bred, seen, population, screen)
         if not len(children):
             children = _fresh(region.draw(rng, draws * population), seen, population, screen)

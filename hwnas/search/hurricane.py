@@ -10,17 +10,11 @@ from numpy.typing import NDArray
 
 from hwnas.search.adapt import Round
 from hwnas.search.evolve import fittest
-from hwnas.search.natv2 import _LIST, NATv2
+from hwnas.search.natv2 import NATv2
 from hwnas.search.region import Region
 from hwnas.search.specialise import Specialisation, specialise
 
 IntArray = NDArray[np.int64]
-
-_SHARES, _MOST = (0.2, 0.4), (100, 200)
-"""Shares of what is left after the first archs after which the later, then the earlier stages are done, and the most
-evaluations: what a half can learn while the other is held at early winners is soon learnt."""
-_WINNERS = 8
-"""Best archs that are held in one half of the stages while the other half is searched."""
 
 
 @dataclass(eq=False)
@@ -54,18 +48,17 @@ class Hurricane(NATv2):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        large = self.problem.space.size > _LIST
-        self._staged = self.staged and large and len(self.problem.space.stages) >= 2
-        self._cut = self.specialised and large
+        self._staged = self.staged and not self._listable and len(self.problem.space.stages) >= 2
+        self._cut = self.specialised and not self._listable
         self._phase = 0
-        self._anchors: IntArray = np.zeros((0, len(self.problem.space)), dtype=np.int64)
+        self._donors: IntArray = np.zeros((0, len(self.problem.space)), dtype=np.int64)
         if self._cut and self.specialisation.restricted.size < self.problem.space.size:
             self.notes.append(self.specialisation.summary())
 
     @cached_property
     def specialisation(self) -> Specialisation:
         """What was kept of the space, with scores; print its ``table()``."""
-        return specialise(self.problem, self.keep)
+        return specialise(self.problem, self.keep, self._numbers.probe_archs)
 
     @property
     def phase_changes(self) -> tuple[Round, ...]:
@@ -79,7 +72,8 @@ class Hurricane(NATv2):
     def _ends(self) -> tuple[float, float]:
         """Shares of the budget at which the later stages' phase ends, and the earlier stages'."""
         left = self.evaluations - self.n_initial
-        ends = (self.n_initial + min(share * left, most) for share, most in zip(_SHARES, _MOST, strict=True))
+        shares, most = self._numbers.phase_shares, self._numbers.phase_evaluations
+        ends = (self.n_initial + min(share * left, n) for share, n in zip(shares, most, strict=True))
         later, earlier = (end / self.evaluations for end in ends)
         return later, earlier
 
@@ -98,17 +92,17 @@ class Hurricane(NATv2):
         allowed = self.specialisation.kept if self._cut else Region.whole(space).allowed
         frozen = np.zeros(len(space), dtype=bool)
         if not self._staged or self.memory.n_seen < self.n_initial:
-            return Region(space, allowed, frozen, self._anchors)
+            return Region(space, allowed, frozen, self._donors)
         phase = 1 if done < later else 2
         frozen[[space.position(name) for name in self._held(later=phase == 2)]] = True
         if phase != self._phase:
-            self._phase, self._anchors = phase, self._winners()
-        return Region(space, allowed, frozen, self._anchors)
+            self._phase, self._donors = phase, self._best_genomes()
+        return Region(space, allowed, frozen, self._donors)
 
-    def _winners(self) -> IntArray:
-        """``(k, n_choices)``: the best archs told so far, spread over the front; any where all have failed."""
+    def _best_genomes(self) -> IntArray:
+        """``(k, n_choices)``: the best archs evaluated so far, spread over the front; any where all have failed."""
         memory = self.memory
         if not memory.complete.any():
-            return memory.draw_new(self._rng, _WINNERS)
-        best = fittest(self.problem, memory.losses, _WINNERS)
+            return memory.draw_new(self._rng, self._numbers.held_archs)
+        best = fittest(self.problem, memory.losses, self._numbers.held_archs)
         return memory.genomes[best[memory.complete[best]]]

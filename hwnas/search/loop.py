@@ -23,8 +23,8 @@ BoolArray = NDArray[np.bool_]
 
 Evaluate = Callable[[Sequence[Arch]], FloatArray]
 """Archs to ``(n, columns)`` values in own units (`Problem.columns`); a failed evaluation is a row with NaN."""
-Renew = Callable[[int, tuple[Arch, ...], FloatArray], FloatArray]
-"""Number of a renewal (from 1), all archs so far and their ``(n, columns)`` values, to their new values."""
+Reevaluate = Callable[[int, tuple[Arch, ...], FloatArray], FloatArray]
+"""Number of a re-evaluation (from 1), all archs so far and their ``(n, columns)`` values, to their new values."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class Result:
     """``exhausted``: the space has no further arch; ``stopped``: `on_generation` said so."""
     notes: tuple[str, ...] = ()
     """What the search did otherwise than planned (a predictor that could not be fitted, say)."""
-    renewals: int = 0
+    reevaluations: int = 0
     """How often all values were replaced by new ones; they are those of the last time."""
     repeated: int = 0
-    """Evaluations of archs that had been evaluated before, in these renewals."""
+    """Evaluations of archs that had been evaluated before, in these rounds."""
 
     @property
     def evaluated(self) -> int:
@@ -89,8 +89,9 @@ class Result:
         """How the search ended, in one line a reason."""
         n, m = self.evaluated, len(self.front)
         lines = [f"{n} archs evaluated, {m} on the front"]
-        if self.renewals:
-            lines.append(f"values renewed in {self.renewals} round(s), which repeated {self.repeated} evaluations")
+        if self.reevaluations:
+            again = f"all archs evaluated again in {self.reevaluations} round(s)"
+            lines.append(f"{again}, which repeated {self.repeated} evaluations")
         if self.ended == "exhausted":
             lines.append(f"the space has only {self.problem.space.size:,} archs and all of them were evaluated")
         elif self.ended == "stopped":
@@ -131,8 +132,8 @@ def run_search(
     budget: int,
     on_generation: Callable[[Generation], bool | None] | None = None,
     warm_start: tuple[Sequence[Arch], FloatArray] | None = None,
-    renew: Renew | None = None,
-    renew_at: Sequence[float] = (),
+    reevaluate: Reevaluate | None = None,
+    reevaluate_at: Sequence[float] = (),
 ) -> Result:
     """Run ``searcher`` until ``budget`` distinct archs are evaluated or it has nothing left to ask.
 
@@ -146,18 +147,20 @@ def run_search(
         budget: distinct archs to evaluate, at least 1; the last generation is cut to it.
         on_generation: called after every generation; True ends the search.
         warm_start: archs and ``(n, columns)`` values in own units that are known already and cost nothing.
-        renew: called where values lose their meaning, as when a supernet's weights change: it returns new values of
-            all archs, and the searcher goes on with these only. What it evaluates is outside of the budget.
-        renew_at: shares of the budget, ascending, after which ``renew`` is called; a generation that would reach
-            beyond is evaluated in two parts.
+        reevaluate: called where values lose their meaning, as when a supernet's weights change: it returns new values
+            of all archs, and the searcher goes on with these only. What it evaluates is outside of the budget.
+        reevaluate_at: shares of the budget, ascending, after which ``reevaluate`` is called; a generation that would
+            reach beyond is evaluated in two parts.
 
     Raises:
-        SearchError: a budget below 1, values of another shape, or shares without ``renew``.
+        SearchError: a budget below 1, values of another shape, or shares without ``reevaluate``.
     """
     if budget < 1:
         raise SearchError(f"the budget is {budget} evaluations; give at least 1")
-    if renew_at and renew is None:
-        raise SearchError("renew_at says when values are renewed, but there is no renew; give both or none")
+    if reevaluate_at and reevaluate is None:
+        raise SearchError(
+            "reevaluate_at says when values are computed again, but there is no reevaluate; give both or none"
+        )
     archs: list[Arch] = []
     rows: list[FloatArray] = []
     if warm_start is not None and len(warm_start[0]):
@@ -165,15 +168,15 @@ def run_search(
         rows.append(_checked(problem, warm_start[0], warm_start[1]))
         searcher.tell(list(archs), as_losses(rows[0], problem.columns))
     n_warm_start, known, number = len(archs), set(archs), 0
-    due = [math.ceil(share * budget - 1e-9) for share in renew_at]
-    renewals = repeated = 0
+    due = [math.ceil(share * budget - 1e-9) for share in reevaluate_at]
+    reevaluations = repeated = 0
     pending: list[Arch] = []
     ended: Literal["budget", "exhausted", "stopped"] = "budget"
     while (done := len(archs) - n_warm_start) < budget:
-        if renew is not None and renewals < len(due) and done >= due[renewals]:
-            renewals += 1
+        if reevaluate is not None and reevaluations < len(due) and done >= due[reevaluations]:
+            reevaluations += 1
             repeated += len(archs)
-            values = _checked(problem, archs, renew(renewals, tuple(archs), np.concatenate(rows)))
+            values = _checked(problem, archs, reevaluate(reevaluations, tuple(archs), np.concatenate(rows)))
             rows = [values]
             searcher.tell(list(archs), as_losses(values, problem.columns))
             continue
@@ -185,7 +188,7 @@ def run_search(
             pending = [a for a in dict.fromkeys(asked) if a not in known][: budget - done]
             if not pending:
                 raise SearchError("the searcher asked only for archs that were evaluated already")
-        room = (due[renewals] if renewals < len(due) else budget) - done
+        room = (due[reevaluations] if reevaluations < len(due) else budget) - done
         part, pending = pending[:room], pending[room:]
         values = _checked(problem, part, evaluate(tuple(part)))
         known.update(part)
@@ -199,7 +202,7 @@ def run_search(
             break
     notes = tuple(dict.fromkeys(getattr(searcher, "notes", ())))
     values = np.concatenate(rows) if rows else np.zeros((0, len(problem.columns)))
-    return Result(problem, tuple(archs), values, n_warm_start, ended, notes, renewals, repeated)
+    return Result(problem, tuple(archs), values, n_warm_start, ended, notes, reevaluations, repeated)
 
 
 def _checked(problem: Problem, archs: Sequence[Arch], values: FloatArray) -> FloatArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +27,14 @@ class MdeNAS:
 
     Option i of a choice is compared with every other option j: fewer trials and more merit raise its probability
     by one step, more trials and less merit lower it. The paper's merit is the accuracy of sampled subnets in
-    training; here it is the mean share of told archs that those with the option survive (feasibility, rank,
+    training; here it is the mean share of evaluated archs that those with the option survive (feasibility, rank,
     crowding), which serves any objectives. The paper's step is 0.01; ours follows from the number of updates.
 
     Reference:
         Zheng et al., 2019, Multinomial Distribution Learning for Effective Neural Architecture Search (ICCV).
     """
+
+    seconds_per_evaluation: ClassVar = 0.01
 
     def __init__(self, problem: Problem, evaluations: int, seed: int, population: int | None = None) -> None:
         self.memory = Memory(problem)

@@ -12,7 +12,7 @@ from hwnas.errors import SearchError
 from hwnas.objectives import Objective
 from hwnas.search.limits import Limit
 from hwnas.search.loop import Result, run_search
-from hwnas.search.problem import Problem
+from hwnas.search.problem import Problem, Searcher
 from hwnas.search.searchers import make_searcher
 from hwnas.space import Arch, SearchSpace
 
@@ -24,15 +24,13 @@ def minimize(
     space: SearchSpace,
     objectives: Sequence[Objective],
     *,
-    algorithm: str = "hurricane",
+    searcher: str | Callable[..., Searcher] = "hurricane",
     evaluations: int = 200,
     seed: int = 0,
     constraints: Sequence[str | Limit] = (),
     limited: Sequence[Objective] = (),
     capacity: Sequence[Objective] = (),
     features: Callable[[IntArray], FloatArray] | None = None,
-    counts: Callable[[IntArray], FloatArray] | None = None,
-    stand_in: Callable[[IntArray], IntArray] | None = None,
     warm_start: tuple[Sequence[Arch], FloatArray] | None = None,
 ) -> Result:
     """Find the archs of ``space`` that are best together under all ``objectives``.
@@ -43,7 +41,8 @@ def minimize(
     Args:
         space: what can be chosen.
         objectives: 1 or more; each is minimised or maximised by its own ``direction``.
-        algorithm: a name of `hwnas.search.searchers.SEARCHERS`.
+        searcher: a name of `hwnas.search.SEARCHERS`, or a factory (a class, ``functools.partial`` of one) that is
+            called with the problem, ``evaluations`` and ``seed``.
         evaluations: how many distinct archs may be evaluated; sizes everything else.
         seed: equal seeds give equal archs.
         constraints: hard limits in own units, such as ``"latency_ms<=5"``, on objectives and on ``limited``.
@@ -51,8 +50,6 @@ def minimize(
         capacity: cheap objectives that stand for what an arch can learn (macs, params): not optimised, but
             known for every candidate; they inform the predictor and the choice of operators.
         features: genomes to ``(n, k)`` further values that predictors read, such as `hwnas.predictors.CellFeatures`.
-        counts: genomes to ``(n, k)`` counts of parts, such as `CellFeatures.words`.
-        stand_in: genomes to those that are read in their place, such as `CellFeatures.simplest`.
         warm_start: archs and their ``(n, columns)`` values in own units that are known already; columns are the
             objectives, then ``limited``.
 
@@ -60,7 +57,8 @@ def minimize(
         Every evaluation in order, the front, and in words how the search ended.
 
     Raises:
-        SearchError: no objectives, an unknown algorithm, a limit without a value, contradictory limits.
+        SearchError: no objectives, a limit without a value, contradictory limits.
+        PluginError: an unknown searcher, or one that cannot be made.
         SpaceError: a warm-start arch of another space.
     """
     if not isinstance(space, SearchSpace):
@@ -72,16 +70,14 @@ def minimize(
         tuple(_limit(c) for c in constraints),
         tuple(capacity),
         features,
-        counts,
-        stand_in,
         limited=tuple(_guarded(o, errors) for o in limited),
     )
-    searcher = make_searcher(algorithm, problem, evaluations=evaluations, seed=seed)
+    made = make_searcher(searcher, problem, evaluations=evaluations, seed=seed)
 
     def evaluate(archs: Sequence[Arch]) -> FloatArray:
         return np.stack([np.asarray(o.evaluate(archs), dtype=float) for o in problem.columns], axis=1)
 
-    result = run_search(problem, searcher, evaluate, evaluations, warm_start=warm_start)
+    result = run_search(problem, made, evaluate, evaluations, warm_start=warm_start)
     return replace(result, notes=(*result.notes, *errors.values()))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ class NSGA2:
     Reference:
         Deb et al., 2002, NSGA-II; Carmichael et al., 2023, XNAS (operators).
     """
+
+    seconds_per_evaluation: ClassVar = 0.01
 
     def __init__(self, problem: Problem, evaluations: int, seed: int, population: int | None = None) -> None:
         self.memory = Memory(problem)

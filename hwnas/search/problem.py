@@ -36,13 +36,6 @@ class Problem:
     """Cheap objectives that stand for what an operator can learn (MACs, params); used to score operators."""
     features: Callable[[IntArray], FloatArray] | None = None
     """Genomes to ``(n, k)`` further values that predictors read, such as `hwnas.predictors.CellFeatures`."""
-    counts: Callable[[IntArray], FloatArray] | None = None
-    """Genomes to ``(n, k)`` counts of parts, most of them 0, such as `hwnas.predictors.CellFeatures.words`; the
-    predictor ``gp_groups`` reads them."""
-    stand_in: Callable[[IntArray], IntArray] | None = None
-    """Genomes to those that predictors read in their place, such as `hwnas.predictors.CellFeatures.simplest`. For
-    expensive objectives that depend on nothing but what an arch computes: archs that compute the same are one."""
-
     limited: tuple[Objective, ...] = ()
     """Values that are not optimised but have limits, exact (``cheap``) or evaluated."""
 
@@ -96,6 +89,16 @@ class Problem:
             values[:, i] = evaluate_genomes(self.columns[i], self.space, genomes)
         return as_losses(values, self.columns)
 
+    def known(self, genomes: IntArray) -> FloatArray:
+        """Return ``(n, k)``: all that is known of genomes before an evaluation, in own units.
+
+        Cheap objectives and limited values, capacity, and `features`.
+        """
+        exact = [*(self.columns[i] for i in self.cheap_columns), *self.capacity]
+        values = [evaluate_genomes(o, self.space, genomes) for o in exact]
+        known = np.array(values, dtype=float).reshape(len(values), len(genomes)).T
+        return known if self.features is None else np.concatenate([known, self.features(genomes)], axis=1)
+
     def violation(self, losses: FloatArray) -> FloatArray:
         """Return ``(n,)``: how far each row of ``(n, columns)`` losses is outside its limits; 0 is feasible.
 
@@ -119,12 +122,31 @@ def evaluate_genomes(objective: Objective, space: SearchSpace, genomes: IntArray
 
 
 class Searcher(Protocol):
-    """Proposes archs and learns from their losses; a function of its seed and of what it was told."""
+    """Who to try next, by ask and tell; a function of its seed and of what it was told, so a search can be replayed.
+
+    A searcher is made by a factory, such as its class, that is called as ``factory(problem, evaluations=..., seed=...,
+    **settings)``; ``evaluations`` is how many the search will spend. Its settings are the factory's other arguments,
+    named in its signature.
+
+    Four attributes are read where a searcher has them: ``notes`` (a list of sentences for `Result.notes`),
+    ``phase_changes`` (where a supernet may be adapted, see `hwnas.search.adapt.plan_rounds`),
+    ``predictor_quality()`` (see `NATv2`), and of the class ``seconds_per_evaluation`` (what it computes itself for each
+    evaluation, by which a time budget is planned; without it, as much as one with a predictor, 0.1).
+
+    `hwnas.testing.searcher.SearcherTests` tests what the methods promise.
+    """
 
     def ask(self) -> list[Arch]:
-        """Return the archs to evaluate next, none asked before; an empty list ends the search."""
+        """Return the archs to evaluate next, one or more, none asked before; an empty list ends the search.
+
+        It may be called again before all, or any, of them are told.
+        """
         ...
 
     def tell(self, archs: Sequence[Arch], losses: FloatArray) -> None:
-        """Learn ``(n, columns)`` losses of archs, also ones it never asked for; a row with NaN has failed."""
+        """Learn ``(n, columns)`` losses (`Problem.columns`), smaller is better; a row with NaN has failed.
+
+        Archs may be ones that it never asked for (a warm start; they must not be asked for later), and ones told
+        before, whose new losses replace the old. The arguments stay as they are.
+        """
         ...

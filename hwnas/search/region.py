@@ -24,8 +24,8 @@ class Region:
     allowed: tuple[IntArray, ...]
     """For every choice: the indices of the options that may be taken, ascending, at least one."""
     frozen: BoolArray
-    """``(n_choices,)``: choices that are copied from an anchor."""
-    anchors: IntArray
+    """``(n_choices,)``: choices that are copied, all from the same donor."""
+    donors: IntArray
     """``(k, n_choices)`` genomes to copy from; k may be 0 where nothing is frozen."""
 
     @classmethod
@@ -44,16 +44,10 @@ class Region:
         full = all(len(a) == n for a, n in zip(self.allowed, self.space.n_options, strict=True))
         return full and not self.frozen.any()
 
-    @property
-    def size(self) -> int:
-        """Exact number of archs that take allowed options only (frozen choices counted as free)."""
-        keep = {c.name: [c.options[i] for i in a] for c, a in zip(self.space.choices, self.allowed, strict=True)}
-        return self.space.restrict(keep).size
-
     def draw(self, rng: np.random.Generator, n: int) -> IntArray:
         """Return ``(n, n_choices)`` canonical genomes, uniform over the allowed options of each choice."""
         genomes = np.stack([a[rng.integers(0, len(a), n)] for a in self.allowed], axis=1)
-        return self._settle(rng, genomes)
+        return self._with_frozen_genes(rng, genomes)
 
     def mutate(self, rng: np.random.Generator, genomes: IntArray, probability: float) -> IntArray:
         """Return a copy in which every free gene is drawn anew with ``probability``."""
@@ -68,11 +62,11 @@ class Region:
             if len(a) < self.space.n_options[i]:
                 bad = ~np.isin(out[:, i], a)
                 out[bad, i] = a[rng.integers(0, len(a), int(bad.sum()))]
-        return self._settle(rng, out)
+        return self._with_frozen_genes(rng, out)
 
-    def _settle(self, rng: np.random.Generator, genomes: IntArray) -> IntArray:
-        """Copy frozen choices from anchors drawn at random, and make the genomes canonical."""
-        if self.frozen.any() and len(self.anchors):
-            source = self.anchors[rng.integers(0, len(self.anchors), len(genomes))]
+    def _with_frozen_genes(self, rng: np.random.Generator, genomes: IntArray) -> IntArray:
+        """Copy frozen choices from donors drawn at random, and make the genomes canonical."""
+        if self.frozen.any() and len(self.donors):
+            source = self.donors[rng.integers(0, len(self.donors), len(genomes))]
             genomes = np.where(self.frozen, source, genomes)
         return self.space.canonical(genomes)

@@ -13,9 +13,6 @@ from hwnas.space import SearchSpace
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_PROBES = 16
-"""Archs in which every option of a choice is tried."""
-
 
 @dataclass(frozen=True)
 class Specialisation:
@@ -61,7 +58,7 @@ class Specialisation:
         return "\n".join(lines)
 
 
-def specialise(problem: Problem, keep: int | None = None) -> Specialisation:
+def specialise(problem: Problem, keep: int | None = None, n_probes: int = 16) -> Specialisation:
     """Score every option of every choice by its marginal cost against its marginal capacity.
 
     Each option is put into the same archs in turn; the mean change of the first cheap minimised value
@@ -76,6 +73,7 @@ def specialise(problem: Problem, keep: int | None = None) -> Specialisation:
     Args:
         problem: its cheap values and ``capacity`` are read; nothing is evaluated.
         keep: options that a choice keeps by score; None: half of them, at least 4.
+        n_probes: archs in which every option of a choice is tried.
 
     Reference:
         Zhang et al., 2020, HURRICANE, operator selection.
@@ -85,7 +83,7 @@ def specialise(problem: Problem, keep: int | None = None) -> Specialisation:
     names = {o.name for o in cheap[:1]}
     capacity = [o for o in problem.capacity if o.name not in names] or cheap[1:]
     parents = {c.parent for c in space.choices}
-    probes = space.sample_genomes(np.random.default_rng(0), 4 * _PROBES)
+    probes = space.sample_genomes(np.random.default_rng(0), 4 * n_probes)
     everything = tuple(np.arange(n) for n in space.n_options)
     zeros = tuple(np.zeros(n) for n in space.n_options)
     if not cheap or not capacity:
@@ -93,7 +91,7 @@ def specialise(problem: Problem, keep: int | None = None) -> Specialisation:
     kept, costs, capacities, scores = [], [], [], []
     for i, choice in enumerate(space.choices):
         n = len(choice.options)
-        base = probes[space.active(probes)[:, i]][:_PROBES]
+        base = probes[space.active(probes)[:, i]][:n_probes]
         if n == 1 or not len(base):
             kept.append(np.arange(n))
             costs.append(np.zeros(n))

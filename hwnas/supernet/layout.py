@@ -50,7 +50,7 @@ class Slot:
 
     Stages can be frozen in training; what has None always learns."""
     begins_stage: bool = False
-    """Whether a later `MultiInputBlock` is given the outputs from this slot on, and none before."""
+    """Whether a later `MultiInputBlock` gets the outputs from this slot on, and none before it."""
 
     @property
     def module_name(self) -> str:
@@ -76,8 +76,8 @@ class Layout:
 
     Node 0 is the cell's input, the last node its output. Predictors then read the cell as a graph."""
     ofa_names: Mapping[str, Mapping[str, str]] | None = field(default=None, hash=False)
-    """Where once-for-all has published such networks: by slot, its modules to their published names (folded, see
-    `hwnas.supernet.weights.once_for_all.fold`); else None."""
+    """Where once-for-all has published such networks: by slot, its modules to their published names, as
+    `hwnas.supernet.weights.ofa_names.fold` writes them; else None."""
 
     def __post_init__(self) -> None:
         # Archs carry their space, and the space leads to their blocks: a device needs nothing else.

@@ -2,6 +2,10 @@
 
 A network gives ``(B, k)`` outputs (the logits of a classifier, the predicted values of a regression); how many is the
 recipe's ``supernet.classes``. Everything else that depends on what they mean is asked of the task.
+
+A recipe names a task of one's own as ``task: my_package.tasks:ages``, where ``ages`` is an object of a class that
+inherits from `Task`. Of what a task has, a regression needs little: labels become float targets, the loss is a mean
+squared error, a teacher's outputs are soft targets as they are, and the meter adds up errors.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import yaml
 from torch import nn
 
 from hwnas.cli import main
-from hwnas.cli.tables import warn_of_mismatches
+from hwnas.cli.runs import warn_of_other_machines
 from hwnas.export.onnx_file import quantize_onnx, to_onnx
 from hwnas.latency.importers import once_for_all_keys
 from hwnas.latency.table import load_device
@@ -156,8 +156,8 @@ def test_a_table_of_another_machine_is_refused_with_strict(cli, recipe_file, tmp
     assert not (tmp_path / "run").exists()
     profile["conditions"]["host"] = "user@board"  # measured there on purpose
     (tmp_path / "mine" / "profile.yaml").write_text(yaml.safe_dump(profile))
-    warn_of_mismatches([str(tmp_path / "mine")], strict=True)
-    warn_of_mismatches(["hexagon-dsp", "local-cpu"], strict=True)
+    warn_of_other_machines([str(tmp_path / "mine")], strict=True)
+    warn_of_other_machines(["hexagon-dsp", "local-cpu"], strict=True)
 
 
 TARGET = """

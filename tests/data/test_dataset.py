@@ -6,8 +6,14 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from hwnas.data import DataConfig, load_data
+from hwnas import data as hwnas_data
+from hwnas.data import DataConfig
 from hwnas.errors import DataError
+from hwnas.task.classification import CLASSIFICATION
+
+
+def load_data(config, *sizes):
+    return hwnas_data.load_data(config, CLASSIFICATION, *sizes)
 
 
 def rows(part):
@@ -129,6 +135,7 @@ def test_names_of_classes_are_read(tmp_path, rng):
         ({"x_train": np.zeros((35, 2, 11, 13), np.uint8)}, 1, r"x_train has shape \(35, 2, 11, 13\)"),
         ({"y_train": np.arange(34) % 5}, 1, "35 images but 34 labels"),
         ({"y_train": (np.arange(35) % 5).astype(float)}, 1, "labels are float64; they must be integers"),
+        ({"y_train": np.array(["a", "b"] * 17 + ["a"])}, 1, "labels are <U1; they must be integers or floats"),
         ({"x_train": np.zeros((35, 11, 13, 3), np.uint8)}, 1, r"images of 3 channels, the network takes 1"),
         ({"y_test": np.zeros(3, int)}, 1, "x_test with y_test or neither"),
         ({"x_test": np.zeros((2, 11, 13), np.uint8), "y_test": np.array([0, 9])}, 1, "labels from 0 to 9"),

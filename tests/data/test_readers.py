@@ -9,6 +9,7 @@ from PIL import Image
 
 from hwnas.data import DataConfig, load_data
 from hwnas.errors import DataError
+from hwnas.task.classification import CLASSIFICATION
 
 
 def noise(seed, px=6):
@@ -26,7 +27,7 @@ def folder(tmp_path):
 
 
 def load(**settings):
-    return load_data(DataConfig(**settings), 3, 2, 6)
+    return load_data(DataConfig(**settings), CLASSIFICATION, 3, 2, 6)
 
 
 def test_decoded_images_are_kept_and_read_again(folder, tmp_path, monkeypatch):

@@ -40,9 +40,9 @@ def test_blocks_fit_together(recipe):
             assert before.out_channels == after.in_channels
             assert 0 < after.in_size_px <= before.in_size_px
         assert layout.space.decode(layout.space.encode(arch)) == arch
-        if recipe.supernet.family == "nasbench201":
+        if layout.cell_edges is not None:
             assert parse_nasbench201(format_nasbench201(arch), layout.space) == arch
-        elif recipe.supernet.family in ("mbv3", "proxyless", "resnet50d"):
+        elif layout.ofa_names is not None:
             assert parse_ofa(format_ofa(arch, layout.space), layout.space) == arch
 
 

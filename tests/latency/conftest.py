@@ -19,11 +19,13 @@ class MadeUp:
         self.stop_after = stop_after
         self.moment = 0
         self.asked = []
+        self.configs = []
 
     def facts(self):
         return FACTS
 
     def bursts(self, models, names, reference, config, schedule):
+        self.configs.append(config)
         for number, (model, session) in enumerate(schedule):
             if self.stop_after is not None and len(self.asked) >= self.stop_after:
                 raise KeyboardInterrupt

@@ -21,7 +21,7 @@ from hwnas.latency.conditions import Conditions
 from hwnas.latency.measure import MeasureConfig, measure, measure_onnx, time_models
 from hwnas.latency.measurement import between_sessions_ci_percent, median_ci_percent, summarise
 from hwnas.latency.profile import profile
-from hwnas.latency.time_onnx import CPU, Burst, BurstConfig, Clock, Runner
+from hwnas.latency.time_onnx import CPU, REFERENCE, Burst, BurstConfig, Clock, Runner
 
 QUICK = MeasureConfig(sessions=1, burst_s=0.001, min_runs=3, warmup_runs=3)
 
@@ -323,3 +323,115 @@ def test_a_model_folder_is_timed_by_its_file(tmp_path):
 def test_settings_out_of_range_are_refused(change):
     with pytest.raises(ValidationError):
         MeasureConfig(**change)
+
+
+# -- what counts how far --------------------------------------------------------------------------------
+
+
+def disturbed(own_share):
+    """Bursts of 3 models in 7 rounds; in rounds 1 to 4 model 0 has a part of its core only, and waits for the rest."""
+    out = []
+    for session in range(7):
+        for model, ms in enumerate((2.0, 5.0, 0.5)):
+            share = own_share if model == 0 and 1 <= session <= 4 else 1.0
+            out.append(Burst(model, session, (ms / share,) * 5, share, (3, 8, 8)))
+    return out
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_a_timing_counts_by_its_share_of_the_processor(share):
+    """Four of seven timings waited for the core: their time is not the model's."""
+    found = summarise(disturbed(share), conditions(), ["fp32"] * 3)
+    assert [m.median_ms for m in found] == pytest.approx([2.0, 5.0, 0.5], rel=1e-6)
+    assert found[0].cpu_share_percent == 100 * share
+    alike = summarise([replace(b, cpu_share=1.0) for b in disturbed(share)], conditions(), ["fp32"] * 3)
+    assert alike[0].median_ms == pytest.approx(2.0 / share)  # nothing else tells them apart
+
+
+def test_a_target_without_providers_says_itself_which_share_it_had():
+    found = summarise(disturbed(0.5), conditions(provider=""), ["fp32"] * 3)
+    assert found[0].median_ms == pytest.approx(2.0, rel=1e-6)
+    assert any("another process used its core: only 50 %" in w for w in found[0].warnings)
+
+
+def test_an_accelerator_leaves_the_core_idle():
+    """Most of its timings have little of the processor, and are as good as the others."""
+    bursts = [Burst(0, s, (3.0 if s < 5 else 9.0,) * 5, 0.2 if s < 5 else 1.0, (3, 8, 8)) for s in range(7)]
+    (m,) = summarise(bursts, conditions(provider="CUDAExecutionProvider"), ["fp32"])
+    assert m.median_ms == pytest.approx(3.0)
+    assert not any("its core" in w for w in m.warnings)
+
+
+def recorded(monkeypatch, run_ms, config, schedule, share=lambda second: 1.0):
+    """Bursts of models whose runs take ``run_ms`` on a clock that only runs move."""
+    fake = FakeClock()
+
+    def opened(source, name, config):
+        return Runner(lambda: fake.pass_ms(run_ms, share(fake.ns / 1e9)), (3, 8, 8))
+
+    monkeypatch.setattr(time_onnx, "open_session", opened)
+    return list(time_onnx.bursts([b"model"] * 8, ["model"] * 8, b"reference", config, schedule, fake.clock))
+
+
+def test_a_burst_that_was_disturbed_is_taken_again(monkeypatch):
+    """Another process has half of the core for 90 ms; a burst of 50 ms is taken again when that is over."""
+    config = replace(CONFIG, warmup_runs=3)
+    found = recorded(monkeypatch, 1.0, config, [(0, 0)], lambda second: 0.5 if second < 0.09 else 1.0)
+    assert [b.cpu_share for b in found if b.model == 0] == [1.0]
+    always = recorded(monkeypatch, 1.0, config, [(0, 0)], lambda second: 0.5)
+    assert [b.cpu_share for b in always if b.model == 0] == [0.5]  # it is given up after a few tries
+
+
+def test_the_reference_model_is_timed_between_the_others(monkeypatch):
+    """8 models of more than 50 ms each: about every 100 ms the reference says how fast the machine is."""
+    found = recorded(monkeypatch, 1.0, replace(CONFIG, burst_s=(0.05,) * 8), [(m, 0) for m in range(8)])
+    order = [b.model for b in found]
+    assert order[0] == order[-1] == REFERENCE
+    assert order[1:-1].count(REFERENCE) >= 3
+    gaps = np.diff([i for i, m in enumerate(order) if m == REFERENCE])
+    assert gaps.max() <= 3
+
+
+def test_models_take_turns_in_another_order_each_round(made_up, monkeypatch):
+    monkeypatch.setattr(measure_module, "precision_of", lambda model: "fp32")
+    target = made_up(lambda name: 1.0)
+    measure([bytes([65 + i]) for i in range(6)], MeasureConfig(sessions=4), target=target)
+    rounds = [tuple(target.asked[i : i + 6]) for i in range(0, 24, 6)]
+    assert all(sorted(r) == sorted(rounds[0]) for r in rounds)
+    assert len(set(rounds)) > 1
+
+
+def test_threads_are_those_of_the_session(monkeypatch):
+    import onnxruntime
+
+    given = []
+    real = onnxruntime.InferenceSession
+
+    def opened(source, options, providers):
+        given.append((options.intra_op_num_threads, options.inter_op_num_threads))
+        return real(source, options, providers=providers)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
+    measure_onnx(model(), QUICK.model_copy(update={"threads": 2}))
+    assert set(given) == {(2, 1)}
+
+
+def test_sessions_are_added_until_every_model_is_certain(made_up, monkeypatch):
+    """One model is steady, one differs from session to session: the steady one does not end it."""
+    monkeypatch.setattr(measure_module, "precision_of", lambda model: "fp32")
+    noise = np.random.default_rng(3)
+    target = made_up(lambda name: 5.0 * (np.exp(noise.normal(0, 0.03)) if name == "b" else 1.0))
+    config = MeasureConfig(sessions=3, ci_percent=5, time_limit_s=60)
+    steady, changing = measure([b"a", b"b"], config, target=target)
+    assert changing.sessions > 3
+    assert max(steady.ci_percent, changing.ci_percent) <= 5
+
+
+def test_one_session_that_throttles_is_enough_for_a_warning():
+    bursts = [
+        Burst(0, session, ((2.0 if part < 6 or session != 1 else 2.6),) * 5, 1.0, (3, 8, 8))
+        for session in range(3) for part in range(12)
+    ]  # fmt: skip
+    (m,) = summarise(bursts, conditions(), ["fp32"], 100.0)
+    assert m.drift_percent == pytest.approx(30.0)
+    assert any("30 % slower while it was timed" in w for w in m.warnings)

@@ -9,7 +9,7 @@ from hwnas.errors import DeviceError, MeasurementError, PluginError, TableError,
 from hwnas.latency.build import build_table, needs_table
 from hwnas.latency.check import check_table
 from hwnas.latency.device import check_profile, load_profile, write_profile
-from hwnas.latency.measure import measure
+from hwnas.latency.measure import measure, reference_model
 from hwnas.latency.plan import TableConfig
 from hwnas.latency.remote import RemoteHost
 from hwnas.latency.table import load_device
@@ -80,6 +80,16 @@ def test_the_conformance_tests_find_a_careless_target():
     with pytest.raises(Exception, match="pars") as caught:
         Checked().test_a_file_that_is_no_model_is_a_measurement_error()
     assert not isinstance(caught.value, MeasurementError)
+
+
+def test_whatever_a_target_raises_is_an_error_of_measuring():
+    class Broken(Simulator):
+        def bursts(self, *arguments):
+            yield from ()
+            raise KeyError("the phone")
+
+    with pytest.raises(MeasurementError, match="target Broken failed: KeyError: 'the phone'"):
+        measure([reference_model(1)], target=Broken())
 
 
 # -- names -----------------------------------------------------------------------------------------------

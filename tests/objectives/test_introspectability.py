@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from hwnas.errors import SpaceError
-from hwnas.objectives.introspectability import ACTIVATIONS, ClassProfiles, IntrospectabilityConfig, introspectability
+from hwnas.objectives.config import IntrospectabilityConfig
+from hwnas.objectives.introspectability import ACTIVATIONS, ClassProfiles, introspectability
 from hwnas.supernet import extract_subnet
 
 

@@ -9,16 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hwnas.objectives.config import EvaluationConfig
 from hwnas.objectives.proxies.activations import jacob_cov, linear_regions, naswot
-from hwnas.objectives.proxies.by_name import PROXIES, ProxyCase, proxy_scores
+from hwnas.objectives.proxies.by_name import PROXIES, ProxyCase
 from hwnas.objectives.proxies.flatness import flatness
 from hwnas.objectives.proxies.gradients import grasp, saliencies, synflow
 from hwnas.objectives.proxies.tangent_kernel import ntk_condition
 from hwnas.objectives.proxies.thin import random_crops, thin_network
 from hwnas.objectives.proxies.zen import zen
-from hwnas.objectives.subnets import EvaluationConfig, SubnetEvaluator
+from hwnas.objectives.subnets import SubnetEvaluator
 from hwnas.runs.recipe import load_recipe
 from hwnas.supernet import make_layout
+from hwnas.task.classification import CLASSIFICATION
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def softmax():
 def test_saliencies_of_softmax_regression(softmax):
     net, x, y, weight, inputs, logits, _, residual = softmax
     gradient = residual.T @ inputs / 5
-    found = saliencies(net, x, y)
+    found = saliencies(net, x, y, CLASSIFICATION)
     assert found["grad_norm"] == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
     assert found["snip"] == pytest.approx(np.abs(weight * gradient).sum(), rel=1e-5)
     assert found["fisher"] == pytest.approx(0.5 * ((logits * residual / 5) ** 2).mean(0).sum(), rel=1e-5)
@@ -50,7 +52,7 @@ def test_grasp_of_softmax_regression(softmax):
     moved = inputs @ gradient.T  # what the gradient's direction does to the logits
     change = p * moved - p * (p * moved).sum(1, keepdims=True)
     hessian_gradient = change.T @ inputs / 5
-    assert grasp(net, x, y) == pytest.approx(-(hessian_gradient * weight).sum(), rel=1e-4)
+    assert grasp(net, x, y, CLASSIFICATION) == pytest.approx(-(hessian_gradient * weight).sum(), rel=1e-4)
 
 
 def test_fisher_sums_over_positions_before_it_squares():
@@ -62,7 +64,7 @@ def test_fisher_sums_over_positions_before_it_squares():
     residual = (logits.softmax(1) - F.one_hot(y)) / 3
     per_map = (maps * (residual @ v)).sum(1)  # one channel
     expected = 0.5 * per_map.square().mean() + (0.5 * (logits * residual).square().mean(0)).sum()
-    assert saliencies(net, x, y)["fisher"] == pytest.approx(float(expected), rel=1e-5)
+    assert saliencies(net, x, y, CLASSIFICATION)["fisher"] == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_synaptic_flow_is_conserved_from_layer_to_layer():
@@ -126,7 +128,7 @@ def test_flatness_of_a_loss_that_no_noise_changes():
             return torch.zeros(len(x), 7)
 
     x, y = torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 2])
-    assert flatness(Constant(), x, y, [x]) == pytest.approx(1 / (math.log(7) / 0.001 + 1e-5), rel=1e-6)
+    assert flatness(Constant(), x, y, CLASSIFICATION, [x]) == pytest.approx(1 / (math.log(7) / 0.001 + 1e-5), rel=1e-6)
 
 
 def test_flatness_adds_noise_to_noise():
@@ -141,7 +143,7 @@ def test_flatness_adds_noise_to_noise():
             moved[1].bias += torch.randn(3) * sigma
             losses.append(float(F.cross_entropy(moved(x), y)))
     slopes = abs(losses[0] / 0.001) + abs(losses[1] - losses[0]) / 0.002 + abs(losses[2] - losses[1]) / 0.003
-    assert flatness(net, x, y, [x], seed=9) == pytest.approx(1 / (slopes + 1e-5), rel=1e-6)
+    assert flatness(net, x, y, CLASSIFICATION, [x], seed=9) == pytest.approx(1 / (slopes + 1e-5), rel=1e-6)
 
 
 def test_a_thin_cell_has_one_two_and_four_channels():
@@ -152,6 +154,14 @@ def test_a_thin_cell_has_one_two_and_four_channels():
     assert widths[0] == 1
     assert sorted(set(widths)) == [1, 2, 4]
     assert net(torch.zeros(2, 1, 3, 3)).shape == (2, 10)
+
+
+def test_a_thin_network_keeps_its_skips_within_their_stages():
+    overrides = ["supernet.dense_skips=true", "supernet.early_exits=false", "supernet.parallel=false"]
+    layout = make_layout(load_recipe("mnist-ofav2", overrides).supernet)
+    arch = layout.space.largest()
+    case = ProxyCase(layout.build_subnet(arch), layout.blocks(arch), torch.randn(4, *layout.input_shape(arch)), None)
+    assert proxy_scores(["linear_regions"], case)["linear_regions"] > 1
 
 
 def test_crops_are_windows_of_the_images():
@@ -169,31 +179,40 @@ def test_a_proxy_leaves_the_network_and_the_generator_alone(name, layout):
     torch.manual_seed(0)
     net = layout.build_subnet(arch)
     x, y = torch.randn(6, *layout.input_shape(arch)), torch.arange(6)
-    case = ProxyCase(net, layout.blocks(arch), x, y, lambda: (net, x, y, [x]), seed=3)
+    case = ProxyCase(net, layout.blocks(arch), x, y, CLASSIFICATION, lambda: (net, x, y, [x]), seed=3)
     before, state = copy.deepcopy(net.state_dict()), torch.random.get_rng_state()
-    first = proxy_scores([name], case)
-    assert math.isfinite(first[name])
+    first = PROXIES[name].value(case)
+    assert math.isfinite(first)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(t, before[k]) for k, t in net.state_dict().items())
-    again = ProxyCase(net, layout.blocks(arch), x, y, lambda: (net, x, y, [x]), seed=3)
-    assert proxy_scores([name], again) == first
+    again = ProxyCase(net, layout.blocks(arch), x, y, CLASSIFICATION, lambda: (net, x, y, [x]), seed=3)
+    assert PROXIES[name].value(again) == first
 
 
 def test_networks_without_a_value_give_nan():
     layout = make_layout(load_recipe("nasbench201", ["supernet.cells_per_stage=1", "supernet.stem_width=8"]).supernet)
     arch = layout.space.smallest()  # nothing reaches the classifier
     x, y = torch.randn(4, 3, 32, 32), torch.arange(4)
-    case = ProxyCase(layout.build_subnet(arch), layout.blocks(arch), x, y)
-    found = proxy_scores(["naswot", "synflow", "ntk_condition", "flatness", "snip"], case)
-    assert found.pop("snip") == 0
-    assert all(math.isnan(v) for v in found.values())
+    case = ProxyCase(layout.build_subnet(arch), layout.blocks(arch), x, y, CLASSIFICATION)
+    assert PROXIES["snip"].value(case) == 0
+    assert all(math.isnan(PROXIES[name].value(case)) for name in ("naswot", "synflow", "ntk_condition", "flatness"))
 
 
 def test_proxies_of_subnets_repeat(make_net, splits):
     net = make_net()
-    evaluator = SubnetEvaluator(net, splits, EvaluationConfig(proxy_images=8))
+    one, same, other = (SubnetEvaluator(net, splits, EvaluationConfig(proxy_images=8), seed=s) for s in (1, 1, 2))
     arch = net.space.smallest()
     names = ["naswot", "flatness"]
-    found = evaluator.proxies(arch, names, 1)
-    assert evaluator.proxies(arch, names, 1) == found
-    assert evaluator.proxies(arch, names, 2) != found
+    found = one.score(arch, names)
+    assert same.score(arch, names) == found
+    changed = other.score(arch, names)
+    assert all(changed[name] != found[name] for name in names)
+    assert changed["top1_percent"] == found["top1_percent"]
+
+
+def test_a_proxy_alone_needs_no_evaluation(make_net, splits, monkeypatch):
+    net = make_net()
+    evaluator = SubnetEvaluator(net, splits, EvaluationConfig(proxy_images=8), seed=1)
+    wanted = evaluator.score(net.space.smallest(), ["naswot"])["naswot"]
+    monkeypatch.setattr(SubnetEvaluator, "subnet", None)  # nothing is extracted
+    assert PROXIES["naswot"].value(ProxyCase.of(evaluator.case(net.space.smallest()))) == wanted

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from hwnas.data import as_input
+from hwnas.objectives.config import EvaluationConfig
+from hwnas.objectives.exact import macs_of_space, params_of_space
 from hwnas.objectives.introspectability import introspectability
-from hwnas.objectives.subnets import EvaluationConfig, SubnetEvaluator, macs_of_space, params_of_space
+from hwnas.objectives.subnets import SubnetEvaluator
 from hwnas.supernet import calibrate_bn, count_params, extract_subnet
-from hwnas.train import top1_percent
+from hwnas.train import scores
 
 
 def test_params_of_a_space_are_those_of_the_extracted_subnets(make_net, rng):
@@ -47,12 +49,15 @@ def test_a_score_by_hand(make_net, splits):
         images = as_input(splits.train.images[:29], px, *splits.mean_std)
         calibrate_bn(subnet, [images[:11], images[11:22], images[22:]])
         inputs = as_input(splits.validation.images, px, *splits.mean_std)
-        score = evaluator.score(arch)
-        assert score.top1_percent == top1_percent(subnet, inputs, splits.validation.labels)
-        assert score.introspectability == pytest.approx(introspectability(subnet, inputs), rel=1e-12)
-        share = score.top1_percent / 100
-        assert score.top1_stderr_percent == pytest.approx(100 * math.sqrt(max(share * (1 - share), 0.25 / 17) / 17))
-        assert evaluator.score(arch) == score
+        found = evaluator.score(arch, ["introspectability"])
+        assert set(found) == {"top1_percent", "top1_stderr_percent", "introspectability"}
+        wanted = scores(subnet, inputs, splits.validation.labels, splits.task)
+        assert found["top1_percent"] == wanted["top1_percent"]
+        assert found["introspectability"] == pytest.approx(introspectability(subnet, inputs), rel=1e-12)
+        share = found["top1_percent"] / 100
+        error = 100 * math.sqrt(max(share * (1 - share), 0.25 / 17) / 17)
+        assert found["top1_stderr_percent"] == pytest.approx(error)
+        assert evaluator.score(arch, ["introspectability"]) == found
 
 
 def test_fewer_validation_images_are_the_first_ones(make_net, splits):
@@ -60,8 +65,10 @@ def test_fewer_validation_images_are_the_first_ones(make_net, splits):
     arch = net.space.smallest()
     evaluator = SubnetEvaluator(net, splits, EvaluationConfig(validation_images=5))
     inputs = as_input(splits.validation.images[:5], 11, *splits.mean_std)
-    wanted = top1_percent(evaluator.subnet(arch), inputs, splits.validation.labels[:5])
-    assert evaluator.score(arch).top1_percent == wanted
+    wanted = scores(evaluator.subnet(arch), inputs, splits.validation.labels[:5], splits.task)
+    assert evaluator.score(arch) == wanted
+    fewer = scores(evaluator.subnet(arch), inputs[:3], splits.validation.labels[:3], splits.task)
+    assert evaluator.score(arch, images=3) == fewer
 
 
 def test_an_evaluation_changes_neither_supernet_nor_test_images(make_net, splits):
@@ -74,10 +81,9 @@ def test_an_evaluation_changes_neither_supernet_nor_test_images(make_net, splits
 def test_weights_that_are_not_finite_are_a_failed_evaluation(make_net, splits):
     net = make_net()
     net.parts["head"].classifier.weight.data[0, 0] = math.nan
-    score = SubnetEvaluator(net, splits, EvaluationConfig()).score(net.space.smallest())
-    assert math.isnan(score.top1_percent)
-    assert math.isnan(score.top1_stderr_percent)
-    assert math.isnan(score.introspectability)
+    found = SubnetEvaluator(net, splits, EvaluationConfig()).score(net.space.smallest(), ["introspectability"])
+    assert set(found) == {"top1_percent", "top1_stderr_percent", "introspectability"}
+    assert all(map(math.isnan, found.values()))
 
 
 def test_calibration_repairs_statistics_that_subnets_do_not_share(make_net, splits):

@@ -189,7 +189,7 @@ def test_the_message_counts_repeated_evaluations(adapted_run, device):
     found = last_search(adapted_run, device)
     assert (found["evaluations"], found["repeated"]) == (6, 6)  # 2 after the first round, 4 after the second
     assert "6 archs evaluated" in found["message"]
-    assert "values renewed in 2 round(s), which repeated 6 evaluations" in found["message"]
+    assert "all archs evaluated again in 2 round(s), which repeated 6 evaluations" in found["message"]
     assert f"supernet adapted to weights {found['adapted'][-1]['weights_version']}" in found["message"]
     page = html.unescape(re.sub(r"<script.*?</script>", "", (adapted_run / "report.html").read_text(), flags=re.S))
     assert f"models come from the adapted weights {found['adapted'][-1]['weights_version']} or from the trained" in page
@@ -265,11 +265,10 @@ def test_settings_at_their_defaults_make_no_other_search(finished_run, again, ti
     assert not any(task.startswith("search") for task in told)
 
 
-def test_stages_that_were_held_do_not_learn(finished_run, again, tmp_path, monkeypatch):
-    monkeypatch.setattr("hwnas.search.hurricane._LIST", 0)  # as in a space too large to be listed
-    monkeypatch.setattr("hwnas.search.natv2._LIST", 0)
+def test_stages_that_were_held_do_not_learn(finished_run, again, tmp_path):
     out = shutil.copytree(finished_run, tmp_path / "run")
-    search = {"algorithm": "hurricane", "evaluations": 9, "adaptation": ADAPTATION}
+    too_large_to_list = {"settings": {"listed_archs": 0}}
+    search = {"algorithm": "hurricane", "evaluations": 9, "adaptation": ADAPTATION, "options": too_large_to_list}
     done = again(out, devices=[DEVICES[0]], search=search)
     first, second = done.weights.adapted(DEVICES[0])
     assert (first.evaluations, second.evaluations) == (5, 6)  # 4 first archs, then a fifth of 5 each

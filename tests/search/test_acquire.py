@@ -19,9 +19,9 @@ from hwnas.space import SearchSpace
 
 
 def test_certain_improvement_is_the_added_hypervolume():
-    told = np.array([[0.5, 0.5]])
+    known = np.array([[0.5, 0.5]])
     gain = expected_improvement(
-        np.array([0.25, 0.6, 0.75]), np.full(3, 1e-9), np.array([0.25, 0.7, 0.25]), told, (1.0, 1.0)
+        np.array([0.25, 0.6, 0.75]), np.full(3, 1e-9), np.array([0.25, 0.7, 0.25]), known, (1.0, 1.0)
     )
     # (0.25, 0.25): 0.75 * 0.75 - 0.25; dominated: 0; (0.75, 0.25): a strip of 0.25 by 0.25.
     np.testing.assert_allclose(gain, [0.3125, 0.0, 0.0625], atol=1e-8)
@@ -40,10 +40,10 @@ def test_picks_differ_and_cover():
 
 
 def test_the_widest_gap_is_filled_first():
-    told = np.array([[0.0, 1.0], [0.1, 0.9], [1.0, 0.0]])
+    known = np.array([[0.0, 1.0], [0.1, 0.9], [1.0, 0.0]])
     candidates = np.array([[0.05, 0.95], [0.5, 0.4], [0.9, 0.1], [2.0, 2.0]])
-    assert pick_by_gaps(candidates, told, 1).tolist() == [1]
-    assert sorted(pick_by_gaps(candidates, told, 3).tolist()) == [0, 1, 2]
+    assert pick_by_gaps(candidates, known, 1).tolist() == [1]
+    assert sorted(pick_by_gaps(candidates, known, 3).tolist()) == [0, 1, 2]
 
 
 def test_warp_is_monotone_and_undone():
@@ -54,14 +54,14 @@ def test_warp_is_monotone_and_undone():
 
 
 def test_good_first_archs_do_not_make_the_cheap_end_of_a_front_worthless():
-    def bend(worst):
+    def flat_from(worst):
         losses = np.array([5.7, 6.4, 7.1, 7.7, 8.1, 8.8, worst])
         warp = Warp.of(losses, losses)
-        return warp.undo(np.array([warp.bend]))[0]
+        return warp.undo(np.array([warp.breakpoint]))[0]
 
-    assert bend(worst=8.9) == pytest.approx(5.7 + 3 * (7.7 - 5.7))
-    assert bend(worst=13.5) == pytest.approx(13.5)
-    assert bend(worst=40.0) == pytest.approx(5.7 + 6 * (7.7 - 5.7))
+    assert flat_from(worst=8.9) == pytest.approx(5.7 + 3 * (7.7 - 5.7))
+    assert flat_from(worst=13.5) == pytest.approx(13.5)
+    assert flat_from(worst=40.0) == pytest.approx(5.7 + 6 * (7.7 - 5.7))
 
 
 def test_warp_of_equal_losses_is_finite():
@@ -101,8 +101,8 @@ def test_hypervolume_first_takes_what_adds_most():
     chosen = pick_by_hypervolume(candidates, np.zeros((0, 3)), 4, np.random.default_rng(0))
     assert chosen[:2].tolist() == [1, 3]
     assert sorted(chosen.tolist()) == [0, 1, 2, 3]
-    told = np.array([[0.2, 0.2, 0.2]])
-    assert pick_by_hypervolume(candidates, told, 1, np.random.default_rng(0)).tolist() == [3]
+    known = np.array([[0.2, 0.2, 0.2]])
+    assert pick_by_hypervolume(candidates, known, 1, np.random.default_rng(0)).tolist() == [3]
 
 
 def test_options_of_a_single_choice_come_evenly_though_they_are_rare():

@@ -27,7 +27,7 @@ DEEP = SearchSpace.of_choices(
     {f"stage{s}.op{i}": ["id", "mb3", "mb6"] for s in (1, 2, 3) for i in range(4)},
     [[f"stage{s}.op{i}" for i in range(4)] for s in (1, 2, 3)],
 )
-ALGORITHMS = sorted(SEARCHERS)
+ALGORITHMS = SEARCHERS.names()
 EVALUATIONS = 23
 
 
@@ -95,11 +95,13 @@ def test_what_a_phase_holds_is_that_of_the_first_archs_until_its_round():
     first, second = plan_rounds(searcher, 2)
     seen = []
 
-    def renew(number, archs, values):
+    def reevaluate(number, archs, values):
         seen.append(archs)
         return values
 
-    run_search(problem, searcher, evaluate(problem), 40, renew=renew, renew_at=[first.share, second.share])
+    run_search(
+        problem, searcher, evaluate(problem), 40, reevaluate=reevaluate, reevaluate_at=[first.share, second.share]
+    )
     held = [DEEP.position(name) for name in first.held]
     genomes = DEEP.encode_many(seen[0])
     assert (searcher.n_initial, len(genomes)) == (12, 18)
@@ -136,7 +138,7 @@ class Drifting:
     def __init__(self, problem: Problem):
         self.problem = problem
         self.state = 0
-        self.renewed = []
+        self.rounds = []
         self.evaluated = []
 
     def evaluate(self, archs):
@@ -148,11 +150,11 @@ class Drifting:
         values[:, 0] = values[:, 0] * (-1) ** self.state + 100 * self.state
         return values
 
-    def renew(self, number, archs, values):
+    def reevaluate(self, number, archs, values):
         np.testing.assert_array_equal(values, self.values(archs))
         self.state += 1
         assert number == self.state
-        self.renewed.append(len(archs))
+        self.rounds.append(len(archs))
         return self.values(archs)
 
 
@@ -161,26 +163,31 @@ def test_a_searcher_goes_on_with_new_values_only(algorithm):
     problem = problem_of(DEEP, 2)
     drifting, searcher = Drifting(problem), searcher_of(algorithm, problem)
     result = run_search(
-        problem, searcher, drifting.evaluate, EVALUATIONS, renew=drifting.renew, renew_at=[0.25, 0.5, 0.75]
+        problem,
+        searcher,
+        drifting.evaluate,
+        EVALUATIONS,
+        reevaluate=drifting.reevaluate,
+        reevaluate_at=[0.25, 0.5, 0.75],
     )
-    assert drifting.renewed == [6, 12, 18]  # 5.75, 11.5 and 17.25, each rounded up
-    assert (result.evaluated, result.renewals, result.repeated) == (EVALUATIONS, 3, 36)
+    assert drifting.rounds == [6, 12, 18]  # 5.75, 11.5 and 17.25, each rounded up
+    assert (result.evaluated, result.reevaluations, result.repeated) == (EVALUATIONS, 3, 36)
     assert drifting.evaluated == list(result.archs)
     assert len(set(result.archs)) == EVALUATIONS
     np.testing.assert_array_equal(result.values, drifting.values(result.archs))
     np.testing.assert_array_equal(searcher.memory.losses[:, 0], -result.values[:, 0])
-    assert "values renewed in 3 round(s), which repeated 36 evaluations" in result.message
+    assert "all archs evaluated again in 3 round(s), which repeated 36 evaluations" in result.message
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_replay_over_renewals_is_identical(algorithm):
+def test_replay_over_rounds_is_identical(algorithm):
     problem = problem_of(DEEP, 2)
 
     def whole():
         drifting = Drifting(problem)
         return run_search(
             problem, searcher_of(algorithm, problem), drifting.evaluate, EVALUATIONS,
-            renew=drifting.renew, renew_at=[0.44, 0.58],
+            reevaluate=drifting.reevaluate, reevaluate_at=[0.44, 0.58],
         )  # fmt: skip
 
     first, again = whole(), whole()
@@ -188,13 +195,13 @@ def test_replay_over_renewals_is_identical(algorithm):
     np.testing.assert_array_equal(first.values, again.values)
 
 
-def test_a_search_without_renewals_says_nothing_of_them():
+def test_a_search_without_rounds_says_nothing_of_them():
     problem = problem_of(FLAT, 2)
     result = run_search(problem, searcher_of("random", problem), evaluate(problem), 10)
-    assert (result.renewals, result.repeated) == (0, 0)
-    assert "renewed" not in result.message
-    with pytest.raises(SearchError, match="there is no renew"):
-        run_search(problem, searcher_of("random", problem), evaluate(problem), 10, renew_at=[0.5])
+    assert (result.reevaluations, result.repeated) == (0, 0)
+    assert "again" not in result.message
+    with pytest.raises(SearchError, match="there is no reevaluate"):
+        run_search(problem, searcher_of("random", problem), evaluate(problem), 10, reevaluate_at=[0.5])
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import pytest
 from pydantic import ValidationError
 
-from hwnas.errors import RecipeError
 from hwnas.objectives import Objective
 from hwnas.search import Problem, SearchConfig
 from hwnas.space import SearchSpace
@@ -33,8 +32,28 @@ def test_the_way_to_select_reaches_the_searcher(algorithm, selection):
     assert SearchConfig(algorithm=algorithm, selection=selection).searcher(PROBLEM).selection == selection
 
 
-def test_a_setting_of_another_algorithm_is_refused():
-    with pytest.raises(RecipeError, match=r"search: search algorithm 'nsga2' has no settings \['selection'\]"):
-        SearchConfig(algorithm="nsga2", selection="gaps").searcher(PROBLEM)
-    with pytest.raises(RecipeError, match="search: search algorithm 'random' has no settings"):
-        SearchConfig(algorithm="random", predictor="gp").searcher(PROBLEM)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"algorithm": "nsga2", "selection": "gaps"}, r"searcher 'nsga2' has no settings \['selection'\]; it takes"),
+        ({"algorithm": "random", "predictor": "gp"}, "searcher 'random' has no settings"),
+        ({"options": {"speed": 3}}, r"searcher 'hurricane' has no settings \['speed'\]"),
+        ({"options": {"settings": {"speed": 3}}}, r"settings \['speed'\] are unknown; known are first_archs"),
+        ({"selection": "x"}, "selection 'x' is unknown"),
+    ],
+)
+def test_a_setting_that_the_searcher_does_not_take_is_refused_when_a_recipe_is_read(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        SearchConfig(**settings)
+
+
+def test_options_reach_the_searcher():
+    made = SearchConfig(options={"staged": False, "settings": {"listed_archs": 0}}).searcher(PROBLEM)
+    assert (made.staged, made._listable) == (False, False)
+
+
+def test_a_searcher_and_a_predictor_may_be_ones_own():
+    config = SearchConfig(algorithm="hwnas.search.natv2:NATv2", predictor="hwnas.predictors.gp:GaussianProcess")
+    assert type(config.searcher(PROBLEM)).__name__ == "NATv2"
+    with pytest.raises(ValidationError, match=r"searcher 'nowhere:thing' cannot be imported"):
+        SearchConfig(algorithm="nowhere:thing")

@@ -1,5 +1,7 @@
 """One grammar of limits, on objectives and on values that are not optimised."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,11 @@ GAIN = Objective("gain", "max", gain)
 COST = Objective("cost_ms", "min", cost, cheap=True)
 EXACT_HEAT = Objective("heat_w", "min", heat, cheap=True)
 HEAT = Objective("heat_w", "min", heat)
+
+
+def searcher(name):
+    """With a predictor, few generations, so few fits."""
+    return partial(SEARCHERS.get(name), **({"population": 8} if name in ("natv2", "hurricane") else {}))
 
 
 @pytest.mark.parametrize(
@@ -67,11 +74,11 @@ def test_limits_of_one_device_contradict_those_of_all_but_not_those_of_another()
         check_limits([Limit.parse(t) for t in ("a<=1", "dsp:a<=0.5", "npu:a>=2")])
 
 
-@pytest.mark.parametrize("algorithm", SEARCHERS)
+@pytest.mark.parametrize("algorithm", SEARCHERS.names())
 @pytest.mark.parametrize("heat_of", [EXACT_HEAT, HEAT], ids=["exact", "evaluated"])
 def test_a_limited_value_is_a_column_that_decides_what_is_allowed_but_not_what_is_better(algorithm, heat_of):
     result = minimize(
-        SPACE, [GAIN, COST], algorithm=algorithm, evaluations=40, constraints=["heat_w<=8"], limited=[heat_of]
+        SPACE, [GAIN, COST], searcher=searcher(algorithm), evaluations=40, constraints=["heat_w<=8"], limited=[heat_of]
     )
     np.testing.assert_array_equal(result.values, np.stack([f(result.archs) for f in (gain, cost, heat)], axis=1))
     assert result.feasible.tolist() == (result.values[:, 2] <= 8).tolist()
@@ -85,9 +92,14 @@ def test_a_limited_value_is_a_column_that_decides_what_is_allowed_but_not_what_i
 @pytest.mark.parametrize("algorithm", ["random", "mdenas", "natv2", "hurricane"])
 def test_exact_limited_values_are_kept_before_anything_is_evaluated(algorithm):
     result = minimize(
-        SPACE, [GAIN, COST], algorithm=algorithm, evaluations=40, constraints=["heat_w<=10"], limited=[EXACT_HEAT]
+        SPACE,
+        [GAIN, COST],
+        searcher=searcher(algorithm),
+        evaluations=40,
+        constraints=["heat_w<=10"],
+        limited=[EXACT_HEAT],
     )
-    free = minimize(SPACE, [GAIN, COST], algorithm=algorithm, evaluations=40, limited=[EXACT_HEAT])
+    free = minimize(SPACE, [GAIN, COST], searcher=searcher(algorithm), evaluations=40, limited=[EXACT_HEAT])
     assert (result.values[:, 2] <= 10).mean() >= 0.9 > 0.75 > (free.values[:, 2] <= 10).mean()
 
 
@@ -95,23 +107,23 @@ def test_exact_limited_values_are_kept_before_anything_is_evaluated(algorithm):
 def test_an_evaluated_limited_value_is_predicted(space):
     """A third of the first archs keep the limit; once it is predicted, most that are asked for do."""
     problem = Problem(space, (GAIN, COST), (Limit.parse("heat_w<=8"),), limited=(HEAT,))
-    searcher = make_searcher("natv2", problem, evaluations=80, seed=0)
+    made = make_searcher("natv2", problem, evaluations=80, seed=0, population=4)
 
     def evaluate(archs):
         return np.stack([np.asarray(o.evaluate(archs)) for o in problem.columns], axis=1)
 
-    result = run_search(problem, searcher, evaluate, 80)
+    result = run_search(problem, made, evaluate, 80)
     heats = result.values[:, 2]
-    first = searcher.n_initial
+    first = made.n_initial
     assert (heats[:first] <= 8).mean() < 0.6
     assert (heats[first:] <= 8).mean() > 0.85
-    assert set(searcher.predictor_quality()) == {"gain", "heat_w"}
+    assert set(made.predictor_quality()) == {"gain", "heat_w"}
 
 
 @pytest.mark.parametrize("algorithm", ["random", "mdenas", "nsga2"])
 def test_a_limited_value_without_a_limit_changes_nothing_where_nothing_is_predicted(algorithm):
-    bare = minimize(SPACE, [GAIN, COST], algorithm=algorithm, evaluations=60)
-    more = minimize(SPACE, [GAIN, COST], algorithm=algorithm, evaluations=60, limited=[HEAT])
+    bare = minimize(SPACE, [GAIN, COST], searcher=searcher(algorithm), evaluations=60)
+    more = minimize(SPACE, [GAIN, COST], searcher=searcher(algorithm), evaluations=60, limited=[HEAT])
     assert bare.archs == more.archs
     np.testing.assert_array_equal(bare.front, more.front)
 

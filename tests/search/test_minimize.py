@@ -1,9 +1,11 @@
 """One call for any space and any objectives, and what it says when something is wrong."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
-from hwnas.errors import RecipeError, SearchError, SpaceError
+from hwnas.errors import PluginError, RecipeError, SearchError, SpaceError
 from hwnas.objectives import Objective
 from hwnas.search import Problem, make_searcher, minimize, run_search
 from hwnas.space import SearchSpace
@@ -38,7 +40,7 @@ def test_finds_the_closed_form_front():
 
 
 def test_values_stay_in_own_units_and_order():
-    result = minimize(SPACE, [SCORE, LATENCY], algorithm="random", evaluations=7, seed=2)
+    result = minimize(SPACE, [SCORE, LATENCY], searcher="random", evaluations=7, seed=2)
     np.testing.assert_array_equal(result.values, np.stack([total(result.archs), squares(result.archs)], axis=1))
 
 
@@ -89,7 +91,7 @@ def test_every_evaluation_fails():
     [
         ({"objectives": []}, SearchError, "at least one objective"),
         ({"objectives": [SCORE, SCORE]}, SearchError, "repeat a name"),
-        ({"algorithm": "anneal"}, SearchError, "choose one of"),
+        ({"searcher": "anneal"}, PluginError, "known are hurricane"),
         ({"evaluations": 0}, SearchError, "give at least 1"),
         ({"seed": -1}, SearchError, "give 0 or more"),
         ({"constraints": ["latency<=5"]}, SearchError, "no value that provides them"),
@@ -144,15 +146,12 @@ def test_on_generation_can_stop_and_counts_archs():
     assert result.ended == "stopped"
 
 
-def test_what_predictors_read_reaches_the_search():
+def test_features_reach_the_search():
     def high(genomes):
         return (genomes > 1).astype(float)
 
-    def halved(genomes):
-        return genomes // 2 * 2
-
-    asked = minimize(SPACE, [SCORE, LATENCY], evaluations=30, features=high, counts=high, stand_in=halved)
-    problem = Problem(SPACE, (SCORE, LATENCY), features=high, counts=high, stand_in=halved)
+    asked = minimize(SPACE, [SCORE, LATENCY], evaluations=30, features=high)
+    problem = Problem(SPACE, (SCORE, LATENCY), features=high)
 
     def evaluate(archs):
         return np.stack([o.evaluate(archs) for o in problem.objectives], axis=1)
@@ -160,3 +159,19 @@ def test_what_predictors_read_reaches_the_search():
     direct = run_search(problem, make_searcher("hurricane", problem, evaluations=30, seed=0), evaluate, 30)
     assert list(asked.archs) == list(direct.archs)
     assert list(asked.archs) != list(minimize(SPACE, [SCORE, LATENCY], evaluations=30).archs)
+
+
+def test_a_searcher_of_ones_own():
+    class InOrder:
+        def __init__(self, problem, evaluations, seed, step=1):
+            self.archs = problem.space.decode_many(problem.space.all_genomes(2000))[::step]
+
+        def ask(self):
+            asked, self.archs = self.archs[:10], self.archs[10:]
+            return asked
+
+        def tell(self, archs, losses):
+            pass
+
+    result = minimize(SPACE, [SCORE], searcher=partial(InOrder, step=3), evaluations=25)
+    assert list(result.archs) == SPACE.decode_many(SPACE.all_genomes(2000))[::3][:25]

@@ -6,8 +6,9 @@ import pytest
 
 import hwnas
 from hwnas.objectives import Objective
-from hwnas.objectives.subnets import EvaluationConfig, SubnetEvaluator
-from hwnas.search import Problem, make_searcher
+from hwnas.objectives.config import EvaluationConfig
+from hwnas.objectives.subnets import SubnetEvaluator
+from hwnas.search import Problem
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def naswot(make_net, splits):
 
     @cache
     def one(arch):
-        return evaluator.proxies(arch, ["naswot"], seed=0)["naswot"]
+        return evaluator.score(arch, ["naswot"])["naswot"]
 
     return Objective("naswot", "max", lambda archs: [one(a) for a in archs], cheap=True)
 
@@ -42,9 +43,9 @@ def test_a_proxy_is_a_feature_of_the_predictor(small, naswot):
     top1 = accuracy_of(small)
     result = hwnas.minimize(small, [top1], capacity=[naswot], evaluations=5, seed=0)
     assert result.values.shape == (5, 1)  # it is not optimised
-    searcher = make_searcher("natv2", Problem(small, (top1,), capacity=(naswot,)), evaluations=5, seed=0)
+    problem = Problem(small, (top1,), capacity=(naswot,))
     genomes = small.all_genomes()
-    assert searcher._exact(genomes)[:, 0].tolist() == naswot.evaluate(small.decode_many(genomes))
+    assert problem.known(genomes)[:, 0].tolist() == naswot.evaluate(small.decode_many(genomes))
 
 
 def test_a_proxy_is_a_filter_before_anything_is_evaluated(small, naswot):

@@ -1,191 +1,42 @@
-"""Every searcher keeps the promises of the `Searcher` protocol."""
+"""What searchers promise beyond the protocol: limits kept beforehand, restarts, first archs, judged predictors."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
-from hwnas.errors import SearchError
+from hwnas.errors import PluginError, SearchError
 from hwnas.objectives import Objective, as_losses
+from hwnas.predictors import Encoder
 from hwnas.search import SEARCHERS, Limit, Problem, make_searcher, run_search
-from hwnas.space import Choice, SearchSpace
+from hwnas.search.natv2 import NATv2
+from hwnas.search.settings import NATv2Settings
+from hwnas.space import SearchSpace
+from hwnas.testing.searcher import LARGE, SMALL, evaluate, problem_of
 
-FLAT = SearchSpace.of_choices(
-    {f"op{i}": ["id", "mb3", "mb6"] for i in range(5)}, [["op0", "op1"], ["op2", "op3", "op4"]]
-)
-DEEP = SearchSpace(
-    (
-        Choice("resolution", (160, 192, 224)),
-        *(
-            choice
-            for s in range(3)
-            for choice in (
-                Choice(f"stage{s}.depth", (1, 2)),
-                *(
-                    Choice(
-                        f"stage{s}.block{b}",
-                        ((3, 3), (3, 6), (5, 3), (5, 6), (7, 3), (7, 6)),
-                        ("kernel_size", "expand_ratio"),
-                        f"stage{s}.depth",
-                        tuple(d for d in (1, 2) if d > b),
-                    )
-                    for b in range(2)
-                ),
-            )
-        ),
-    ),
-    tuple((f"stage{s}.depth", f"stage{s}.block0", f"stage{s}.block1") for s in range(3)),
-)
-ALGORITHMS = sorted(SEARCHERS)
+ALGORITHMS = SEARCHERS.names()
 
 
-def problem_of(space: SearchSpace, m: int) -> Problem:
-    """The last objective is cheap (where there is another), and all pull in different directions."""
-
-    def objective(i: int) -> Objective:
-        weights = np.cos(np.arange(len(space)) * (i + 1.0)) + (0.5 if i else 1.5)
-
-        def of_genomes(genomes):
-            # Row by row, so that a value does not depend on the batch it is computed in.
-            return (genomes * weights).sum(axis=1) + 0.1 * i * (genomes**2).sum(axis=1)
-
-        return Objective(
-            f"value{i}",
-            "max" if i == 0 else "min",
-            lambda archs: of_genomes(space.encode_many(archs)),
-            cheap=0 < i == m - 1,
-            evaluate_genomes=of_genomes,
-        )
-
-    return Problem(space, tuple(objective(i) for i in range(m)), capacity=())
-
-
-def evaluate(problem: Problem):
-    return lambda archs: np.stack([np.asarray(o.evaluate(archs)) for o in problem.objectives], axis=1)
-
-
-def search(algorithm, problem, evaluations, seed=0, population=None):
+def search(algorithm, problem, evaluations, seed=0, **settings):
     """A large population keeps the number of fitted models, and so the test, small."""
-    population = population or max(4, evaluations // 6)
-    searcher = make_searcher(algorithm, problem, evaluations=evaluations, seed=seed, population=population)
+    settings = {"population": max(4, evaluations // 6), **settings}
+    searcher = make_searcher(algorithm, problem, evaluations=evaluations, seed=seed, **settings)
     return run_search(problem, searcher, evaluate(problem), evaluations)
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("m", [1, 2, 5])
-@pytest.mark.parametrize("space", [FLAT, DEEP], ids=["flat", "deep"])
-def test_same_seed_same_archs_all_legal_canonical_and_distinct(algorithm, m, space):
-    problem = problem_of(space, m)
-    np.random.seed(1)  # noqa: NPY002 - the global generator must not matter
-    first = search(algorithm, problem, 24)
-    np.random.seed(2)  # noqa: NPY002
-    again = search(algorithm, problem, 24)
-    assert first.archs == again.archs
-    assert len(set(first.archs)) == len(first.archs) == 24
-    assert all(space.decode(space.encode(a)) == a for a in first.archs)
-    assert len(first.front) >= 1
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_other_seeds_give_other_archs(algorithm):
-    problem = problem_of(DEEP, 2)
-    assert search(algorithm, problem, 12, seed=0).archs != search(algorithm, problem, 12, seed=1).archs
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_never_asks_twice_even_untold(algorithm):
-    searcher = make_searcher(algorithm, problem_of(DEEP, 2), evaluations=10_000, seed=3)
-    asked = [arch for _ in range(40) for arch in searcher.ask()]
-    assert len(asked) >= 40
-    assert len(set(asked)) == len(asked)
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_no_duplicates_in_ten_thousand_asks(algorithm):
-    result = search(algorithm, problem_of(DEEP, 2), 10_000)
-    assert len(set(result.archs)) == 10_000
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_generation_in_which_all_fails_is_survived(algorithm):
-    problem = problem_of(DEEP, 2)
-    calls = []
-
-    def flaky(archs):
-        calls.append(len(archs))
-        values = evaluate(problem)(archs)
-        if len(calls) <= 2:
-            values[:, 0] = np.nan
-        return values
-
-    result = run_search(problem, make_searcher(algorithm, problem, evaluations=40, seed=0, population=9), flaky, 40)
-    assert result.evaluated == 40
-    assert np.isfinite(result.values[-1]).all()
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_tell_leaves_its_arguments_unchanged(algorithm):
-    problem = problem_of(FLAT, 2)
-    searcher = make_searcher(algorithm, problem, evaluations=20, seed=0)
-    archs = searcher.ask()
-    losses = evaluate(problem)(archs)
-    losses[0] = np.nan
-    archs_before, losses_before = list(archs), losses.copy()
-    searcher.tell(archs, losses)
-    searcher.ask()
-    assert archs == archs_before
-    np.testing.assert_array_equal(losses, losses_before)
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_resume_by_replay_is_identical(algorithm):
-    problem = problem_of(DEEP, 2)
-    whole = search(algorithm, problem, 40)
-    archive = dict(zip(whole.archs[:17], whole.values[:17], strict=True))
-    computed = []
-
-    def from_archive(archs):
-        computed.extend(a for a in archs if a not in archive)
-        return np.stack([archive[a] if a in archive else evaluate(problem)([a])[0] for a in archs])
-
-    searcher = make_searcher(algorithm, problem, evaluations=40, seed=0, population=6)
-    again = run_search(problem, searcher, from_archive, 40)
-    assert again.archs == whole.archs
-    assert computed == list(whole.archs[17:])
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_space_smaller_than_the_budget_ends_and_says_so(algorithm):
-    result = search(algorithm, problem_of(FLAT, 2), 300)
-    assert result.ended == "exhausted"
-    assert set(result.archs) == set(FLAT.decode_many(FLAT.all_genomes()))
-    assert "the space has only 243 archs" in result.message
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_archs_told_but_never_asked_are_used_and_not_asked(algorithm):
-    problem = problem_of(DEEP, 2)
-    known = DEEP.sample(np.random.default_rng(5), 30)
-    known = list(dict.fromkeys(known))
-    searcher = make_searcher(algorithm, problem, evaluations=20, seed=0)
-    result = run_search(problem, searcher, evaluate(problem), 20, warm_start=(known, evaluate(problem)(known)))
-    assert result.n_warm_start == len(known)
-    assert list(result.archs[: len(known)]) == known
-    assert len(set(result.archs)) == len(known) + 20
 
 
 @pytest.mark.parametrize("algorithm", ["nsga2", "natv2", "hurricane"])
 def test_better_than_random_at_equal_evaluations(algorithm):
-    problem = problem_of(DEEP, 1)
+    problem = problem_of(LARGE, 1)
     best = {a: np.mean([search(a, problem, 60, s).losses.min() for s in range(3)]) for a in (algorithm, "random")}
     assert best[algorithm] < best["random"]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_limits_on_cheap_objectives_are_kept_before_evaluation(algorithm):
-    base = problem_of(DEEP, 2)
-    limit = float(np.median(base.objectives[1].evaluate(DEEP.sample(np.random.default_rng(0), 200))))
-    problem = Problem(DEEP, base.objectives, (Limit(None, "value1", "<=", limit),))
+    base = problem_of(LARGE, 2)
+    limit = float(np.median(base.objectives[1].evaluate(LARGE.sample(np.random.default_rng(0), 200))))
+    problem = Problem(LARGE, base.objectives, (Limit(None, "value1", "<=", limit),))
     result = search(algorithm, problem, 40)
     assert result.feasible.mean() > (0.5 if algorithm == "nsga2" else 0.99)
 
@@ -193,7 +44,7 @@ def test_limits_on_cheap_objectives_are_kept_before_evaluation(algorithm):
 @pytest.mark.parametrize("m", [1, 2, 3])
 @pytest.mark.parametrize("selection", ["turns", "gaps", "improvement"])
 def test_every_way_to_select_works_with_any_number_of_objectives(selection, m):
-    problem = problem_of(DEEP, m)
+    problem = problem_of(LARGE, m)
     searcher = make_searcher("natv2", problem, evaluations=24, seed=0, population=3, selection=selection)
     result = run_search(problem, searcher, evaluate(problem), 24)
     assert len(set(result.archs)) == 24
@@ -249,13 +100,22 @@ def test_a_predictor_of_many_archs_learns_from_the_best_and_from_all_the_rest():
     assert rows[-1] == 1499
 
 
+class Mean:
+    """Predicts the mean, whatever it is asked for."""
+
+    def fit(self, inputs, values):
+        self.mean = values.mean()
+        return self
+
+    def predict(self, inputs):
+        return np.full(len(inputs), self.mean), np.ones(len(inputs))
+
+
 def stalling(n_warm_start=0, improve_at=(), evaluations=800):
     """Search a large space in which only the first arch, and those at ``improve_at``, are better than all before."""
     space = SearchSpace.of_choices({f"op{i}": list("abcd") for i in range(12)})
     problem = problem_of(space, 1)
-    searcher = make_searcher(
-        "natv2", problem, evaluations=evaluations, seed=0, population=50, predictor="bayesian_ridge"
-    )
+    searcher = make_searcher("natv2", problem, evaluations=evaluations, seed=0, population=50, predictor=Mean())
     known = list(dict.fromkeys(space.sample(np.random.default_rng(3), n_warm_start)))
     told, sizes = 0, []
 
@@ -297,24 +157,18 @@ def test_a_warm_start_does_not_count_as_stalled():
     assert len(searcher._learnt()) == 750
 
 
-def test_an_unknown_selection_lists_the_choices():
-    with pytest.raises(SearchError, match=r"'best' is unknown; choose one of \['turns', 'gaps', 'improvement'\]"):
-        make_searcher("natv2", problem_of(FLAT, 1), evaluations=5, seed=0, selection="best")
-
-
-def test_a_predictor_that_cannot_be_fitted_is_replaced_and_the_message_says_so(monkeypatch):
+def test_a_predictor_that_cannot_be_fitted_is_replaced_and_the_message_says_so():
     class Broken:
         def fit(self, inputs, values):
             raise ValueError("no pivot")
 
-    monkeypatch.setattr("hwnas.search.natv2.make_predictor", lambda name: Broken())
-    result = search("natv2", problem_of(DEEP, 2), 30)
+    result = search("natv2", problem_of(LARGE, 2), 30, predictor=Broken())
     assert result.evaluated == 30
     assert "predictor Broken was replaced by the mean: no pivot" in result.message
 
 
 def test_a_predictor_is_judged_on_archs_that_it_was_not_fitted_to():
-    problem = problem_of(DEEP, 3)
+    problem = problem_of(LARGE, 3)
     searcher = make_searcher("natv2", problem, evaluations=40, seed=0, population=13)
     assert searcher.predictor_quality() == {}  # nothing is known yet
     result = run_search(problem, searcher, evaluate(problem), 40)
@@ -330,30 +184,102 @@ def test_a_predictor_is_judged_on_archs_that_it_was_not_fitted_to():
     assert few.predictor_quality() == {}  # two folds need four archs
 
 
-def test_features_reach_the_predictor():
-    problem = replace(problem_of(FLAT, 2), features=lambda genomes: (genomes[:, :1] == 1).astype(float))
-    searcher = make_searcher("natv2", problem, evaluations=20, seed=0)
-    run_search(problem, searcher, evaluate(problem), 20)
-    assert searcher._exact(FLAT.all_genomes())[:, -1].tolist() == (FLAT.all_genomes()[:, 0] == 1).tolist()
-
-
-def test_an_unknown_name_lists_the_choices():
-    with pytest.raises(SearchError, match=r"'nsga9' is unknown; choose one of \['hurricane', 'mdenas', 'natv2'"):
-        make_searcher("nsga9", problem_of(FLAT, 1), evaluations=5, seed=0)
-
-
-def test_an_unknown_setting_lists_the_known_ones():
-    with pytest.raises(SearchError, match=r"no settings \['predictor'\]; it has \['population'\]"):
-        make_searcher("nsga2", problem_of(FLAT, 1), evaluations=5, seed=0, predictor="gp")
-
-
 def test_hurricane_begins_with_the_later_stages_after_a_warm_start_too():
-    problem = problem_of(DEEP, 2)
+    problem = problem_of(LARGE, 2)
     searcher = make_searcher("hurricane", problem, evaluations=40, seed=0, population=8)
-    known = DEEP.sample(np.random.default_rng(3), 60)
+    known = LARGE.sample(np.random.default_rng(3), 60)
     searcher.tell(known, as_losses(evaluate(problem)(known), problem.objectives))
     asked = searcher.ask()
     assert len(asked) == 8
     for stages, held in ((("stage0",), True), (("stage1", "stage2"), False)):
-        names = [c.name for c in DEEP.choices if c.name.startswith(stages)]
+        names = [c.name for c in LARGE.choices if c.name.startswith(stages)]
         assert all(any(all(a.get(n) == k.get(n) for n in names) for k in known) for a in asked) == held
+
+
+def test_a_space_that_is_used_up_is_said_to_be():
+    assert "the space has only 243 archs" in search("random", problem_of(SMALL, 2), 300).message
+
+
+# -- names and settings ---------------------------------------------------------------------------------
+
+
+def test_an_unknown_name_lists_the_choices():
+    with pytest.raises(
+        PluginError, match=r"searcher 'hurican' is unknown; known are hurricane.*did you mean 'hurricane'"
+    ):
+        make_searcher("hurican", problem_of(SMALL, 1), evaluations=5, seed=0)
+
+
+def test_an_unknown_setting_lists_the_known_ones():
+    with pytest.raises(SearchError, match=r"'nsga2' has no settings \['predictor'\]; it takes \['population'\]"):
+        make_searcher("nsga2", problem_of(SMALL, 1), evaluations=5, seed=0, predictor="gp")
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"selection": "best"}, SearchError, r"'best' is unknown; choose one of \['turns', 'gaps', 'improvement'\]"),
+        ({"predictor": "kriging"}, PluginError, "predictor 'kriging' is unknown; known are gp_groups"),
+        ({"settings": {"optimism": 1}}, SearchError, r"settings \['optimism'\] are unknown; known are first_archs"),
+        ({"settings": {"population": -1}}, SearchError, r"'population': -1\} must be whole numbers"),
+        ({"settings": {"warp_slope_beyond": 0.0}}, SearchError, "give more than 0"),
+    ],
+)
+def test_a_bad_setting_is_one_clear_line(settings, error, message):
+    with pytest.raises(error, match=message):
+        make_searcher("natv2", problem_of(SMALL, 1), evaluations=5, seed=0, **settings)
+
+
+def test_what_is_no_searcher_is_refused():
+    with pytest.raises(PluginError, match=r"made a dict without \['ask', 'tell'\]"):
+        make_searcher(lambda problem, evaluations, seed: {}, problem_of(SMALL, 1), evaluations=5, seed=0)
+
+
+def test_a_factory_with_settings_is_a_searcher():
+    problem = problem_of(SMALL, 2)
+    made = make_searcher(partial(NATv2, selection="gaps"), problem, evaluations=20, seed=0, population=3)
+    assert (made.selection, made.per_generation) == ("gaps", 3)
+    by_place = make_searcher("hwnas.search.natv2:NATv2", problem, evaluations=20, seed=0)
+    assert isinstance(by_place, NATv2)
+
+
+def test_settings_by_name_are_those_of_the_object():
+    problem = problem_of(LARGE, 2)
+    given = [{"population": 9, "phase_shares": [0.1, 0.2]}, NATv2Settings(population=9, phase_shares=(0.1, 0.2))]
+    first, again = (search("hurricane", problem, 30, settings=one) for one in given)
+    assert first.archs == again.archs
+    assert first.archs != search("hurricane", problem, 30).archs
+
+
+def test_an_encoder_of_ones_own_is_what_predictors_read():
+    read = []
+
+    def encoder(problem):
+        plain = Encoder(problem.space, problem.known)
+
+        def encode(genomes):
+            read.append(len(genomes))
+            return replace(plain(genomes), further=((genomes[:, :1] - 1.0),))
+
+        return encode
+
+    problem = problem_of(SMALL, 2)
+    seen = []
+
+    class Looking(Mean):
+        def fit(self, inputs, values):
+            seen.append([group.shape[1] for group in inputs.groups])
+            return super().fit(inputs, values)
+
+    search("natv2", problem, 20, encoder=encoder, predictor=Looking())
+    assert read
+    assert all(len(widths) == 3 and widths[-1] == 1 for widths in seen)
+
+
+def test_what_is_known_beforehand_is_exact_values_capacity_and_features():
+    base = problem_of(SMALL, 3)
+    problem = replace(base, capacity=base.objectives[2:], features=lambda genomes: (genomes[:, :1] == 1).astype(float))
+    genomes = SMALL.all_genomes()
+    known = problem.known(genomes)
+    exact = base.objectives[2].evaluate_genomes(genomes)
+    np.testing.assert_array_equal(known, np.stack([exact, exact, genomes[:, 0] == 1], axis=1))

@@ -75,10 +75,9 @@ def test_hurricane_holds_the_earlier_stages_first_then_the_later():
 
 def test_a_region_draws_allowed_and_frozen_genes_only():
     rng = np.random.default_rng(0)
-    anchor = SPACE.sample_genomes(rng, 1)
+    donor = SPACE.sample_genomes(rng, 1)
     frozen = np.array([True, False, False, False, False, True])
-    region = Region(SPACE, tuple(np.array([1, 4]) for _ in range(6)), frozen, anchor)
+    region = Region(SPACE, tuple(np.array([1, 4]) for _ in range(6)), frozen, donor)
     for genomes in (region.draw(rng, 50), region.repair(rng, SPACE.sample_genomes(rng, 50))):
-        assert (genomes[:, frozen] == anchor[0, frozen]).all()
+        assert (genomes[:, frozen] == donor[0, frozen]).all()
         assert set(np.unique(genomes[:, ~frozen])) == {1, 4}
-    assert region.size == 2**6

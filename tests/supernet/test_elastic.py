@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 
 from hwnas.supernet.blocks.conv import ConvSpec, ElasticConvBnAct
+from hwnas.supernet.blocks.elastic import elastic_block
 from hwnas.supernet.blocks.elastic_layers import ElasticBatchNorm2d, ElasticConv2d, ElasticDepthwiseConv2d
 from hwnas.supernet.blocks.head import ElasticHead, HeadSpec
 from hwnas.supernet.blocks.mbconv import ElasticMBConv, MBConvSpec
+from hwnas.supernet.blocks.single_path import ChoiceBlock
 
 
 def randomise(module, seed=0):
@@ -169,3 +171,12 @@ def test_dropout_acts_in_training_only():
         head.train()
         torch.manual_seed(0)
         assert not torch.equal(head(x, spec), head(x, spec))
+
+
+def test_a_slot_shares_weights_where_its_specs_are_of_one_class_and_may_share():
+    narrow, wide, conv = mbconv(8), mbconv(24), ConvSpec(8, 16, 13, 3, 2, "relu")
+    assert type(elastic_block([narrow, wide])) is ElasticMBConv
+    assert type(elastic_block([narrow], share_weights=False)) is ElasticMBConv  # nothing to choose
+    for block in (elastic_block([narrow, wide], share_weights=False), elastic_block([narrow, conv])):
+        assert type(block) is ChoiceBlock
+        assert len(block.candidates) == 2

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from hwnas.export.graph import count_macs
 from hwnas.export.onnx_file import to_onnx, verify_onnx
-from hwnas.objectives.subnets import macs_of_space, params_of_space
+from hwnas.objectives.exact import macs_of_space, params_of_space
 from hwnas.supernet import (
     SupernetConfig,
     build_supernet,
@@ -122,6 +122,26 @@ def test_every_subnet_can_be_trained(supernet):
         grads = [p.grad for p in supernet.parameters() if p.grad is not None]
         assert grads
         assert all(bool(g.isfinite().all()) for g in grads)
+
+
+def test_slots_before_in_and_after_stages_know_where_they_stand(supernet):
+    slots = supernet.layout.slots
+    first = next(i for i, slot in enumerate(slots) if slot.name.startswith("stage1."))
+    assert [slot.stage for slot in slots[:first]] == [0] * first
+    for slot in slots[first:]:
+        in_stage = slot.name.startswith("stage")
+        assert slot.stage == (int(slot.name.removeprefix("stage")[0]) if in_stage else None), slot.name
+    starts = {slot.stage: slot.name for slot in reversed(slots) if slot.stage}
+    assert {slot.name for slot in slots if slot.begins_stage} == set(starts.values())
+
+
+def test_choices_know_the_stage_that_they_shape(supernet):
+    layout = supernet.layout
+    cell = supernet.config.family == "nasbench201"  # its stages share one cell
+    for choice in layout.space.choices:
+        place, dot, _ = choice.name.partition(".")
+        number = (0 if place == "stem" else int(place.removeprefix("stage"))) if dot and not cell else None
+        assert layout.stage_of_choice(choice.name) == number, choice.name
 
 
 def test_the_pool_of_hurricane_has_32_operators():

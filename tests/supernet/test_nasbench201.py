@@ -11,8 +11,8 @@ from pydantic import TypeAdapter
 from hwnas.errors import SpaceError
 from hwnas.export.graph import trace
 from hwnas.latency.table import load_device
+from hwnas.objectives.exact import macs_of_space, params_of_space
 from hwnas.objectives.introspectability import introspectability
-from hwnas.objectives.subnets import macs_of_space, params_of_space
 from hwnas.runs.recipe import load_recipe
 from hwnas.space.dialects.nasbench201 import EDGES, edge_name, format_nasbench201, parse_cell, parse_nasbench201
 from hwnas.supernet import SupernetConfig, build_supernet, calibrate_bn, extract_subnet, make_layout

@@ -11,6 +11,7 @@ from hwnas.errors import SpaceError
 from hwnas.space import SearchSpace
 from hwnas.supernet import build_supernet, calibrate_bn, extract_subnet, fold_bn
 from hwnas.supernet.blocks.layers import ConvBnAct
+from hwnas.task.classification import CLASSIFICATION
 from hwnas.train.phases import PhaseConfig, TrainConfig
 from hwnas.train.step import make_optimiser, train_step
 
@@ -42,7 +43,7 @@ def test_extracted_subnets_are_the_supernet_after_training_steps(tiny, images, r
     for step in range(4):
         archs = [space.largest(), *space.sample(rng, 1), space.smallest()]
         y = torch.from_numpy(rng.integers(0, 7, 6))
-        train_step(net.train(), optimiser, images(6, 11, step), y, archs, phase, config, 0.1)
+        train_step(net.train(), optimiser, images(6, 11, step), y, archs, phase, config, 0.1, CLASSIFICATION)
     net.sort_channels()
     assert_bit_equal(net, net.space.sample(rng, 20), images)
 

@@ -12,10 +12,12 @@ import torch
 
 import hwnas
 from hwnas.errors import CheckpointError
-from hwnas.objectives.subnets import macs_of_space, params_of_space
+from hwnas.objectives.exact import macs_of_space, params_of_space
+from hwnas.runs.published import import_ofa
 from hwnas.space.dialects.once_for_all import format_ofa, parse_ofa
 from hwnas.supernet import build_supernet, extract_subnet
-from hwnas.supernet.weights.once_for_all import fold, load_ofa_weights, read_ofa_checkpoint
+from hwnas.supernet.weights.ofa_names import fold
+from hwnas.supernet.weights.once_for_all import load_ofa_weights, ofa_names, read_ofa_checkpoint
 
 N_SUBNETS = 30
 RESOLUTIONS = (128, 160)
@@ -143,8 +145,6 @@ def small():
 
 def published_form(supernet):
     """A checkpoint that fits ``supernet``."""
-    from hwnas.supernet.weights.once_for_all import ofa_names
-
     names = ofa_names(supernet)
     return {names[k]: v.clone() for k, v in supernet.state_dict().items()}
 
@@ -193,3 +193,34 @@ def test_kernel_maps_are_read_under_their_published_names(small):
     tensors[name] = torch.from_numpy(rng.standard_normal((25, 25)).astype(np.float32))
     load_ofa_weights(small, tensors, "here")
     assert torch.equal(small.parts["stage1_block2"].depthwise.maps["7to5"], tensors[name])
+
+
+def names_of(recipe):
+    return ofa_names(build_supernet(hwnas.load_recipe(recipe, ["supernet.classes=3"]).supernet))
+
+
+def test_tensors_have_the_names_that_once_for_all_gives_them():
+    mobile, resnet = names_of("ofa-proxyless"), names_of("ofa-resnet50d")
+    wanted = {
+        "parts.stem.conv.weight": "first_conv.conv.weight",
+        "parts.first_block.depthwise.weight": "blocks.0.conv.depth_conv.conv.weight",
+        "parts.stage1_block1.project.weight": "blocks.1.conv.point_linear.conv.weight",
+        "parts.feature_mix.bn.bias": "feature_mix_layer.bn.bias",
+        "parts.head.classifier.bias": "classifier.linear.bias",
+    }
+    assert {own: mobile[own] for own in wanted} == wanted
+    wanted = {
+        "parts.stem_second.bn.weight": "input_stem.1.conv.bn.weight",
+        "parts.stage1_block1.shortcut_conv.weight": "blocks.0.downsample.conv.weight",
+    }
+    published = hwnas.load_recipe("ofa-resnet50d").supernet
+    first = published.stages[0].base_depth + max(published.extra_depths)
+    wanted["parts.stage2_block1.spatial_bn.weight"] = f"blocks.{first}.conv2.bn.weight"
+    assert {own: resnet[own] for own in wanted} == wanted
+
+
+def test_networks_that_once_for_all_has_not_are_refused_with_those_that_it_has(tmp_path):
+    with pytest.raises(CheckpointError, match=r"'mnist-hurricane' is of family 'hurricane'.*recipes .*ofa-mbv3-w1\.0"):
+        import_ofa(tmp_path / "any.pth", "mnist-hurricane", tmp_path / "out")
+    with pytest.raises(CheckpointError, match=r"no networks of family 'nasbench201'"):
+        names_of("nasbench201")

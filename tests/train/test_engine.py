@@ -12,14 +12,15 @@ from hwnas.data import DataConfig, as_input
 from hwnas.errors import CheckpointError, RecipeError, ResumeError
 from hwnas.supernet import build_supernet, calibrate_bn, extract_subnet, make_layout
 from hwnas.supernet.families.ofav2 import OFAv2Config
-from hwnas.train import PhaseConfig, TrainConfig, top1_percent, train_supernet
+from hwnas.task.classification import CLASSIFICATION
+from hwnas.train import PhaseConfig, TrainConfig, scores, train_supernet
 from hwnas.train.checkpoint import load_supernet, load_tensors, save_supernet, weights_version
 from hwnas.train.loop import _follow
 from hwnas.train.mixing import Mix, draw_mix, exchanged_moments
 from hwnas.train.monitor import landmarks
 from hwnas.train.phases import phase_space, sample_step
 from hwnas.train.step import make_optimiser, train_step
-from hwnas.train.teacher import calibrate_largest, exit_weights, soft_labels
+from hwnas.train.teacher import calibrate_largest, exit_weights, soft_targets
 
 Y = torch.tensor([0, 1, 2, 3, 4, 6])
 
@@ -105,7 +106,7 @@ def test_the_joint_loss_of_all_exits_by_hand(trio, images, scheme):
     net, reference, arch = trio
     config = train(label_smoothing=0.1, exit_loss=scheme)
     x = images(6, 11)
-    loss = train_step(net, make_optimiser(net, config), x, Y, [arch], phase(exits="all"), config, 0.1)
+    loss = train_step(net, make_optimiser(net, config), x, Y, [arch], phase(exits="all"), config, 0.1, CLASSIFICATION)
     with torch.no_grad():
         each = [soft_loss(z, 0.9 * F.one_hot(Y, 7) + 0.1 / 7) for z in reference.exits(x, arch)]
     shares = {"ascending": [1 / 6, 2 / 6, 3 / 6], "descending": [3 / 6, 2 / 6, 1 / 6]}[scheme]
@@ -118,7 +119,7 @@ def test_the_ensemble_of_a_teachers_exits_by_hand(trio, make_net, exits_config, 
     config = train(label_smoothing=0.0, exit_ensemble="uniform")
     student, x = at_exit(net, arch, 2), images(6, 11)
     settings = phase(teacher="fixed", teacher_exits="all", distill_ratio=0.7)
-    loss = train_step(net, make_optimiser(net, config), x, Y, [student], settings, config, 0.1, teacher)
+    loss = train_step(net, make_optimiser(net, config), x, Y, [student], settings, config, 0.1, CLASSIFICATION, teacher)
     with torch.no_grad():
         single = [teacher(x, at_exit(teacher, arch, e)) for e in (1, 2, 3)]
         target = torch.softmax(sum(single) / 3, 1)
@@ -131,7 +132,9 @@ def test_a_teachers_last_exit_is_its_largest_net(make_net, exits_config, images)
     teacher, x = make_net(7, exits_config), images(4, 13)
     largest = teacher.space.restrict({"resolution": [13]}).largest()
     with torch.no_grad():
-        assert torch.equal(soft_labels(teacher, x, False, "uniform"), torch.softmax(teacher(x, largest), 1))
+        assert torch.equal(
+            soft_targets(teacher, x, CLASSIFICATION, False, "uniform"), torch.softmax(teacher(x, largest), 1)
+        )
 
 
 def test_an_extracted_teacher_is_calibrated_as_a_subnet_is(make_net, exits_config, images):
@@ -189,7 +192,7 @@ def test_the_log_has_the_accuracies_that_subnets_have(exits_config, splits, tmp_
         calibrate_bn(subnet, [as_input(splits.train.images, arch["resolution"], *splits.mean_std)])
         x = as_input(splits.validation.images, arch["resolution"], *splits.mean_std)
         assert lines[-1]["top1_percent"][name] == pytest.approx(
-            top1_percent(subnet, x, splits.validation.labels), abs=1e-3
+            scores(subnet, x, splits.validation.labels, splits.task)["top1_percent"], abs=1e-3
         )
 
 
@@ -375,9 +378,9 @@ def test_half_precision_has_about_the_same_loss(trio, images, precision):
     net, reference, arch = trio
     x = images(6, 11)
     plain, half = train(), train(precision=precision)
-    wanted = train_step(reference, make_optimiser(reference, plain), x, Y, [arch], phase(), plain, 0.1)
+    wanted = train_step(reference, make_optimiser(reference, plain), x, Y, [arch], phase(), plain, 0.1, CLASSIFICATION)
     scaler = torch.amp.GradScaler("cpu", enabled=precision == "float16")
-    loss = train_step(net, make_optimiser(net, half), x, Y, [arch], phase(), half, 0.1, scaler=scaler)
+    loss = train_step(net, make_optimiser(net, half), x, Y, [arch], phase(), half, 0.1, CLASSIFICATION, scaler=scaler)
     assert loss == pytest.approx(wanted, rel=0.02)
     assert loss != wanted
     assert all(p.dtype == torch.float32 for p in net.parameters())
@@ -389,7 +392,7 @@ def test_mixed_images_and_labels_by_hand(tiny, images):
     net, reference = (build_supernet(tiny, 2).train() for _ in range(2))
     arch, x, config = net.space.restrict({"resolution": [11]}).largest(), images(6, 11), train(label_smoothing=0.0)
     mix = Mix(torch.tensor([3, 4, 5, 1, 2, 0]), 0.8, moments=False)
-    loss = train_step(net, make_optimiser(net, config), x, Y, [arch], phase(), config, 0.1, mix=mix)
+    loss = train_step(net, make_optimiser(net, config), x, Y, [arch], phase(), config, 0.1, CLASSIFICATION, mix=mix)
     with torch.no_grad():
         logits = reference(0.8 * x + 0.2 * x[mix.order], arch)
     target = 0.8 * F.one_hot(Y, 7) + 0.2 * F.one_hot(Y[mix.order], 7)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from hwnas.train.evaluate import inference_batch_size, predict, top1_percent
+from hwnas.task.classification import CLASSIFICATION
+from hwnas.train.evaluate import inference_batch_size, predict, scores
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [0.0, 1.0, 5.0], [1.0, 0.0, 0.5], [0.0, 2.0, 1.0]])
 LABELS = torch.tensor([0, 1, 0, 0, 2])
@@ -14,7 +15,11 @@ LABELS = torch.tensor([0, 1, 0, 0, 2])
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
 def test_share_of_right_answers_by_hand(batch_size):
-    assert top1_percent(nn.Identity(), LOGITS, LABELS, batch_size) == pytest.approx(60.0)
+    found = scores(nn.Identity(), LOGITS, LABELS, CLASSIFICATION, batch_size)
+    assert found == {
+        "top1_percent": pytest.approx(60.0),
+        "top1_stderr_percent": pytest.approx(100 * math.sqrt(0.24 / 5)),
+    }
 
 
 def test_logits_come_in_order_and_without_gradients():
@@ -28,7 +33,9 @@ def test_logits_come_in_order_and_without_gradients():
 def test_a_logit_that_is_not_finite_is_no_accuracy(bad):
     logits = LOGITS.clone()
     logits[3, 1] = bad
-    assert math.isnan(top1_percent(nn.Identity(), logits, LABELS))
+    found = scores(nn.Identity(), logits, LABELS, CLASSIFICATION)
+    assert set(found) == {"top1_percent", "top1_stderr_percent"}
+    assert all(map(math.isnan, found.values()))
 
 
 @pytest.mark.parametrize(("px", "n"), [(8, 500), (28, 500), (64, 97), (224, 16)])

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hwnas.data import DataConfig
 from hwnas.errors import ResumeError, TrainingError
 from hwnas.supernet import build_supernet
+from hwnas.task.classification import CLASSIFICATION
 from hwnas.train.checkpoint import load_tensors, save_tensors
 from hwnas.train.loop import train_supernet
 from hwnas.train.phases import PhaseConfig, TrainConfig
@@ -228,7 +229,7 @@ def test_the_loss_of_a_step_by_hand(tiny, images):
             smooth_cross_entropy(z, smoothed(y, 7, 0.1)) + 0.7 * smooth_cross_entropy(z, soft)
             for z in (reference(x, a) for a in archs)
         ]
-    loss = train_step(net, make_optimiser(net, config), x, y, archs, phase, config, 0.1, teacher)
+    loss = train_step(net, make_optimiser(net, config), x, y, archs, phase, config, 0.1, CLASSIFICATION, teacher)
     assert loss == pytest.approx(np.mean(wanted), rel=1e-5)
 
 
@@ -246,7 +247,7 @@ def test_in_place_distillation_teaches_all_but_the_largest(tiny, images):
     label = F.one_hot(y, 7)
     first = smooth_cross_entropy(big, label)
     second = smooth_cross_entropy(small, label) + 0.7 * smooth_cross_entropy(small, torch.softmax(big, 1))
-    loss = train_step(net, make_optimiser(net, config), x, y, archs, phase, config, 0.1)
+    loss = train_step(net, make_optimiser(net, config), x, y, archs, phase, config, 0.1, CLASSIFICATION)
     assert loss == pytest.approx((first + second) / 2, rel=1e-5)
 
 
@@ -259,7 +260,7 @@ def test_the_update_of_a_step_by_hand(tiny, images, clip):
     x, y = images(6, 11), torch.tensor([0, 1, 2, 3, 4, 6])
     phase = PhaseConfig(name="p", epochs=1, lr=0.1)
     config = TrainConfig(phases=(phase,), label_smoothing=0.0, weight_decay=0.01, momentum=0.9, clip_grad_norm=clip)
-    train_step(net, make_optimiser(net, config), x, y, archs, phase, config, 0.25)
+    train_step(net, make_optimiser(net, config), x, y, archs, phase, config, 0.25, CLASSIFICATION)
     sum(F.cross_entropy(reference(x, a), y) for a in archs).backward()
     used = {n: p for n, p in reference.named_parameters() if p.grad is not None}
     norm = math.sqrt(sum(float((p.grad**2).sum()) for p in used.values()))
@@ -285,7 +286,7 @@ def test_a_step_with_a_loss_that_is_not_finite_changes_no_weight(tiny, images):
     x[0, 0, 0, 0] = math.nan
     arch = net.space.restrict({"resolution": [11]}).largest()
     optimiser = make_optimiser(net, config)
-    loss = train_step(net, optimiser, x, torch.zeros(6, dtype=torch.long), [arch], phase, config, 0.1)
+    loss = train_step(net, optimiser, x, torch.zeros(6, dtype=torch.long), [arch], phase, config, 0.1, CLASSIFICATION)
     assert math.isnan(loss)
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
 

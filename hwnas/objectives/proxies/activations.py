@@ -12,7 +12,6 @@ from hwnas.objectives.proxies.networks import activation_patterns, training_copy
 JACOBIAN_OFFSET = 1e-5
 
 
-# -- from activation patterns and Jacobians ------------------------------------------------------------
 @torch.no_grad()
 def naswot(net: nn.Module, images: Tensor) -> float:
     """Return the log-determinant of the kernel that counts equal activation bits of two images.

@@ -17,7 +17,6 @@ FLATNESS_SIGMAS = (0.001, 0.003, 0.006)
 FLATNESS_OFFSET = 1e-5
 
 
-# -- from trained weights ------------------------------------------------------------------------------
 @torch.no_grad()
 def flatness(
     net: nn.Module, images: Tensor, targets: Tensor, task: Task, calibration: Sequence[Tensor], seed: int = 0

@@ -11,7 +11,6 @@ from hwnas.objectives.proxies.networks import hooked, training_copy, twice_diffe
 from hwnas.task import Task
 
 
-# -- from gradients of the weights ------------------------------------------------------------------------
 def saliencies(net: nn.Module, images: Tensor, targets: Tensor, task: Task) -> dict[str, float]:
     """Return ``grad_norm``, ``snip`` and ``fisher``, from one pass forward and back of the loss.
 

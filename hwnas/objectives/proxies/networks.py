@@ -14,7 +14,6 @@ RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.GELU)
 """Activations that switch near 0: a unit is on where its input is above 0."""
 
 
-# -- shared --------------------------------------------------------------------------------------------
 def training_copy(net: nn.Module) -> nn.Module:
     """A copy in train mode without dropout: batch norm uses the batch, and nothing else is random."""
     made = copy.deepcopy(net).train()

@@ -17,7 +17,6 @@ from hwnas.supernet.layout import PlainNetwork
 CROP_PX = 3
 
 
-# -- thin twins ----------------------------------------------------------------------------------------
 def thin_network(chain: Sequence[tuple[str, BlockSpec]], stage_starts: Collection[str] = ()) -> PlainNetwork:
     """Return the network of a chain without its stem and with all widths divided by the stem's.
 

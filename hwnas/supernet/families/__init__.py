@@ -1,1 +1,1 @@
-"""Families of networks: one file a family, each turning its settings into a space and a row of places for blocks."""
+"""Families of networks: one file a family, each turning its settings into a space and slots for blocks."""

@@ -20,8 +20,9 @@ from hwnas.supernet.blocks.head import HeadSpec
 from hwnas.supernet.blocks.layers import make_divisible
 from hwnas.supernet.blocks.parallel import ParallelSpec
 from hwnas.supernet.blocks.skip_add import SkipAddSpec
-from hwnas.supernet.families.builder import SlotBuilder, StageConfig, inverted_bottleneck, size_after
+from hwnas.supernet.families.builder import SlotBuilder, size_after
 from hwnas.supernet.families.mbv3 import MBV3Config, add_stem
+from hwnas.supernet.families.mobile import StageConfig, inverted_bottleneck
 from hwnas.supernet.layout import Layout, Slot
 
 

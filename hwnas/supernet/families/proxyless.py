@@ -13,13 +13,14 @@ from hwnas.supernet.blocks.conv import ConvSpec
 from hwnas.supernet.blocks.head import HeadSpec
 from hwnas.supernet.blocks.layers import ActName
 from hwnas.supernet.blocks.mbconv import MBConvSpec
-from hwnas.supernet.families.builder import SlotBuilder, StagedConfig, add_stages, stage_choices
+from hwnas.supernet.families.builder import SlotBuilder
 from hwnas.supernet.families.family import Positive
+from hwnas.supernet.families.mobile import MobileConfig, add_stages, stage_choices
 from hwnas.supernet.layout import Layout
 from hwnas.supernet.weights.ofa_names import mobile_names
 
 
-class ProxylessConfig(StagedConfig):
+class ProxylessConfig(MobileConfig):
     """Sizes of a proxyless supernet."""
 
     family: str

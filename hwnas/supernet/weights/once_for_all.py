@@ -15,8 +15,6 @@ from hwnas.supernet.families.family import SupernetConfig
 from hwnas.supernet.network import SuperNet
 from hwnas.supernet.weights.ofa_names import fold
 
-BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-
 
 def read_ofa_checkpoint(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a once-for-all checkpoint, ``{"state_dict": ...}`` or bare, under folded names.

@@ -1,0 +1,107 @@
+"""Every source by the same rules, and sources of one's own."""
+
+import gzip
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from hwnas.data import DataConfig
+from hwnas.data.source import FileImages, MemoryImages, SourceConfig
+from hwnas.data.sources import SOURCES
+from hwnas.testing.source import SourceTests
+
+
+def files_of(tmp_path, name, rng):
+    """Write a small dataset of a source, and return what its config says beside the name."""
+    x, y = rng.integers(0, 256, (40, 3, 32, 32), dtype=np.uint8), np.arange(40) % 4
+    if name == "npz":
+        np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x[:8], y_test=y[:8], classes=np.array(list("abcd")))
+        return {"path": str(tmp_path / "a.npz")}
+    if name == "jpeg":
+        arrays = {}
+        for part, n in (("train", 40), ("test", 8)):
+            encoded = []
+            for image in x[:n]:
+                buffer = io.BytesIO()
+                Image.fromarray(image.transpose(1, 2, 0)).save(buffer, "PNG")
+                encoded.append(np.frombuffer(buffer.getvalue(), np.uint8))
+            arrays |= {f"jpeg_{part}": np.concatenate(encoded), f"y_{part}": y[:n]}
+            arrays[f"offset_{part}"] = np.cumsum([0, *map(len, encoded)])
+        np.savez(tmp_path / "a.npz", **arrays)
+        return {"path": str(tmp_path / "a.npz")}
+    if name == "idx":
+        for prefix, n in (("train", 40), ("t10k", 8)):
+            for kind, array in (("images-idx3", x[:n, 0]), ("labels-idx1", y[:n].astype(np.uint8))):
+                header = bytes((0, 0, 8, array.ndim)) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+                (tmp_path / f"{prefix}-{kind}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    elif name.startswith("cifar"):
+        columns = [y[:, None].astype(np.uint8)] * (1 if name == "cifar10" else 2)
+        records = np.concatenate([*columns, x.reshape(40, -1)], axis=1).tobytes()
+        for file in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin", "train.bin", "test.bin"):
+            (tmp_path / file).write_bytes(records)
+        if name == "cifar100":
+            (tmp_path / "fine_label_names.txt").write_text("apple\nbear\nclock\ndoor\n")
+    elif name == "folder":
+        for i, image in enumerate(x):
+            (tmp_path / "abcd"[i % 4]).mkdir(exist_ok=True)
+            Image.fromarray(image.transpose(1, 2, 0)[:, : 20 + i % 9]).save(tmp_path / "abcd"[i % 4] / f"{i}.png")
+    elif name == "huggingface":
+        datasets = pytest.importorskip("datasets")
+        features = datasets.Features({"i": datasets.Image(), "l": datasets.ClassLabel(names=list("abcd"))})
+        rows = {"i": [Image.fromarray(a.transpose(1, 2, 0)) for a in x], "l": y.tolist()}
+        datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path))
+    return {} if name == "digits" else {"path": str(tmp_path)}
+
+
+@pytest.mark.parametrize("source_name", SOURCES.names())
+class TestShippedSources(SourceTests):
+    @pytest.fixture(autouse=True)
+    def _take(self, source_name, tmp_path, rng):
+        self.name = "" if source_name == "cifar10" else source_name  # four labels are not its ten classes
+        settings = {"source": source_name, **files_of(tmp_path, source_name, rng)}
+        self.make, self.config = lambda: SOURCES.get(source_name), lambda: SourceConfig(**settings)
+
+    def test_its_labels_can_be_learnt(self, source_name):
+        super().test_its_labels_can_be_learnt()
+
+
+class TestFolderWithACache(SourceTests):
+    name = "folder"
+
+    @pytest.fixture(autouse=True)
+    def _take(self, tmp_path, rng):
+        (tmp_path / "images").mkdir()
+        settings = {**files_of(tmp_path / "images", "folder", rng), "cache": str(tmp_path / "cache")}
+        self.make, self.config = lambda: SOURCES.get("folder"), lambda: SourceConfig(source="folder", **settings)
+
+
+def test_only_the_files_that_are_asked_for_are_decoded(tmp_path, rng):
+    good = tmp_path / "good.png"
+    Image.fromarray(rng.integers(0, 256, (9, 7, 3), dtype=np.uint8)).save(good)
+    images = FileImages([tmp_path / "missing.png", good], np.array([0, 1]))
+    assert images.pixels(np.array([1, 1]), 5).shape == (2, 3, 5, 5)
+
+
+def test_images_in_memory_come_as_they_are(rng):
+    x = rng.integers(0, 256, (5, 1, 4, 6), dtype=np.uint8)
+    images = MemoryImages(x, np.arange(5))
+    assert np.array_equal(images.pixels(np.array([4, 2]), 99), x[[4, 2]])
+    assert np.shares_memory(images.pixels(np.arange(5), 99), x)  # a memory map of all images is not read
+
+
+def test_a_source_is_known_by_its_name():
+    with pytest.raises(ValidationError, match=r"source 'nmpz' is unknown; known are digits, npz, .*did you mean 'npz'"):
+        DataConfig(source="nmpz")
+    with pytest.raises(ValidationError, match=r"lacks open; hwnas\.data\.source says what it needs"):
+        DataConfig(source="hwnas.data.sources:SOURCES")
+
+
+def test_settings_without_options_are_written_as_before_there_were_any():
+    assert "options" not in DataConfig().model_dump()
+    assert list(DataConfig().model_dump())[:5] == ["source", "path", "cache", "image_size_px", "validation_percent"]
+    given = DataConfig(options={"a": 1})
+    assert given.model_dump()["options"] == {"a": 1}
+    assert DataConfig.model_validate(given.model_dump()) == given
