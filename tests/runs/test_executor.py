@@ -1,85 +1,47 @@
-"""Executors: one of one's own does the work in its own order, and everything is found as without it."""
+"""Whoever evaluates, a search finds the same archs."""
 
-import sys
+import shutil
 
 import pytest
 
-from hwnas.errors import PluginError, RecipeError
-from hwnas.registry import made
+from hwnas.errors import PluginError
 from hwnas.runs.executor import EXECUTORS, ThisProcess
-from hwnas.runs.recipe import load_recipe
 from hwnas.runs.start import open_run, run
+from hwnas.testing.executor import ExecutorTests
 
-BACKWARDS = """
+
 class Backwards:
-    \"\"\"Does the last item first, as workers may, and gives results in the order of the items.\"\"\"
+    """Does the work in another order than it was asked for."""
 
-    def __init__(self, times=1):
-        self.times, self.worked = times, []
+    asked = 0
 
     def map(self, function, items):
-        found = {}
-        for i in reversed(range(len(items))):
-            for _ in range(self.times):  # work that was lost is done again
-                found[i] = function(items[i])
-            self.worked.append(i)
-        return iter([found[i] for i in range(len(items))])
-"""
+        Backwards.asked += len(items)
+        done = {i: function(items[i]) for i in reversed(range(len(items)))}
+        return iter([done[i] for i in range(len(items))])
 
 
-@pytest.fixture
-def backwards(tmp_path, monkeypatch):
-    (tmp_path / "their_executor.py").write_text(BACKWARDS)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield "their_executor:Backwards"
-    sys.modules.pop("their_executor", None)
+class TestThisProcess(ExecutorTests):
+    def make(self):
+        return ThisProcess()
 
 
-def front(folder, device):
-    return (folder / "devices" / device / "front.csv").read_bytes()
+def test_the_shipped_executor_is_found_by_name():
+    assert EXECUTORS.get("this-process") is ThisProcess
 
 
-def test_this_process_works_in_order():
-    asked = []
-
-    def function(item):
-        asked.append(item)
-        return 2 * item
-
-    assert list(ThisProcess().map(function, [3, 1, 2])) == [6, 2, 4]
-    assert asked == [3, 1, 2]
-
-
-def test_what_is_found_does_not_depend_on_the_executor(finished_run, recipe_file, tmp_path, backwards):
-    out = tmp_path / "run"
-    begun = run(recipe_file(executor={"name": backwards, "options": {"times": 2}}), out=out)
-    worked = begun.context.executor.worked
-    assert worked != sorted(worked), "it did the work, backwards"
-    for device in ("hexagon-dsp", "myriad-vpu"):
-        assert front(out, device) == front(finished_run, device)
-    with open_run(out).archive() as found, open_run(finished_run).archive() as wanted:
-        assert found.archs() == wanted.archs(), "in the same order"
-    # A run goes on with any other executor: which one it was decides nothing.
-    told = []
-    opened = open_run(out, lambda task, *_: told.append(task), executor="this-process")
-    opened.search()
-    assert not told
-    assert isinstance(opened.context.executor, ThisProcess), "made without the options of the other one"
-    assert open_run(out, executor=backwards).context.executor.times == 2, "the recipe's own keeps its options"
+def test_a_search_finds_the_same_whoever_evaluates(finished_run, recipe_file, tmp_path):
+    out = tmp_path / "other"
+    out.mkdir()
+    shutil.copytree(finished_run / "train", out / "train")
+    Backwards.asked = 0
+    run(recipe_file(executor={"name": f"{__name__}:Backwards"}), out=out)
+    assert Backwards.asked >= 8
+    for path in finished_run.glob("devices/*/front.csv"):
+        assert (out / path.relative_to(finished_run)).read_bytes() == path.read_bytes()
 
 
-def test_a_run_is_begun_with_another_executor(finished_run, recipe_file, tmp_path, backwards):
-    out = tmp_path / "run"
-    opened = run(recipe_file(devices=["hexagon-dsp"]), out=out, executor=backwards)
-    assert opened.context.executor.times == 1
-    assert len(opened.context.executor.worked) == 8
-    assert load_recipe(out / "recipe.yaml").executor.name == backwards
-
-
-def test_mistakes_about_executors_are_named(finished_run):
-    with pytest.raises(RecipeError, match=r"executor\.name: executor 'nobody' is unknown; known are this-process, or"):
-        open_run(finished_run, executor="nobody")
-    with pytest.raises(RecipeError, match=r"executor\.name: .*'os:nothing'"):
-        load_recipe("digits-mbv3", ["executor.name=os:nothing"])
-    with pytest.raises(PluginError, match="this-process"):
-        made(EXECUTORS, "this-process", {"workers": 3})
+def test_an_executor_that_is_not_there_is_named(finished_run):
+    with pytest.raises(ValueError, match="executor 'cloud' is unknown; known are this-process"):
+        open_run(finished_run, executor="cloud")
+    assert issubclass(PluginError, ValueError)
