@@ -107,7 +107,7 @@ def test_an_addition_that_is_stopped_ends_with_the_same_files(copied, params_lim
     with pytest.raises(Stop):
         add(other, stopping(at))
     add(other)
-    same = ("front.csv", ".onnx", ".safetensors", "arch.json", "metrics.json", "search.yaml", "recipe.yaml")
+    same = ("front.csv", ".onnx", ".safetensors", "/arch.json", "metrics.json", "search.yaml", "recipe.yaml")
     found, wanted = digests(other), digests(copied)
     assert found.keys() == wanted.keys()
     assert [n for n in wanted if n.endswith(same) and found[n] != wanted[n]] == []
