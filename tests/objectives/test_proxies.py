@@ -160,8 +160,9 @@ def test_a_thin_network_keeps_its_skips_within_their_stages():
     overrides = ["supernet.dense_skips=true", "supernet.early_exits=false", "supernet.parallel=false"]
     layout = make_layout(load_recipe("mnist-ofav2", overrides).supernet)
     arch = layout.space.largest()
-    case = ProxyCase(layout.build_subnet(arch), layout.blocks(arch), torch.randn(4, *layout.input_shape(arch)), None)
-    assert proxy_scores(["linear_regions"], case)["linear_regions"] > 1
+    x = torch.randn(4, *layout.input_shape(arch))
+    case = ProxyCase(layout.build_subnet(arch), layout.blocks(arch), x, torch.zeros(4), CLASSIFICATION)
+    assert PROXIES["linear_regions"].value(case) > 1
 
 
 def test_crops_are_windows_of_the_images():
