@@ -1,7 +1,7 @@
 """A plain network leaves PyTorch: operators, ONNX, parity, INT8, model bundles.
 
-Importing this package does not import torch: device profiles need only `Op`. The rest stands in ``graph``,
-``onnx_file`` and ``bundle``.
+Importing this package does not import torch: device profiles need only `Op`. The others stand in files of
+their own, such as ``onnx_file`` and ``bundle``.
 """
 
 from hwnas.export.op import Op

@@ -17,7 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from hwnas.errors import CheckpointError, OutputError, SpaceError
-from hwnas.export.onnx_file import quantize_onnx, to_onnx, verify_onnx
+from hwnas.export.onnx_check import verify_onnx
+from hwnas.export.onnx_file import to_onnx
+from hwnas.export.quantize import quantize_onnx
 from hwnas.files import PARTIAL, make_folder, write_json, write_text
 from hwnas.space import Arch
 from hwnas.supernet import SupernetConfig, make_layout

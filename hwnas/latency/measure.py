@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hwnas.errors import HostError, HwnasError, MeasurementError
 from hwnas.export.graph import trace
-from hwnas.export.onnx_file import build_onnx
+from hwnas.export.onnx_nodes import build_onnx
 from hwnas.latency.conditions import Conditions
 from hwnas.latency.measurement import Measurement, summarise
 from hwnas.latency.target import Target, ThisMachine

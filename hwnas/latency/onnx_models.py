@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hwnas.export.graph import trace
-from hwnas.export.onnx_file import build_onnx
+from hwnas.export.onnx_nodes import build_onnx
 from hwnas.space import Arch
 from hwnas.supernet import BlockSpec, Layout
 

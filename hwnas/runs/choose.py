@@ -81,7 +81,7 @@ def choose_models(evaluations: Evaluations, device: Device, settings: DeviceSear
     if not feasible.any():
         last = read_history(evaluations.context.folder.device(device.name)).last
         said = "nothing was evaluated" if last is None else last.message
-        raise SearchError(f"{device.name} has no model within the limits: {said}; loosen the constraints")
+        raise SearchError(f"{device.name} has no model within the limits: {said}; loosen the limits")
     rows = choose_front(
         values[:, : problem.n_objectives], problem.objectives, np.asarray(feasible, dtype=bool), settings.front_size
     )

@@ -40,7 +40,7 @@ class Limit:
                 raise ValueError(text)
         except ValueError:
             raise SearchError(
-                f"constraint {text!r} is not of the form VALUE<=NUMBER or VALUE>=NUMBER, such as latency_ms<=5, "
+                f"limit {text!r} is not of the form VALUE<=NUMBER or VALUE>=NUMBER, such as latency_ms<=5, "
                 "or for one device edge-tpu:latency_ms<=5"
             ) from None
         return cls(match[1], match[2], "<=" if match[3] == "<=" else ">=", bound)
@@ -75,4 +75,4 @@ def check_limits(limits: Sequence[Limit]) -> None:
             above = max((c for c in of_value if c.comparison == ">="), key=lambda c: c.bound, default=None)
             below = min((c for c in of_value if c.comparison == "<="), key=lambda c: c.bound, default=None)
             if above and below and above.bound > below.bound:
-                raise SearchError(f"constraints {above} and {below} contradict each other; drop or change one")
+                raise SearchError(f"limits {above} and {below} contradict each other; drop or change one")

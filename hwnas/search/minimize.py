@@ -99,7 +99,7 @@ def _guarded(objective: Objective, errors: dict[str, str]) -> Objective:
 def _limit(given: str | Limit) -> Limit:
     limit = given if isinstance(given, Limit) else Limit.parse(given)
     if limit.device is not None:
-        raise SearchError(f"constraint {limit} is for one device, but minimize knows none; give {limit.value} alone")
+        raise SearchError(f"limit {limit} is for one device, but minimize knows none; give {limit.value} alone")
     return limit
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from hwnas.data.random_state import seeded
 from hwnas.supernet.families.family import FAMILIES, FamilyConfig
 from hwnas.supernet.layout import Layout
 from hwnas.supernet.network import SuperNet
@@ -16,8 +17,7 @@ def make_layout(config: FamilyConfig) -> Layout:
 
 def build_supernet(config: FamilyConfig, seed: int = 0) -> SuperNet:
     """Return a supernet with fresh weights, channels-last; the same seed gives the same weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         net = SuperNet(config, make_layout(config))
     channels_last: SuperNet = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return channels_last

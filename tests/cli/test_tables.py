@@ -11,7 +11,8 @@ from torch import nn
 
 from hwnas.cli import main
 from hwnas.cli.runs import warn_of_other_machines
-from hwnas.export.onnx_file import quantize_onnx, to_onnx
+from hwnas.export.onnx_file import to_onnx
+from hwnas.export.quantize import quantize_onnx
 from hwnas.latency.importers import once_for_all_keys
 from hwnas.latency.table import load_device
 from hwnas.runs.recipe import load_recipe

@@ -12,7 +12,10 @@ from torch import nn
 
 from hwnas.errors import ExportError, OutputError
 from hwnas.export.graph import trace
-from hwnas.export.onnx_file import OPSET, build_onnx, quantize_onnx, run_onnx, session, to_onnx, verify_onnx
+from hwnas.export.onnx_check import run_onnx, session, verify_onnx
+from hwnas.export.onnx_file import to_onnx
+from hwnas.export.onnx_nodes import OPSET, build_onnx
+from hwnas.export.quantize import quantize_onnx
 from hwnas.supernet import calibrate_bn, count_params, extract_subnet
 from hwnas.supernet.blocks.conv import ConvSpec
 from hwnas.supernet.blocks.head import HeadSpec

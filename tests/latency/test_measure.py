@@ -15,7 +15,7 @@ from torch import nn
 import hwnas.latency.measure as measure_module
 from hwnas.errors import MeasurementError, TableMismatchError
 from hwnas.export.graph import trace
-from hwnas.export.onnx_file import build_onnx
+from hwnas.export.onnx_nodes import build_onnx
 from hwnas.latency import time_onnx
 from hwnas.latency.conditions import Conditions
 from hwnas.latency.measure import MeasureConfig, measure, measure_onnx, time_models

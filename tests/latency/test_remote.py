@@ -16,7 +16,7 @@ from torch import nn
 
 from hwnas.errors import HostError, MeasurementError
 from hwnas.export.graph import trace
-from hwnas.export.onnx_file import build_onnx
+from hwnas.export.onnx_nodes import build_onnx
 from hwnas.latency import time_onnx
 from hwnas.latency.measure import MeasureConfig, measure, reference_model
 from hwnas.latency.remote import RemoteHost

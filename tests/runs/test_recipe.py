@@ -73,7 +73,7 @@ def test_overrides_set_what_they_name(override, read):
         ("objectives=[accuracy]", r"yaml: objectives: objective 'accuracy' is unknown; known are top1_percent"),
         ("objectives=[macs, macs]", r"objectives: give every objective once and at least one, got \['macs', 'macs'\]"),
         ("objectives=[]", "objectives: give every objective once"),
-        ("constraints=[fast]", r"constraint 'fast' is not of the form VALUE<=NUMBER"),
+        ("constraints=[fast]", r"limit 'fast' is not of the form VALUE<=NUMBER"),
         ("constraints=[energy_mj<=3]", r"yaml: constraints: objective 'energy_mj' is unknown; known are top1_percent"),
         ("constraints=[latency_ms<=1, latency_ms>=2]", r"latency_ms>=2 and latency_ms<=1 contradict each other"),
         ("task=guessing", r"task: task 'guessing' is unknown; known are classification, or give one of your own"),

@@ -16,7 +16,7 @@ import yaml
 import hwnas
 from hwnas.archive import Archive
 from hwnas.errors import CheckpointError, DeviceError, MissingBlockError, RecipeError, ResumeError, SearchError
-from hwnas.export.onnx_file import run_onnx
+from hwnas.export.onnx_check import run_onnx
 from hwnas.latency.table import load_device
 from hwnas.pareto import non_dominated
 from hwnas.progress import silent
@@ -424,7 +424,7 @@ def test_a_run_of_another_recipe_is_refused_and_left_alone(copied, again, tiny_r
 def test_limits_that_nothing_meets_are_named(again, copied):
     before = fronts(copied)
     settings = {d: open_run(copied).settings(d) for d in DEVICES}
-    with pytest.raises(SearchError, match=r"hexagon-dsp .*latency_ms<=0\.001 binds.*loosen the constraints"):
+    with pytest.raises(SearchError, match=r"hexagon-dsp .*latency_ms<=0\.001 binds.*loosen the limits"):
         again(copied, constraints=["latency_ms<=0.001"])
     assert fronts(copied) == before
     assert {d: open_run(copied).settings(d) for d in DEVICES} == settings, "what finds nothing does not come into force"

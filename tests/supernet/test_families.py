@@ -8,7 +8,8 @@ import torch
 from pydantic import TypeAdapter
 
 from hwnas.export.graph import count_macs
-from hwnas.export.onnx_file import to_onnx, verify_onnx
+from hwnas.export.onnx_check import verify_onnx
+from hwnas.export.onnx_file import to_onnx
 from hwnas.objectives.exact import macs_of_space, params_of_space
 from hwnas.supernet import (
     SupernetConfig,

@@ -1,0 +1,128 @@
+"""Which ONNX nodes does a traced network become?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from hwnas.errors import ExportError
+from hwnas.export.graph import Graph, Node
+
+OPSET = 18
+"""In the band that ONNX Runtime, TensorRT, OpenVINO and QNN all read."""
+IR_VERSION = 10
+
+
+def build_onnx(graph: Graph, in_channels: int, size_px: int, batch: int | str = "batch") -> onnx.ModelProto:
+    """Return the ONNX model of a traced network or block.
+
+    Args:
+        graph: the trace.
+        in_channels: channels of the input.
+        size_px: height and width of the input.
+        batch: the batch axis: a number, or a name for a dynamic axis.
+    """
+    builder = _Builder()
+    names = {-1: "input"}
+    shapes = graph.shapes(in_channels, size_px)
+    for number, node in enumerate(graph.nodes):
+        names[number] = builder.add(node, [names[i] for i in node.inputs], number, shapes[number][1])
+    last = names[len(graph.nodes) - 1]
+    flat = graph.nodes[-1].type in ("linear", "flatten")
+    channels, edge = shapes[len(graph.nodes) - 1]
+    output = "logits" if flat else "output"
+    builder.nodes[-1].output[0] = output
+    if last != builder.last:
+        raise ExportError("the last operator is not the network's output")
+    value = helper.make_tensor_value_info
+    made = helper.make_graph(
+        builder.nodes,
+        "hwnas",
+        [value("input", TensorProto.FLOAT, [batch, in_channels, size_px, size_px])],
+        [value(output, TensorProto.FLOAT, [batch, channels] if flat else [batch, channels, edge, edge])],
+        builder.tensors,
+    )
+    return helper.make_model(
+        made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="hwnas"
+    )
+
+
+class _Builder:
+    """Collects ONNX nodes and initialisers."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.tensors: list[onnx.TensorProto] = []
+        self.last = "input"
+
+    def emit(self, op: str, inputs: Sequence[str], output: str, n_outputs: int = 1, **attributes: Any) -> str:
+        outputs = [output] if n_outputs == 1 else [f"{output}.{i}" for i in range(n_outputs)]
+        self.nodes.append(helper.make_node(op, list(inputs), outputs, name=f"{output}_{op}", **attributes))
+        self.last = outputs[0]
+        return output
+
+    def tensor(self, name: str, values: NDArray[Any] | Tensor) -> str:
+        array = values.detach().contiguous().cpu().numpy() if isinstance(values, Tensor) else values
+        self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def add(self, node: Node, inputs: list[str], number: int, size_px: int) -> str:
+        name = f"n{number}"
+        if node.type == "conv":
+            tensors = [self.tensor(f"{name}.{k}", v) for k, v in node.tensors.items()]
+            return self.emit(
+                "Conv", [*inputs, *tensors], name, kernel_shape=[node.kernel_size] * 2,
+                strides=[node.stride] * 2, pads=[node.padding] * 4, group=node.groups,
+            )  # fmt: skip
+        if node.type == "linear":
+            tensors = [self.tensor(f"{name}.{k}", v) for k, v in node.tensors.items()]
+            return self.emit("Gemm", [*inputs, *tensors], name, transB=1)
+        if node.type == "batch_norm":
+            shape = (1, -1, 1, 1)
+            scale = self.tensor(f"{name}.scale", node.tensors["scale"].float().reshape(shape))
+            shift = self.tensor(f"{name}.shift", node.tensors["shift"].float().reshape(shape))
+            self.emit("Mul", [*inputs, scale], f"{name}.scaled")
+            return self.emit("Add", [f"{name}.scaled", shift], name)
+        if node.type in ("max_pool", "avg_pool"):
+            op = "MaxPool" if node.type == "max_pool" else "AveragePool"
+            return self.emit(
+                op, inputs, name, kernel_shape=[node.kernel_size] * 2, strides=[node.stride] * 2,
+                pads=[node.padding] * 4, ceil_mode=int(node.ceil_mode),
+            )  # fmt: skip
+        if node.type == "relu6":
+            limits = [
+                self.tensor(f"{name}.{k}", np.array(v, dtype=np.float32)) for k, v in (("low", 0.0), ("high", 6.0))
+            ]
+            return self.emit("Clip", [*inputs, *limits], name)
+        if node.type == "zeros":
+            return self.emit("Mul", [*inputs, self.tensor(f"{name}.zero", np.array(0.0, dtype=np.float32))], name)
+        if node.type == "hsigmoid":
+            return self.emit("HardSigmoid", inputs, name, alpha=1.0 / 6.0, beta=0.5)
+        if node.type == "concat":
+            return self.emit("Concat", inputs, name, axis=1)
+        if node.type == "split":
+            self.emit("Split", inputs, name, n_outputs=node.groups, axis=1, num_outputs=node.groups)
+            return name
+        if node.type == "item":
+            return f"{inputs[0]}.{node.index}"
+        if node.type == "shuffle":
+            return self._shuffle(node, inputs, name, size_px)
+        ops = {
+            "relu": "Relu", "hswish": "HardSwish", "sigmoid": "Sigmoid", "add": "Add", "mul": "Mul",
+            "global_avg_pool": "GlobalAveragePool", "flatten": "Flatten",
+        }  # fmt: skip
+        return self.emit(ops[node.type], inputs, name)
+
+    def _shuffle(self, node: Node, inputs: list[str], name: str, size_px: int) -> str:
+        """Channels as (groups, channels a group, pixels), the first two swapped; 0 copies an axis."""
+        apart = self.tensor(f"{name}.apart", np.array([0, node.groups, -1, size_px**2], dtype=np.int64))
+        together = self.tensor(f"{name}.together", np.array([0, -1, size_px, size_px], dtype=np.int64))
+        self.emit("Reshape", [*inputs, apart], f"{name}.apart4")
+        self.emit("Transpose", [f"{name}.apart4"], f"{name}.swapped", perm=[0, 2, 1, 3])
+        return self.emit("Reshape", [f"{name}.swapped", together], name)
