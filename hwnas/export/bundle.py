@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from hwnas.errors import CheckpointError, OutputError, SpaceError
@@ -22,7 +21,7 @@ from hwnas.export.onnx_file import to_onnx
 from hwnas.export.quantize import quantize_onnx
 from hwnas.files import PARTIAL, make_folder, write_json, write_text
 from hwnas.space import Arch
-from hwnas.supernet import SupernetConfig, make_layout
+from hwnas.supernet import SupernetConfig, make_layout, read_settings
 from hwnas.train.checkpoint import load_tensors, load_weights, save_tensors
 
 INT8_FILE = "model.int8.onnx"
@@ -138,10 +137,9 @@ def load_model(bundle: str | Path) -> nn.Sequential:
     folder = Path(bundle)
     description = _read_json(folder / "arch.json")
     try:
-        config: SupernetConfig = TypeAdapter(SupernetConfig).validate_python(description["supernet"])
-        layout = make_layout(config)
+        layout = make_layout(read_settings(description["supernet"], str(folder / "arch.json")))
         subnet = layout.build_subnet(layout.space.arch(description["choices"]))
-    except (KeyError, ValidationError, SpaceError) as error:
+    except (KeyError, SpaceError) as error:
         raise CheckpointError(f"{folder / 'arch.json'} is damaged: {error}") from None
     tensors, _ = load_tensors(folder / "weights.safetensors")
     load_weights(subnet, tensors, str(folder / "weights.safetensors"))

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hwnas.errors import CheckpointError
 from hwnas.files import write_atomically
-from hwnas.supernet import SuperNet, SupernetConfig, build_supernet
+from hwnas.supernet import SuperNet, build_supernet, read_settings
 
 FORMAT = "1"
 
@@ -92,11 +91,7 @@ def load_supernet(folder: str | Path) -> SuperNet:
     tensors, metadata = load_tensors(path)
     if "supernet" not in metadata:
         raise CheckpointError(f"{path} holds no supernet; give the folder that `hwnas train` wrote")
-    try:
-        config: SupernetConfig = TypeAdapter(SupernetConfig).validate_python(metadata["supernet"])
-    except ValidationError as error:
-        raise CheckpointError(f"{path} has settings that this version does not know: {error}") from None
-    supernet = build_supernet(config)
+    supernet = build_supernet(read_settings(metadata["supernet"], str(path)))
     load_weights(supernet, tensors, str(path))
     return supernet.eval()
 

@@ -145,7 +145,7 @@ def phase_space(phase: PhaseConfig, space: SearchSpace) -> SearchSpace:
         names = [c for s, stage in enumerate(space.stages, 1) if s not in phase.open_stages for c in stage]
         space = space.restrict({name: [space[name].options[end]] for name in names})
     if (phase.exits == "all" or phase.teacher_exits == "all") and "exit" not in space:
-        raise RecipeError(f"train.phases {phase.name!r}: exits all needs supernet.early_exits of the family ofav2")
+        raise RecipeError(f"train.phases {phase.name!r}: exits all needs a supernet with early exits")
     fields = {f for c in space.choices for f in c.fields}
     largest = {f: [_largest(space, f)] for f in fields if f not in phase.elastic and f != "resolution"}
     given = {f: v for f, v in phase.elastic.items() if v != "all"}

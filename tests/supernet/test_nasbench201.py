@@ -47,6 +47,11 @@ def cell(space, code):
     return space.arch({"resolution": resolution, **operators})
 
 
+def test_an_arch_of_another_space_is_no_cell(layout):
+    with pytest.raises(SpaceError, match="has no choice 'edge0to1'; such cells have edge0to1, "):
+        format_nasbench201(layout.space.smallest())
+
+
 def test_the_published_space_has_15625_cells():
     assert make_layout(load_recipe("nasbench201").supernet).space.size == 15_625
 

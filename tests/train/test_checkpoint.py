@@ -63,6 +63,18 @@ def test_a_missing_file_names_the_next_step(tmp_path):
         load_supernet(tmp_path)
 
 
+def test_a_family_that_is_not_installed_is_named(make_net, tmp_path):
+    net = make_net()
+    save_tensors(
+        tmp_path / "supernet.safetensors", net.state_dict(),
+        {"supernet": {**net.config.model_dump(mode="json"), "family": "their_package.nets:PLAIN"}, "info": {}},
+    )  # fmt: skip
+    with pytest.raises(
+        CheckpointError, match=r"not known here, supernet\.family: .*their_package.*; install the package"
+    ):
+        load_supernet(tmp_path)
+
+
 @pytest.mark.parametrize("keep", [0, 5, 100, -1])
 def test_a_file_that_is_cut_short_is_damaged(make_net, tmp_path, keep):
     path = save_supernet(make_net(), tmp_path)

@@ -59,7 +59,10 @@ def format_nasbench201(arch: Arch) -> str:
     Raises:
         SpaceError: the arch is not of a space with the six edges of such a cell.
     """
-    return format_cell({name: str(arch[name]) for name in arch if name.startswith("edge")})
+    names = [edge_name(*edge) for edge in EDGES]
+    if missing := [name for name in names if name not in arch]:
+        raise SpaceError(f"arch {arch.key} has no choice {missing[0]!r}; such cells have {', '.join(names)}")
+    return format_cell({name: str(arch[name]) for name in names})
 
 
 def parse_nasbench201(text: str, space: SearchSpace, resolution: Option | None = None) -> Arch:

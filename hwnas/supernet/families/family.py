@@ -28,6 +28,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializeAsAny,
+    TypeAdapter,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -35,7 +36,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from hwnas.errors import PluginError
+from hwnas.errors import CheckpointError, PluginError
 from hwnas.registry import Registry
 from hwnas.supernet.layout import Layout
 
@@ -149,3 +150,27 @@ def _of_its_family(value: Any, inherited: ValidatorFunctionWrapHandler) -> Any:
 
 SupernetConfig = Annotated[SerializeAsAny[FamilyConfig], WrapValidator(_of_its_family)]
 """Settings of a supernet of any family, to stand in other settings: read by the value of ``family``, written whole."""
+
+
+def read_settings(values: object, where: str) -> FamilyConfig:
+    """Return the settings of a supernet that hwnas wrote beside weights.
+
+    Args:
+        values: plain values.
+        where: the file, for messages.
+
+    Raises:
+        CheckpointError: a family that is not installed, or settings that it does not know; in one line.
+    """
+    try:
+        return _SETTINGS.validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, ("supernet", *first["loc"])))
+        raise CheckpointError(
+            f"{where} has settings that are not known here, {place}: {first['msg']}; install the package or the "
+            "version of hwnas that it was made with"
+        ) from None
+
+
+_SETTINGS: TypeAdapter[FamilyConfig] = TypeAdapter(SupernetConfig)
