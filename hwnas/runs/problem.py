@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from hwnas.errors import SearchError
+from hwnas.errors import RecipeError, SearchError
+from hwnas.latency.build import needs_table
 from hwnas.latency.table import Device
 from hwnas.objectives import Objective
 from hwnas.objectives.plugin import EvaluatedObjective, ExactObjective
@@ -45,6 +46,30 @@ def make_problem(context: RunContext, device: Device, settings: DeviceSearch) ->
         context.layout.space, compiled(objectives), limits, compiled(capacity), features=features,
         limited=compiled(limited),
     )  # fmt: skip
+
+
+def read_limits(texts: Sequence[str], devices: Mapping[str, object] | Sequence[str]) -> tuple[Limit, ...]:
+    """Return limits on devices of a run.
+
+    Raises:
+        SearchError: another form than ``latency_ms<=5`` or ``edge-tpu:latency_ms<=3``.
+        RecipeError: one is for a device that is not meant.
+    """
+    limits = tuple(map(Limit.parse, texts))
+    if unknown := sorted({c.device for c in limits if c.device is not None} - set(devices)):
+        raise RecipeError(f"limits name {unknown}; devices here are {', '.join(devices)}")
+    return limits
+
+
+def check_searchable(context: RunContext, wanted: Mapping[str, DeviceSearch]) -> None:
+    """Raise, before anything is computed, where devices cannot be searched with these settings.
+
+    Raises:
+        PluginError, SearchError, MissingBlockError: see `make_problem`; or the searcher lacks a setting.
+    """
+    for name, settings in wanted.items():
+        if not needs_table(context.devices[name]):
+            settings.search.searcher(make_problem(context, context.devices[name], settings))
 
 
 def evaluated_values(context: RunContext, settings: DeviceSearch) -> dict[str, str]:

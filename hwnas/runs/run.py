@@ -32,7 +32,7 @@ from hwnas.runs.finetuning import finetune_model
 from hwnas.runs.front import FrontModel, copy_bundle
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.latency_check import check_models, keep_measured, was_checked
-from hwnas.runs.problem import make_problem
+from hwnas.runs.problem import check_searchable, read_limits
 from hwnas.runs.recipe import with_values
 from hwnas.runs.search import search_device
 from hwnas.runs.view import RunView
@@ -111,7 +111,7 @@ class Run(RunView):
         if budget is not None and evaluations is not None:
             raise RecipeError("budget and evaluations both size the search; give one of them")
         given = dict.fromkeys(self.devices) if devices is None else self._added(devices)
-        parsed = None if limits is None else self._limits(limits, given)
+        parsed = None if limits is None else read_limits(limits, given)
         wanted = {}
         for name, folder in given.items():
             known = self.context.settings(name)
@@ -122,16 +122,17 @@ class Run(RunView):
             size = {"evaluations": evaluations, "algorithm": searcher}
             changes["search"] = with_values(known.search, {k: v for k, v in size.items() if v is not None}, "search")
             wanted[name] = known.model_copy(update=changes)
-        self._search(wanted, None if budget is None else parse_duration(budget))
+        self.search_with(wanted, None if budget is None else parse_duration(budget))
 
-    def _search(self, wanted: Mapping[str, DeviceSearch], budget_s: float | None = None) -> None:
-        """Search devices with these settings; see `search`.
+    @_writes
+    def search_with(self, wanted: Mapping[str, DeviceSearch], budget_s: float | None = None) -> None:
+        """Search devices with complete settings; see `search`.
 
         Modelled devices come first: their fronts must not depend on timings of this machine. An evaluation serves all
         devices that are searched after it, and the fronts of a group are chosen from all archs seen so far.
         """
         self.context.supernet  # noqa: B018 (an untrained run is an error before tables are measured)
-        self._check(wanted)
+        check_searchable(self.context, wanted)
         self.tables(list(wanted))
         if budget_s is not None:
             plan = size_search(self.context, self.context.trained_evaluator, wanted, budget_s)
@@ -273,7 +274,7 @@ class Run(RunView):
             limits: such as ``local-cpu:latency_ms<=5``; a device without a latency limit keeps that of its knee.
         """
         names = self.with_fronts()
-        parsed = self._limits(limits, names)
+        parsed = read_limits(limits, names)
         with self.evaluations() as evaluations:
             devices = [self.searched_device(n) for n in names]
             return plan_fleet(evaluations, devices, models, parsed)
@@ -292,16 +293,3 @@ class Run(RunView):
         given = dict(zip(loaded, [d for d in devices if d not in known], strict=True))
         order = [*known, *loaded]
         return {name: given.get(name) for name in order}
-
-    def _limits(self, limits: Sequence[str], devices: Mapping[str, object] | Sequence[str]) -> tuple[Limit, ...]:
-        """Parsed limits; one on a device that is not meant is an error."""
-        parsed = tuple(map(Limit.parse, limits))
-        if unknown := sorted({c.device for c in parsed if c.device is not None} - set(devices)):
-            raise RecipeError(f"limits name {unknown}; devices here are {', '.join(devices)}")
-        return parsed
-
-    def _check(self, wanted: Mapping[str, DeviceSearch]) -> None:
-        """Raise where limits contradict each other, a searcher lacks a setting, or a device has no time for a block."""
-        for name, settings in wanted.items():
-            if not needs_table(self.devices[name]):
-                settings.search.searcher(make_problem(self.context, self.devices[name], settings))

@@ -13,6 +13,7 @@ from hwnas.runs.context import RunContext
 from hwnas.runs.devices import load_devices
 from hwnas.runs.folder import RunFolder
 from hwnas.runs.manifest import make_manifest
+from hwnas.runs.problem import check_searchable, read_limits
 from hwnas.runs.recipe import Recipe, load_recipe, with_values
 from hwnas.runs.run import Run
 
@@ -41,8 +42,9 @@ def start_run(
     run = Run(RunContext(folder, loaded, progress))
     run.context.check_phases()
     given = load_devices(folder, loaded.devices)
-    run._limits(loaded.constraints, given)
-    run._check({n: run.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)})
+    read_limits(loaded.constraints, given)
+    wanted = {n: run.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)}
+    check_searchable(run.context, wanted)
     if folder.recipe.exists():
         known = load_recipe(folder.recipe)
         if known.values_hash() != loaded.values_hash():
@@ -145,7 +147,7 @@ def run(
         started.train()
         given = load_devices(started.context.folder, loaded.devices)
         started.context.devices.update({n: d for n, d in given.items() if n not in started.devices})
-        started._search(
+        started.search_with(
             {n: started.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)}, budget_s
         )
         started.export()

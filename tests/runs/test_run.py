@@ -552,6 +552,13 @@ def test_a_lost_history_is_replayed_from_the_archive(copied, finished_run):
         last_row = archive.last_row
     (copied / "devices" / "myriad-vpu" / "search.json").unlink()
     opened = open_run(copied)
+
+    class Idle:
+        def map(self, function, items):
+            assert not items, "networks are run again"
+            return iter(())
+
+    opened.context.executor = Idle()
     opened.search(["myriad-vpu"])
     with opened.archive() as archive:
         assert archive.last_row == last_row
