@@ -34,11 +34,6 @@ def changing(folder):
 
 
 @pytest.fixture
-def copied(finished_run, tmp_path):
-    return shutil.copytree(finished_run, tmp_path / "run")
-
-
-@pytest.fixture
 def params_limit(finished_run):
     """A limit that about half of the archs of the front keep."""
     front = open_run(finished_run).front(DEVICES[0])

@@ -14,14 +14,12 @@ import torch
 import yaml
 
 import hwnas
-from hwnas.archive import Archive
-from hwnas.errors import CheckpointError, DeviceError, MissingBlockError, RecipeError, ResumeError, SearchError
+from hwnas.errors import DeviceError, RecipeError, ResumeError
 from hwnas.export.onnx_check import run_onnx
 from hwnas.latency.table import load_device
 from hwnas.pareto import non_dominated
-from hwnas.progress import silent
 from hwnas.runs.analysis.summary import summarise
-from hwnas.runs.start import open_run, run
+from hwnas.runs.start import open_run
 from hwnas.supernet import count_params
 
 DEVICES = ("hexagon-dsp", "myriad-vpu")
@@ -46,17 +44,6 @@ def asked_for(archive, device):
 def rows_of(folder, device):
     with (folder / "devices" / device / "front.csv").open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-@pytest.fixture
-def copied(finished_run, tmp_path):
-    return shutil.copytree(finished_run, tmp_path / "run")
-
-
-@pytest.fixture
-def again(recipe_file):
-    """Start the tiny recipe again, with other values of top-level keys."""
-    return lambda out, progress=silent, **changes: run(recipe_file(**changes), out=out, progress=progress)
 
 
 # -- what a run leaves ----------------------------------------------------------------------------------
@@ -402,165 +389,3 @@ def test_a_model_off_the_front_is_exported_by_its_key(copied):
     assert bundle.folder == copied / "models" / "myriad-vpu" / arch.key
     assert bundle.metrics["key"] == arch.key
     assert fronts(copied) == before
-
-
-# -- mistakes -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("section", ["train", "data", "supernet", "evaluation"])
-def test_a_run_of_another_recipe_is_refused_and_left_alone(copied, again, tiny_recipe, section):
-    changes = {
-        "train": {**tiny_recipe["train"], "batch_size": 30},
-        "data": {**tiny_recipe["data"], "max_images": 140},
-        "supernet": {**tiny_recipe["supernet"], "expand_width": 32},
-        "evaluation": {"calibration_images": 100},
-    }
-    before = digests(copied)
-    with pytest.raises(ResumeError, match=f"holds a run with other settings of {section}; use another --out"):
-        again(copied, **{section: changes[section]})
-    assert digests(copied) == before
-
-
-def test_limits_that_nothing_meets_are_named(again, copied):
-    before = fronts(copied)
-    settings = {d: open_run(copied).settings(d) for d in DEVICES}
-    with pytest.raises(SearchError, match=r"hexagon-dsp .*latency_ms<=0\.001 binds.*loosen the limits"):
-        again(copied, constraints=["latency_ms<=0.001"])
-    assert fronts(copied) == before
-    assert {d: open_run(copied).settings(d) for d in DEVICES} == settings, "what finds nothing does not come into force"
-
-
-def test_limits_hold_on_every_front(again, copied):
-    limit = float(np.median([float(r["params"]) for r in rows_of(copied, "hexagon-dsp")]))
-    least = float(np.median([float(r["introspectability"]) for r in rows_of(copied, "myriad-vpu")]))
-    again(copied, constraints=[f"params<={limit}", f"myriad-vpu:introspectability>={least}"])
-    rows = {d: rows_of(copied, d) for d in DEVICES}
-    assert all(float(r["params"]) <= limit for d in DEVICES for r in rows[d])
-    assert all(float(r["introspectability"]) >= least for r in rows["myriad-vpu"])
-    assert not all(float(r["introspectability"]) >= least for r in rows["hexagon-dsp"])
-
-
-def test_contradicting_limits_are_named_before_anything_is_written(again, tmp_path):
-    with pytest.raises(RecipeError, match="contradict each other"):
-        again(tmp_path / "new", constraints=["latency_ms<=1", "latency_ms>=2"])
-    assert not (tmp_path / "new").exists()
-
-
-def test_contradicting_limits_of_a_search_leave_the_run_alone(copied):
-    before = digests(copied)
-    with pytest.raises(SearchError, match="contradict each other"):
-        open_run(copied).search(limits=["latency_ms<=1", "hexagon-dsp:latency_ms>=2"])
-    assert digests(copied) == before
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "message"),
-    [
-        ({"devices": ["toaster"]}, DeviceError, "device 'toaster' is unknown; shipped devices are"),
-        ({"devices": ["edge-tpu", "edge-tpu"]}, RecipeError, "devices name 'edge-tpu' twice"),
-    ],
-)
-def test_a_mistake_is_found_before_anything_is_written(again, tmp_path, changes, error, message):
-    with pytest.raises(error, match=message):
-        again(tmp_path / "new", **changes)
-    assert not (tmp_path / "new").exists()
-
-
-def test_a_table_that_lacks_a_block_is_found_before_anything_is_written(again, tmp_path):
-    device = load_device("local-cpu")
-    folder = tmp_path / "my-board"
-    folder.mkdir()
-    source = device.profile.model_copy(update={"name": "my-board"})
-    (folder / "profile.yaml").write_text(source.model_dump_json())
-    (folder / "blocks.csv").write_text("kind,in_channels,n,median_ms,iqr_ms,origin\nconv,5,9,0.5,0.1,measured\n")
-    with pytest.raises(MissingBlockError, match=r"device 'my-board' has no time for block \[conv act="):
-        again(tmp_path / "new", devices=[str(folder)])
-    assert not (tmp_path / "new").exists()
-
-
-def test_a_folder_that_is_no_run_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"is no run folder: it has no recipe\.yaml; make one with `hwnas run"):
-        open_run(tmp_path)
-
-
-def test_an_archive_of_another_recipe_is_refused(copied, again):
-    with Archive(copied / "other.db", open_run(copied).layout.space, "other"):
-        pass
-    (copied / "other.db").replace(copied / "archive.db")
-    shutil.rmtree(copied / "devices")
-    with pytest.raises(ResumeError, match=r"archive\.db belongs to another recipe"):
-        again(copied)
-
-
-def test_only_training_is_shared_by_several_processes(copied, monkeypatch):
-    before = digests(copied)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    opened = open_run(copied)
-    for verb in (opened.search, opened.tables, opened.export, opened.check_latency, opened.report):
-        with pytest.raises(RecipeError, match="2 processes were started by torchrun, but only `hwnas train` shares"):
-            verb()
-    assert digests(copied) == before
-
-
-# -- fine-tuning ----------------------------------------------------------------------------------------
-
-
-def test_a_model_is_fine_tuned_into_a_new_bundle(copied):
-    opened = open_run(copied)
-    model = opened.front("myriad-vpu")[0]
-    before = digests(copied)
-    result, bundle = opened.finetune(model.key[:8], copied / "finetuned" / "x", device="myriad-vpu")
-    metrics = bundle.metrics
-    assert metrics["key"] == model.key
-    assert metrics["top1_before_percent"] == pytest.approx(model.values["top1_percent"], rel=1e-5)
-    assert metrics["top1_percent"] == pytest.approx(result.score)
-    assert metrics["top1_percent"] >= metrics["top1_before_percent"]
-    assert metrics["latency_ms"] == pytest.approx(model.values["latency_ms"], rel=1e-5)
-    assert metrics["device"] == "myriad-vpu"
-    assert math.isfinite(metrics["test_top1_percent"])
-    net = hwnas.load_model(bundle.folder)
-    with opened.archive() as archive:
-        x = opened.context.trained_evaluator.inputs(opened.splits.validation, archive.find(model.key))
-    with torch.no_grad():
-        assert torch.equal(net(x), result.network(x))
-    after = {k: v for k, v in digests(copied).items() if not k.startswith("finetuned")}
-    assert {k: v for k, v in after.items() if "archive.db" not in k} == {
-        k: v for k, v in before.items() if "archive.db" not in k
-    }
-    with pytest.raises(ResumeError, match=r"no single model 'zzz' in .*; keys of its fronts are"):
-        opened.finetune("zzz", copied / "finetuned" / "y")
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("search.yaml", "device: ["),
-        ("search.yaml", "objectives: [top1_percent]\n"),
-        ("search.json", "{"),
-        ("search.json", '{"searches": [{}], "front": null}'),
-    ],
-)
-def test_a_damaged_file_of_a_device_is_named(copied, name, content):
-    (copied / "devices" / "myriad-vpu" / name).write_text(content)
-    with pytest.raises(ResumeError, match=rf"myriad-vpu/{name} is damaged: .*; remove it and search the device again"):
-        open_run(copied).search()
-
-
-def test_a_lost_history_is_replayed_from_the_archive(copied, finished_run):
-    """Every network that was evaluated is known, so nothing is evaluated again and the front is the same."""
-    with open_run(copied).archive() as archive:
-        last_row = archive.last_row
-    (copied / "devices" / "myriad-vpu" / "search.json").unlink()
-    opened = open_run(copied)
-
-    class Idle:
-        def map(self, function, items):
-            assert not items, "networks are run again"
-            return iter(())
-
-    opened.context.executor = Idle()
-    opened.search(["myriad-vpu"])
-    with opened.archive() as archive:
-        assert archive.last_row == last_row
-    assert fronts(copied) == fronts(finished_run)
-    assert opened.history("myriad-vpu").last.search == open_run(finished_run).history("myriad-vpu").last.search
