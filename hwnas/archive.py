@@ -75,6 +75,9 @@ class Evaluation:
     """Number format in which the network was computed: values of different precisions do not mix."""
 
 
+RESTORE = "restore it, or remove it and the folder devices/ to search again"
+
+
 class Archive:
     """Evaluations on disk; safe against being killed at any moment."""
 
@@ -107,7 +110,7 @@ class Archive:
         except sqlite3.OperationalError as error:
             raise OutputError(f"cannot write {path}: {error}; choose another folder with --out") from None
         except sqlite3.DatabaseError as error:
-            raise ResumeError(f"{path} is damaged: {error}; remove it to evaluate again") from None
+            raise ResumeError(f"{path} is damaged: {error}; {RESTORE}") from None
         if known and known.get("format") != str(FORMAT):
             self.close()
             raise ResumeError(
@@ -243,8 +246,17 @@ class Archive:
             self._db.execute("DELETE FROM requests WHERE search = ?", (search,))
 
     def archs_of(self, keys: Iterable[str]) -> list[Arch]:
-        """Return the archs with these whole keys, in this order; each must be known."""
+        """Return the archs with these whole keys, in this order.
+
+        Raises:
+            ResumeError: one is not known.
+        """
+        keys = list(keys)
         known = dict(self._db.execute("SELECT key, choices FROM archs"))
+        if lost := [key for key in keys if key not in known]:
+            raise ResumeError(
+                f"{self.path} does not know {len(lost)} models that are on a front, such as {lost[0]}; {RESTORE}"
+            )
         return [self.space.arch(json.loads(known[key])) for key in keys]
 
     def archs(self) -> list[Arch]:

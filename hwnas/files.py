@@ -60,9 +60,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise OutputError(
-            f"{folder} is being written by another process; wait until it ends, or choose another --out"
-        ) from None
+        raise OutputError(f"{folder} is being written by another process; wait until it ends") from None
     except OSError as error:
         raise OutputError(f"cannot write in {folder}: {error.strerror}; choose another --out") from None
     try:

@@ -91,7 +91,9 @@ def search(
 
     with progress(as_json) as told:
         opened = open_run(folder, told, executor)
-        warn_of_other_machines(split(devices) or list(opened.context.given_devices.values()), strict)
+        given = opened.context.given_devices
+        meant = [given.get(name, name) for name in split(devices) or given]
+        warn_of_other_machines([name for name in meant if name not in opened.devices or name in given], strict)
         opened.search(split(devices), evaluations, budget, limit, searcher)
     found = {name: len(opened.front(name)) for name in opened.searched()}
     show(as_json, {"fronts": found}, f"models on the fronts: {found}\n{following('export', folder)}")

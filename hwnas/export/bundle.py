@@ -25,6 +25,8 @@ from hwnas.supernet import SupernetConfig, make_layout, read_settings
 from hwnas.train.checkpoint import load_tensors, load_weights, save_tensors
 
 INT8_FILE = "model.int8.onnx"
+FILES = frozenset({"model.onnx", INT8_FILE, "weights.safetensors", "arch.json", "metrics.json", "MODEL_CARD.md"})
+"""What a bundle consists of."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,17 @@ class Bundle:
     def arch_json(self) -> dict[str, Any]:
         """The architecture, the supernet's settings, classes, and mean and standard deviation of the input."""
         return _read_json(self.folder / "arch.json")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every file is there, and those of the model in full."""
+        if not all((self.folder / name).is_file() for name in ("arch.json", "metrics.json")):
+            return False
+        sizes = self.arch_json.get("bytes", {})
+        return bool(sizes) and all(
+            (self.folder / name).is_file() and (self.folder / name).stat().st_size == size
+            for name, size in sizes.items()
+        )
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -70,8 +83,9 @@ def write_bundle(
 
     Raises:
         ExportError: the ONNX file does not compute what the network does.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or holds something else.
     """
+    check_replaceable(folder)
     make_folder(folder.parent)
     remove_unfinished(folder)
     layout = make_layout(supernet_config)
@@ -101,13 +115,31 @@ def write_bundle(
             quantize_onnx(temporary / "model.onnx", temporary / INT8_FILE, int8_calibration)
         all_metrics = {**finite, "onnx_parity": parity}
         save_tensors(temporary / "weights.safetensors", subnet.state_dict(), {"arch": arch.as_dict()})
-        write_json(temporary / "arch.json", description)
+        sizes = {p.name: p.stat().st_size for p in sorted(temporary.iterdir())}
+        write_json(temporary / "arch.json", {**description, "bytes": sizes})
         write_json(temporary / "metrics.json", all_metrics)
         write_text(temporary / "MODEL_CARD.md", _model_card(description, all_metrics))
         _put_in_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Bundle(folder)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise where a bundle would take the place of something that is none.
+
+    Raises:
+        OutputError: there is a file, or a folder that holds other things and no ``arch.json``.
+    """
+    if (folder / "arch.json").is_file():
+        return
+    if folder.is_dir():
+        if other := sorted({p.name for p in folder.iterdir()} - FILES):
+            raise OutputError(
+                f"{folder} holds {', '.join(other[:3])}, which a bundle would replace; give a new or empty folder"
+            )
+    elif folder.exists():
+        raise OutputError(f"{folder} is a file; give a new or empty folder")
 
 
 def remove_unfinished(folder: Path) -> None:

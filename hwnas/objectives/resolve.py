@@ -49,6 +49,8 @@ def objective_of(name: str, task: Task) -> ExactObjective | EvaluatedObjective:
 
             return TaskScore.of(score)
     plugin = OBJECTIVES.get(name, besides=[s.name for s in task.scores])
+    if isinstance(plugin, type):
+        raise PluginError(f"objective {name!r} is a class; name an object of it, such as {plugin.__name__}()")
     needed = METHODS.get(plugin.cost)
     if needed is None or plugin.direction not in ("min", "max"):
         raise PluginError(

@@ -98,6 +98,8 @@ class SubnetEvaluator:
                     raise PluginError(
                         f"objective {objective.name!r} gave values {sorted(values)}; its own name must be among them"
                     )
+                if bad := {n: v for n, v in values.items() if not isinstance(v, (int, float))}:
+                    raise PluginError(f"objective {objective.name!r} gave {bad}; its values must be numbers")
                 found |= values
         return found
 

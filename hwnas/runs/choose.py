@@ -18,8 +18,8 @@ from hwnas.latency.table import Device
 from hwnas.objectives import as_losses
 from hwnas.pareto import non_dominated
 from hwnas.runs.evaluations import Candidate, Evaluations
-from hwnas.runs.front import choose_front, write_front
-from hwnas.runs.history import DeviceSearch, read_history, write_history, write_settings
+from hwnas.runs.front import choose_front, read_front, write_front
+from hwnas.runs.history import DeviceSearch, read_history, search_name, write_history, write_settings
 from hwnas.runs.latency_check import measured_columns
 from hwnas.runs.noise import latency_variance, may_be_on_front, near_ties
 from hwnas.runs.problem import evaluated_values, make_problem
@@ -36,11 +36,25 @@ def update_front(evaluations: Evaluations, device: Device, settings: DeviceSearc
     """
     folder = evaluations.context.folder.device(device.name)
     history = read_history(folder)
-    if not folder.front.exists() or history.front != history.front_identity(settings):
+    search = search_name(device.name, settings.identity(device.profile, evaluations.weights.trained))
+    if not folder.front.exists() or history.front != history.front_identity(settings, search):
+        _complete_front(evaluations, device.name, settings)
         chosen = choose_models(evaluations, device, settings)
         write_models(evaluations, device, settings, chosen)
-        write_history(folder, history.with_front(settings))
+        write_history(folder, history.with_front(settings, search))
     write_settings(folder, settings)
+
+
+def _complete_front(evaluations: Evaluations, device: str, settings: DeviceSearch) -> None:
+    """Evaluate what is newly asked for of the models that are on the front, so that they stay candidates."""
+    context = evaluations.context
+    path = context.folder.device(device).front
+    if path.exists():
+        models = read_front(path, device, context.score).models
+        archs = evaluations.archive.archs_of([m.key for m in models])
+        trained = evaluations.weights.trained
+        candidates = [Candidate(a, m.weights_version or trained) for a, m in zip(archs, models, strict=True)]
+        evaluations.evaluate(candidates, evaluated_values(context, settings))
 
 
 def write_models(evaluations: Evaluations, device: Device, settings: DeviceSearch, models: Sequence[Candidate]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from hwnas.errors import OutputError, RecipeError
 from hwnas.files import make_folder
 from hwnas.latency.build import needs_table
-from hwnas.latency.device import PROFILE_FILE, shipped_devices
+from hwnas.latency.device import PROFILE_FILE, load_profile, shipped_devices
 from hwnas.latency.table import TABLE_FILE, Device, load_device
 from hwnas.runs.folder import RunFolder
 from hwnas.runs.history import read_settings
@@ -46,8 +46,19 @@ def _load(folder: RunFolder, given: str, name: str | None = None) -> Device:
     if name is not None and given not in shipped_devices() and not (Path(given) / PROFILE_FILE).is_file():
         return load_device(folder.device(name).table)
     device = load_device(given)
+    _check_name(device, given)
     own = folder.device(device.name).table
     return load_device(own) if needs_table(device) and (own / PROFILE_FILE).exists() else device
+
+
+def _check_name(device: Device, given: str) -> None:
+    if device.name in shipped_devices() and given not in shipped_devices():
+        shipped = load_profile(device.name)
+        if shipped.origin != "measured" and shipped != device.profile:
+            raise RecipeError(
+                f"{given} has the name of the shipped device {device.name!r} and other numbers; "
+                "give it a name of its own in its profile.yaml, and its folder the same"
+            )
 
 
 def keep_device(folder: RunFolder, device: Device, given: str) -> None:

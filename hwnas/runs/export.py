@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from hwnas.errors import OutputError
+from hwnas.errors import OutputError, SearchError
 from hwnas.export.bundle import INT8_FILE, Bundle, write_bundle
 from hwnas.latency.table import Device
 from hwnas.objectives.exact import fvcore_macs
@@ -17,7 +18,7 @@ from hwnas.progress import Progress
 from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.folder import DeviceFolder
-from hwnas.runs.front import Front, SearchedDevice
+from hwnas.runs.front import Front, FrontModel, SearchedDevice
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.problem import evaluated_values
 from hwnas.space import Arch
@@ -39,7 +40,7 @@ def export_front(evaluations: Evaluations, device: SearchedDevice, int8: bool, p
     """
     models = candidates_of_front(evaluations, device.front)
     for done, (row, model) in enumerate(zip(device.front, models, strict=True), 1):
-        if not is_exported(row.folder, model.weights_version, int8):
+        if not is_exported(row, model.weights_version, int8):
             export_model(evaluations, device.device, device.settings, model, row.folder, int8)
         progress("export", done, len(models), row.key)
     remove_stale(evaluations.context.folder.device(device.name), device.front)
@@ -52,11 +53,16 @@ def candidates_of_front(evaluations: Evaluations, front: Front) -> list[Candidat
     return [Candidate(a, m.weights_version or trained) for a, m in zip(archs, front, strict=True)]
 
 
-def is_exported(folder: Path, weights: str, int8: bool) -> bool:
-    """Say whether a bundle is there, of these weights, and with an INT8 version where one is asked for."""
-    if not (folder / "metrics.json").exists() or (int8 and not (folder / INT8_FILE).exists()):
+def is_exported(model: FrontModel, weights: str, int8: bool) -> bool:
+    """Say whether a model's bundle is whole: of these weights, with the front's latency, INT8 where asked for."""
+    bundle = Bundle(model.folder)
+    if not bundle.is_whole or (int8 and not (model.folder / INT8_FILE).exists()):
         return False
-    return bool(Bundle(folder).metrics.get("weights_version", weights) == weights)
+    metrics = bundle.metrics
+    return bool(
+        metrics.get("weights_version", weights) == weights
+        and math.isclose(metrics["latency_ms"], model.values["latency_ms"], rel_tol=1e-5)  # as front.csv rounds it
+    )
 
 
 def remove_stale(folder: DeviceFolder, front: Front) -> None:
@@ -118,8 +124,11 @@ def chosen_models(front: Front, key: str | None, limits: Sequence[str], knee: bo
     """Return the models of a front that keep limits and, of these, the one that a rule picks.
 
     Raises:
-        SearchError: no model keeps the limits.
+        SearchError: no model keeps the limits, or several rules are given.
     """
+    rules = {"key": key is not None, "knee": knee, "fastest": fastest, "best": best}
+    if len(given := [name for name, on in rules.items() if on]) > 1:
+        raise SearchError(f"{' and '.join(given)} each choose a model; give one of {', '.join(rules)}")
     kept = front.within(*limits)
     if key is not None:
         return Front(front.device, tuple(m for m in kept if m.key.startswith(key)), front.score)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.errors import ExportError, OutputError, ResumeError, SearchError
-from hwnas.export.bundle import Bundle
+from hwnas.export.bundle import Bundle, check_replaceable
 from hwnas.files import make_folder, write_text
 from hwnas.latency.table import Device
 from hwnas.objectives import Objective, as_losses
@@ -141,8 +141,11 @@ def copy_bundle(source: Path, target: Path) -> Bundle:
     """Copy a bundle, in place of one that is there.
 
     Raises:
-        OutputError: the target cannot be written.
+        OutputError: the target cannot be written, or holds something else.
     """
+    if target.resolve() == source.resolve():
+        return Bundle(source)
+    check_replaceable(target)
     make_folder(target.parent)
     try:
         if target.exists():

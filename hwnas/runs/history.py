@@ -113,9 +113,10 @@ class History:
         """How the last search adapted the supernet; empty where it did not."""
         return self.searches[-1].adapted if self.searches else ()
 
-    def front_identity(self, settings: DeviceSearch) -> dict[str, Any]:
+    def front_identity(self, settings: DeviceSearch, search: str) -> dict[str, Any]:
         """Return what a front chosen now depends on: what counts, and the searches of the device so far."""
         return {
+            "search": search,
             "objectives": list(settings.objectives), "constraints": list(settings.constraints),
             "front_size": settings.front_size, "searches": [record.search for record in self.searches],
         }  # fmt: skip
@@ -124,9 +125,9 @@ class History:
         """Return the history after one more search."""
         return History((*self.searches, record), self.front)
 
-    def with_front(self, settings: DeviceSearch) -> History:
+    def with_front(self, settings: DeviceSearch, search: str) -> History:
         """Return the history after the front was chosen."""
-        return History(self.searches, self.front_identity(settings))
+        return History(self.searches, self.front_identity(settings, search))
 
 
 def search_name(device: str, identity: Mapping[str, Any]) -> str:

@@ -179,6 +179,7 @@ class Run(RunView):
             ResumeError: the run has no front, or no single arch has this key.
         """
         names = self.with_fronts() if device is None else [self.context.device(device).name]
+        read_limits(limits, names)
         wants_int8 = self.recipe.export.int8 if int8 is None else int8
         with self.evaluations() as evaluations:
             for name in self.with_fronts():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Literal
 
 from hwnas.errors import SearchError
 
-_FORM = re.compile(r"\s*(?:([^\s:<>=]+)\s*:\s*)?([A-Za-z_]\w*)\s*(<=|>=)\s*([-+0-9.eE]+)\s*")
+_FORM = re.compile(r"\s*(?:([^\s:<>=]+)\s*:\s*)?([A-Za-z_]\w*)\s*(<=|>=)\s*(\S+)\s*")
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,17 @@ class Limit:
             SearchError: another form, or a bound that is not finite.
         """
         match = _FORM.fullmatch(text)
-        try:
-            if match is None:
-                raise ValueError(text)
-            bound = float(match[4])
-            if abs(bound) == float("inf"):
-                raise ValueError(text)
-        except ValueError:
+        if match is None:
             raise SearchError(
                 f"limit {text!r} is not of the form VALUE<=NUMBER or VALUE>=NUMBER, such as latency_ms<=5, "
                 "or for one device edge-tpu:latency_ms<=5"
-            ) from None
+            )
+        try:
+            bound = float(match[4])
+        except ValueError:
+            bound = math.nan
+        if not math.isfinite(bound):
+            raise SearchError(f"limit {text!r}: {match[4]!r} is no finite number; give one without a unit, such as 3e4")
         return cls(match[1], match[2], "<=" if match[3] == "<=" else ">=", bound)
 
     def holds(self, number: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,12 @@ def minimize(
     """
     if not isinstance(space, SearchSpace):
         raise SearchError(f"space is {space!r}; make one with hwnas.SearchSpace.of_choices")
+    if isinstance(constraints, str):
+        raise SearchError(f"constraints is one text; give a list, such as [{constraints!r}]")
+    if strange := [o for o in (*objectives, *limited, *capacity) if not isinstance(o, Objective)]:
+        raise SearchError(f"{strange[0]!r} is no objective; make one with hwnas.Objective")
+    if not isinstance(evaluations, Integral) or not isinstance(seed, Integral):
+        raise SearchError(f"evaluations and seed are whole numbers, got {evaluations!r} and {seed!r}")
     errors: dict[str, str] = {}
     problem = Problem(
         space,
@@ -86,12 +93,13 @@ def _guarded(objective: Objective, errors: dict[str, str]) -> Objective:
 
     def evaluate(archs: Sequence[Arch]) -> FloatArray:
         try:
-            return _column(objective.evaluate(archs), len(archs))
+            values = objective.evaluate(archs)
         except Exception as error:  # noqa: BLE001 - a user's function may raise anything; it is noted, not lost
             errors.setdefault(objective.name, f"objective {objective.name!r} failed: {type(error).__name__}: {error}")
             if len(archs) == 1:
                 return np.array([np.nan])
             return np.concatenate([evaluate([arch]) for arch in archs])
+        return _column(values, len(archs), objective.name)
 
     return replace(objective, evaluate=evaluate)
 
@@ -103,8 +111,11 @@ def _limit(given: str | Limit) -> Limit:
     return limit
 
 
-def _column(values: Sequence[float] | FloatArray, n: int) -> FloatArray:
-    column = np.asarray(values, dtype=float)
+def _column(values: Sequence[float] | FloatArray, n: int, name: str) -> FloatArray:
+    try:
+        column = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        raise SearchError(f"objective {name!r} returned {values!r:.60} for {n} archs; return one float each") from None
     if column.shape != (n,):
-        raise SearchError(f"evaluate returned shape {column.shape} for {n} archs; return one float each")
+        raise SearchError(f"objective {name!r} returned shape {column.shape} for {n} archs; return one float each")
     return column

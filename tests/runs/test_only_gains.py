@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from hwnas.archive import Archive
-from hwnas.errors import OutputError, RecipeError, SearchError
+from hwnas.errors import CheckpointError, OutputError, RecipeError, ResumeError, SearchError
 from hwnas.export.bundle import Bundle
 from hwnas.latency.table import load_device
 from hwnas.pareto import non_dominated
@@ -345,3 +345,113 @@ def test_an_archive_of_another_format_says_what_to_do(copied):
         db.execute("UPDATE meta SET value = '1' WHERE name = 'format'")
     with pytest.raises(ResumeError, match="was written by another version of hwnas"):
         Archive(copied / "archive.db", opened.layout.space, opened.recipe.values_hash())
+
+
+# -- what nobody asked for --------------------------------------------------------------------------------
+
+
+def another_profile(folder, name="my-board", overhead_ms=99.0):
+    """A folder with the profile of hexagon-dsp under a name of its own, and with another overhead."""
+    profile = load_device("hexagon-dsp").profile.model_dump(mode="json")
+    profile["name"] = name
+    profile["cost_model"]["network_overhead_ms"] = overhead_ms
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "profile.yaml").write_text(yaml.safe_dump(profile))
+    return str(folder)
+
+
+def test_bundles_and_fronts_follow_a_profile_that_changed_and_changed_back(copied, tmp_path):
+    board = tmp_path / "my-board"
+    found = []
+    for overhead_ms in (1.0, 99.0, 1.0):
+        opened = open_run(copied)
+        opened.search(devices=[another_profile(board, overhead_ms=overhead_ms)], evaluations=4)
+        opened.export(device="my-board")
+        front = open_run(copied).front("my-board")
+        for model in front:
+            assert Bundle(model.folder).metrics["latency_ms"] == pytest.approx(model.values["latency_ms"], rel=1e-5)
+        found.append(front.fastest().latency_ms)
+    assert found[1] - found[0] == pytest.approx(98, rel=1e-3)
+    assert found[2] == found[0]
+
+
+def test_a_folder_does_not_take_the_name_of_a_shipped_device(copied, tmp_path):
+    before = digests(copied)
+    folder = another_profile(tmp_path / "hexagon-dsp", name="hexagon-dsp")
+    with pytest.raises(RecipeError, match="has the name of the shipped device 'hexagon-dsp' and other numbers"):
+        open_run(copied).search(devices=[folder], evaluations=4)
+    assert digests(copied) == before
+
+
+def test_a_limit_on_a_value_that_was_not_evaluated_yet_loses_no_model(copied):
+    device = DEVICES[0]
+    before = open_run(copied).front(device)
+    open_run(copied).search(devices=[device], evaluations=4, limits=["snip>=-1e30"])
+    front = open_run(copied).front(device)
+    assert front.best().values["top1_percent"] >= before.best().values["top1_percent"]
+    assert front.fastest().latency_ms <= before.fastest().latency_ms
+    assert all(np.isfinite(m.values["snip"]) for m in front)
+
+
+def test_an_archive_that_lost_its_models_is_named_and_no_front_shrinks(copied):
+    (copied / "archive.db").write_bytes(b"")
+    before = changing(copied)
+    for verb in (lambda r: r.search(devices=[DEVICES[0]], evaluations=4), lambda r: r.export(), lambda r: r.report()):
+        with pytest.raises(
+            ResumeError, match=r"archive\.db does not know .* on a front, .*remove it and the folder devices/"
+        ):
+            verb(open_run(copied))
+    assert {n: v for n, v in changing(copied).items() if n.endswith("front.csv")} == {
+        n: v for n, v in before.items() if n.endswith("front.csv")
+    }
+    (copied / "archive.db").unlink()
+    shutil.rmtree(copied / "devices")
+    open_run(copied).search()
+    assert open_run(copied).searched() == list(DEVICES)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "weights.safetensors", "arch.json"])
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_broken_bundle_is_written_again(copied, name, cut):
+    model = open_run(copied).front(DEVICES[0])[0]
+    whole = digests(model.folder)
+    path = model.folder / name
+    path.write_bytes(path.read_bytes()[:50]) if cut else path.unlink()
+    if (cut, name) == (True, "arch.json"):
+        with pytest.raises(CheckpointError, match=r"arch\.json cannot be read"):
+            open_run(copied).export()
+        return
+    open_run(copied).export()
+    assert digests(model.folder) == whole
+
+
+def test_a_bundle_takes_the_place_of_bundles_only(copied, tmp_path):
+    opened = open_run(copied)
+    key = opened.front(DEVICES[0])[0].key
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("years of work")
+    before = digests(copied)
+    told = []
+    for out, holds in ((copied, "archive"), (copied / "devices", DEVICES[0]), (tmp_path / "precious", "thesis.txt")):
+        with pytest.raises(OutputError, match=f"holds .*{holds}.*, which a bundle would replace"):
+            open_run(copied, lambda task, *_: told.append(task)).finetune(key, out=out)
+    assert not [task for task in told if "finetune" in task], "it is found before anything is trained"
+    assert digests(copied) == before
+    assert (tmp_path / "precious" / "thesis.txt").exists()
+    (tmp_path / "chosen" / DEVICES[0] / key).mkdir(parents=True)
+    (tmp_path / "chosen" / DEVICES[0] / key / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"holds notes\.txt"):
+        opened.front(DEVICES[0])[0].export(tmp_path / "chosen")
+    opened.front(DEVICES[0])[0].export(copied / "devices" / ".." / "out")
+    again = opened.front(DEVICES[0])[0].export(copied / "out")
+    assert again.is_whole
+
+
+def test_one_rule_chooses_and_limits_are_on_the_device_that_is_meant(copied, tmp_path):
+    opened = open_run(copied)
+    key = opened.front(DEVICES[0])[0].key
+    with pytest.raises(SearchError, match="key and knee each choose a model; give one of key, knee, fastest, best"):
+        opened.export(key=key, knee=True)
+    with pytest.raises(RecipeError, match=rf"limits name \['{DEVICES[1]}'\]"):
+        opened.export(device=DEVICES[0], limits=[f"{DEVICES[1]}:params<=1"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -175,3 +175,22 @@ def test_a_searcher_of_ones_own():
 
     result = minimize(SPACE, [SCORE], searcher=partial(InOrder, step=3), evaluations=25)
     assert list(result.archs) == SPACE.decode_many(SPACE.all_genomes(2000))[::3][:25]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"constraints": "x<=3"}, r"constraints is one text; give a list, such as \['x<=3'\]"),
+        ({"evaluations": 2.5}, "evaluations and seed are whole numbers, got 2.5 and 0"),
+        ({"evaluations": "9"}, "evaluations and seed are whole numbers"),
+        ({"seed": "x"}, "evaluations and seed are whole numbers"),
+        ({"objectives": ["x"]}, "'x' is no objective; make one with hwnas.Objective"),
+        ({"objectives": [Objective("x", "min", lambda archs: [1.0])]}, r"'x' returned shape \(1,\) for \d+ archs"),
+        ({"objectives": [Objective("x", "min", lambda archs: None)]}, "'x' returned .* for .* archs"),
+        ({"objectives": [Objective("x", "min", lambda archs: ["a"] * len(archs))]}, "return one float each"),
+    ],
+)
+def test_arguments_that_cannot_be_meant_are_named_at_once(changes, message):
+    arguments = {"objectives": [Objective("x", "min", total)], "evaluations": 6, "seed": 0} | changes
+    with pytest.raises(SearchError, match=message):
+        minimize(SPACE, **arguments)

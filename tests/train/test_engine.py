@@ -289,7 +289,7 @@ def test_stages_and_options_that_are_not_there_are_named(exits_config, settings,
 
 
 def test_exits_need_a_family_that_has_them(layout):
-    with pytest.raises(RecipeError, match=r"exits all needs supernet\.early_exits of the family ofav2"):
+    with pytest.raises(RecipeError, match=r"exits all needs a supernet with early exits"):
         phase_space(phase(exits="all"), layout.space)
 
 
