@@ -200,7 +200,7 @@ def test_a_file_of_the_first_format_is_refused_and_kept(path):
 def test_a_damaged_file_is_refused_and_kept(path, content):
     path.parent.mkdir()
     path.write_bytes(content)
-    with pytest.raises(ResumeError, match=r"is damaged: .*; remove it"):
+    with pytest.raises(ResumeError, match=r"is damaged: .*; restore it, or remove it"):
         Archive(path, SPACE, "hash")
     assert path.read_bytes() == content
 
