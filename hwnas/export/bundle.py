@@ -170,7 +170,7 @@ def load_model(bundle: str | Path) -> nn.Sequential:
     description = _read_json(folder / "arch.json")
     try:
         layout = make_layout(read_settings(description["supernet"], str(folder / "arch.json")))
-        subnet = layout.build_subnet(layout.space.arch(description["choices"]))
+        subnet = layout.build_subnet(layout.space.arch(description["choices"]), fresh_weights=False)
     except (KeyError, SpaceError) as error:
         raise CheckpointError(f"{folder / 'arch.json'} is damaged: {error}") from None
     tensors, _ = load_tensors(folder / "weights.safetensors")

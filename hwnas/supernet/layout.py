@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
 from hwnas.space import Arch, SearchSpace
 from hwnas.supernet.blocks.block import BlockSpec, MultiInputBlock
-from hwnas.supernet.blocks.layers import init_weights
+from hwnas.supernet.blocks.layers import WithoutInitialisation, init_weights
 
 
 class PlainNetwork(nn.Sequential):
@@ -109,17 +110,23 @@ class Layout:
             return None
         return next((s for s, names in enumerate(self.space.stages, self.first_stage) if choice in names), None)
 
-    def build_subnet(self, arch: Arch) -> PlainNetwork:
-        """Return the plain network of ``arch`` with fresh weights, in train mode.
+    def build_subnet(self, arch: Arch, fresh_weights: bool = True) -> PlainNetwork:
+        """Return the plain network of ``arch``, in train mode.
 
         Its children are named by slot, with ``_`` for ``.``; input ``(B, C, resolution, resolution)``.
+
+        Args:
+            arch: which network.
+            fresh_weights: whether weights are drawn; else they are whatever is in memory, and every one must be set.
         """
         net = PlainNetwork()
         modules = {slot.name: slot.module_name for slot in self.slots}
-        for name, spec in self.blocks(arch):
-            net.add_module(modules[name], spec.build())
+        with nullcontext() if fresh_weights else WithoutInitialisation():
+            for name, spec in self.blocks(arch):
+                net.add_module(modules[name], spec.build())
         net.stage_starts = frozenset(slot.module_name for slot in self.slots if slot.begins_stage)
-        init_weights(net)
+        if fresh_weights:
+            init_weights(net)
         set_bn_eps(net, self.bn_eps)
         return net
 

@@ -160,6 +160,6 @@ def extract_subnet(supernet: SuperNet, arch: Arch) -> nn.Sequential:
     Reference:
         Cai et al., 2020, Once-for-All, section 3; Sarti et al., 2023, NATv2, section III (extraction).
     """
-    subnet = supernet.layout.build_subnet(arch)
+    subnet = supernet.layout.build_subnet(arch, fresh_weights=False)
     supernet.fill(subnet, arch)
     return subnet.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]

@@ -158,6 +158,18 @@ class FamilyTests:
                 assert bool(logits.isfinite().all())
                 assert torch.equal(extract_subnet(net, arch)(x), logits), arch
 
+    def test_a_subnet_has_every_weight_from_the_supernet(self) -> None:
+        """Extraction leaves nothing as it was in memory, and draws no random numbers."""
+        net = self.supernet()
+        for arch in self.archs(net.layout):
+            state = torch.random.get_rng_state()
+            subnet = extract_subnet(net, arch)
+            assert torch.equal(torch.random.get_rng_state(), state), "the caller's random state has moved"
+            for tensor in subnet.state_dict().values():
+                tensor.fill_(0)  # memory that the next network may get
+            first, again = (extract_subnet(net, arch).state_dict() for _ in range(2))
+            assert all(torch.equal(first[name], again[name]) for name in first)
+
     def test_every_exit_computes_what_the_subnet_that_ends_there_computes(self) -> None:
         """Training takes all exits in one pass."""
         net = self.supernet()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 ActName = Literal["relu", "relu6", "hswish", "none"]
 
@@ -93,3 +94,24 @@ def init_weights(module: nn.Module) -> None:
             bound = 1.0 / m.in_features**0.5
             nn.init.uniform_(m.weight, -bound, bound)
             nn.init.zeros_(m.bias)
+
+
+class WithoutInitialisation(TorchFunctionMode):
+    """A context in which layers are made with whatever is in memory where random weights would be drawn.
+
+    For networks that get other weights at once: drawing them takes longer than all the rest of an extraction, and moves
+    the caller's random state. Constants that layers compute for themselves are made as ever.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call ``func`` unless it is a random initialisation, which returns its tensor as it is."""
+        if func in _RANDOM:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+_RANDOM = frozenset({
+    nn.init.uniform_, nn.init.normal_, nn.init.trunc_normal_, nn.init.kaiming_uniform_, nn.init.kaiming_normal_,
+})  # fmt: skip
