@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from hwnas.archive import Archive, Evaluation
 from hwnas.runs.context import RunContext
@@ -94,13 +95,12 @@ class Evaluations:
         values = evaluator.score(job.candidate.arch, job.names, job.images)
         return values, time.monotonic() - started
 
-    def test(self, candidate: Candidate) -> dict[str, float]:
-        """Return the scores of a model on the test images, from the archive or, once, from running it."""
+    def test(self, candidate: Candidate, network: nn.Module) -> dict[str, float]:
+        """Return the scores of a model on the test images, from the archive or, once, from running its network."""
         known = self.archive.values(candidate.arch, candidate.weights_version, "test")
         if self.context.score.name in known:
             return known
         started = time.monotonic()
-        network = self.weights.evaluator(candidate.weights_version).subnet(candidate.arch)
         found = self.context.test_scores(network, candidate.arch)
         kept = {self.context.score.name: found[self.context.score.name]}
         self.archive.add(

@@ -87,8 +87,8 @@ def export_model(
     context, wanted = evaluations.context, evaluated_values(evaluations.context, settings)
     evaluations.evaluate([model], wanted)
     values = evaluations.known(model, wanted.values())
-    test = evaluations.test(model)
     subnet = evaluations.weights.evaluator(model.weights_version).subnet(model.arch)
+    test = evaluations.test(model, subnet)
     score = context.score
     named = [score.name, score.named("stderr"), *wanted.values()]
     metrics = {
