@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from torch import nn
@@ -13,6 +13,7 @@ from hwnas.data import Splits, load_data
 from hwnas.errors import DeviceError, ResumeError
 from hwnas.latency.table import Device
 from hwnas.objectives.exact import macs_of_space, params_of_space
+from hwnas.objectives.plugin import ExactObjective, ValuesOfArchs
 from hwnas.objectives.subnets import SubnetEvaluator
 from hwnas.progress import Progress, silent
 from hwnas.registry import made
@@ -39,6 +40,10 @@ class RunContext:
     folder: RunFolder
     recipe: Recipe
     progress: Progress = silent
+    compiled: dict[tuple[str, str], tuple[ExactObjective, Device, ValuesOfArchs]] = field(
+        default_factory=dict, repr=False
+    )
+    """Exact objectives of devices, by the names of both, and what computes them for whole populations."""
 
     @cached_property
     def splits(self) -> Splits:

@@ -89,7 +89,10 @@ def evaluated_values(context: RunContext, settings: DeviceSearch) -> dict[str, s
 
 def _compiled(context: RunContext, device: Device, plugin: ExactObjective | EvaluatedObjective) -> Objective:
     if plugin.cost == "exact":
-        values = plugin.compile(context.layout, device)
+        kept = context.compiled.get((plugin.name, device.name))
+        if kept is None or kept[0] is not plugin or kept[1] is not device:
+            kept = context.compiled[plugin.name, device.name] = plugin, device, plugin.compile(context.layout, device)
+        values = kept[2]
         return Objective(plugin.name, plugin.direction, values.of_archs, cheap=True, evaluate_genomes=values.of_genomes)
     return Objective(plugin.name, plugin.direction, _by_the_run)
 
