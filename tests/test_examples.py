@@ -50,9 +50,9 @@ def test_examples_run_in_the_order_of_the_data_flow(tmp_path, capsys):
     assert 0 <= load("03_extract_subnet").main(out) <= 100
     load("04_estimate_latency").main(time_limit_s=0.05)
     search = load("05_search")
-    run = search.main(out, evaluations=4)
+    run = search.main(out, evaluations=6)
     assert set(run.searched()) == {"hexagon-dsp", "myriad-vpu"}
-    assert {run.history(name).last.evaluations for name in run.searched()} == {4}
+    assert {run.history(name).last.evaluations for name in run.searched()} == {6}
     assert search.any_space(evaluations=12)
     bundle = load("06_export_and_finetune").main(out, epochs=0.2)
     assert (bundle.folder / "model.onnx").exists()

@@ -43,9 +43,11 @@ class Bundle:
     @property
     def is_whole(self) -> bool:
         """Whether every file is there, and those of the model in full."""
-        if not all((self.folder / name).is_file() for name in ("arch.json", "metrics.json")):
+        try:
+            sizes = self.arch_json.get("bytes", {})
+            self.metrics  # noqa: B018 (it must be readable, too)
+        except CheckpointError:
             return False
-        sizes = self.arch_json.get("bytes", {})
         return bool(sizes) and all(
             (self.folder / name).is_file() and (self.folder / name).stat().st_size == size
             for name, size in sizes.items()

@@ -230,7 +230,7 @@ def test_a_search_killed_while_it_adapts_ends_with_the_same_files(
     out = shutil.copytree(finished_run, tmp_path / "run")
     recipe = recipe_file(search=SEARCH, export=EXPORT)
     first, second = DEVICES
-    for at in (f"evaluate again 1 for {first}: 1", f"adaptation 2 for {second}: 2"):
+    for at in (f"adaptation 1 for {first}: 3", f"evaluate again 1 for {first}: 1", f"adaptation 2 for {second}: 2"):
         killed_run(recipe, out, at)
     again(out)
     assert_same_run(out, adapted_run)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from hwnas.archive import Archive
-from hwnas.errors import CheckpointError, OutputError, RecipeError, ResumeError, SearchError
+from hwnas.errors import OutputError, RecipeError, ResumeError, SearchError
 from hwnas.export.bundle import Bundle
 from hwnas.latency.table import load_device
 from hwnas.pareto import non_dominated
@@ -410,17 +410,13 @@ def test_an_archive_that_lost_its_models_is_named_and_no_front_shrinks(copied):
     assert open_run(copied).searched() == list(DEVICES)
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "weights.safetensors", "arch.json"])
+@pytest.mark.parametrize("name", ["model.onnx", "weights.safetensors", "arch.json", "metrics.json"])
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_broken_bundle_is_written_again(copied, name, cut):
     model = open_run(copied).front(DEVICES[0])[0]
     whole = digests(model.folder)
     path = model.folder / name
     path.write_bytes(path.read_bytes()[:50]) if cut else path.unlink()
-    if (cut, name) == (True, "arch.json"):
-        with pytest.raises(CheckpointError, match=r"arch\.json cannot be read"):
-            open_run(copied).export()
-        return
     open_run(copied).export()
     assert digests(model.folder) == whole
 

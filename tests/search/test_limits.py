@@ -76,7 +76,7 @@ def test_limits_of_one_device_contradict_those_of_all_but_not_those_of_another()
 @pytest.mark.parametrize("heat_of", [EXACT_HEAT, HEAT], ids=["exact", "evaluated"])
 def test_a_limited_value_is_a_column_that_decides_what_is_allowed_but_not_what_is_better(algorithm, heat_of):
     result = minimize(
-        SPACE, [GAIN, COST], searcher=searcher(algorithm), evaluations=24, constraints=["heat_w<=8"], limited=[heat_of]
+        SPACE, [GAIN, COST], searcher=searcher(algorithm), evaluations=40, constraints=["heat_w<=8"], limited=[heat_of]
     )
     np.testing.assert_array_equal(result.values, np.stack([f(result.archs) for f in (gain, cost, heat)], axis=1))
     assert result.feasible.tolist() == (result.values[:, 2] <= 8).tolist()
@@ -93,11 +93,11 @@ def test_exact_limited_values_are_kept_before_anything_is_evaluated(algorithm):
         SPACE,
         [GAIN, COST],
         searcher=searcher(algorithm),
-        evaluations=24,
+        evaluations=40,
         constraints=["heat_w<=10"],
         limited=[EXACT_HEAT],
     )
-    free = minimize(SPACE, [GAIN, COST], searcher=searcher(algorithm), evaluations=24, limited=[EXACT_HEAT])
+    free = minimize(SPACE, [GAIN, COST], searcher=searcher(algorithm), evaluations=40, limited=[EXACT_HEAT])
     assert (result.values[:, 2] <= 10).mean() >= 0.9 > 0.75 > (free.values[:, 2] <= 10).mean()
 
 
@@ -120,8 +120,8 @@ def test_an_evaluated_limited_value_is_predicted(space):
 
 @pytest.mark.parametrize("algorithm", ["random", "mdenas", "nsga2"])
 def test_a_limited_value_without_a_limit_changes_nothing_where_nothing_is_predicted(algorithm):
-    bare = minimize(SPACE, [GAIN, COST], searcher=searcher(algorithm), evaluations=30)
-    more = minimize(SPACE, [GAIN, COST], searcher=searcher(algorithm), evaluations=30, limited=[HEAT])
+    bare = minimize(SPACE, [GAIN, COST], searcher=searcher(algorithm), evaluations=60)
+    more = minimize(SPACE, [GAIN, COST], searcher=searcher(algorithm), evaluations=60, limited=[HEAT])
     assert bare.archs == more.archs
     np.testing.assert_array_equal(bare.front, more.front)
 

@@ -69,12 +69,6 @@ def supernet(request):
     return build_supernet(config_of(request.param)).eval()
 
 
-@pytest.fixture(params=[n for n in sorted(CONFIGS) if n.startswith("ofav2-") and n != "ofav2-skips-parallel-exits"])
-def variant(request):
-    """What the conformance tests of the shipped families do not go through: parts of OFAv2 left out."""
-    return build_supernet(config_of(request.param)).eval()
-
-
 def some_archs(supernet, n=6):
     space = supernet.space
     return [space.smallest(), space.largest(), *space.sample(np.random.default_rng(0), n)]
@@ -86,47 +80,47 @@ def inputs_of(supernet, arch, n=3):
     return x.to(memory_format=torch.channels_last)
 
 
-def test_a_subnet_is_the_supernets_own_computation_bit_for_bit(variant):
-    for arch in some_archs(variant):
-        x = inputs_of(variant, arch)
+def test_a_subnet_is_the_supernets_own_computation_bit_for_bit(supernet):
+    for arch in some_archs(supernet):
+        x = inputs_of(supernet, arch)
         with torch.inference_mode():
-            assert torch.equal(extract_subnet(variant, arch)(x), variant(x, arch))
+            assert torch.equal(extract_subnet(supernet, arch)(x), supernet(x, arch))
 
 
-def test_params_and_macs_of_the_space_are_those_of_the_networks(variant):
-    macs, params = macs_of_space(variant.layout), params_of_space(variant.layout)
-    for arch in some_archs(variant):
-        subnet = extract_subnet(variant, arch)
-        channels, resolution, _ = variant.layout.input_shape(arch)
+def test_params_and_macs_of_the_space_are_those_of_the_networks(supernet):
+    macs, params = macs_of_space(supernet.layout), params_of_space(supernet.layout)
+    for arch in some_archs(supernet):
+        subnet = extract_subnet(supernet, arch)
+        channels, resolution, _ = supernet.layout.input_shape(arch)
         assert params.of_archs([arch])[0] == count_params(subnet)
         assert macs.of_archs([arch])[0] == count_macs(subnet, channels, resolution)
 
 
-def test_every_network_leaves_as_onnx(variant, tmp_path):
-    for arch in some_archs(variant, 2):
-        subnet = extract_subnet(variant, arch)
-        x = inputs_of(variant, arch)
+def test_every_network_leaves_as_onnx(supernet, tmp_path):
+    for arch in some_archs(supernet, 2):
+        subnet = extract_subnet(supernet, arch)
+        x = inputs_of(supernet, arch)
         calibrate_bn(subnet, [x])
-        channels, resolution, _ = variant.layout.input_shape(arch)
+        channels, resolution, _ = supernet.layout.input_shape(arch)
         to_onnx(subnet, channels, resolution, tmp_path / "model.onnx")
         assert verify_onnx(tmp_path / "model.onnx", subnet, x) < 1e-5
 
 
-def test_sorting_channels_does_not_change_the_largest_network(variant):
-    arch = variant.space.largest()
-    x = inputs_of(variant, arch)
+def test_sorting_channels_does_not_change_the_largest_network(supernet):
+    arch = supernet.space.largest()
+    x = inputs_of(supernet, arch)
     with torch.inference_mode():
-        before = variant(x, arch)
-        variant.sort_channels()
-        torch.testing.assert_close(variant(x, arch), before, rtol=1e-4, atol=1e-5)
+        before = supernet(x, arch)
+        supernet.sort_channels()
+        torch.testing.assert_close(supernet(x, arch), before, rtol=1e-4, atol=1e-5)
 
 
-def test_every_subnet_can_be_trained(variant):
-    variant.train()
-    for arch in some_archs(variant, 1):
-        variant.zero_grad(set_to_none=True)
-        variant(inputs_of(variant, arch), arch).square().mean().backward()
-        grads = [p.grad for p in variant.parameters() if p.grad is not None]
+def test_every_subnet_can_be_trained(supernet):
+    supernet.train()
+    for arch in some_archs(supernet, 1):
+        supernet.zero_grad(set_to_none=True)
+        supernet(inputs_of(supernet, arch), arch).square().mean().backward()
+        grads = [p.grad for p in supernet.parameters() if p.grad is not None]
         assert grads
         assert all(bool(g.isfinite().all()) for g in grads)
 
