@@ -10,7 +10,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/hwnas quickstart --out $(OUT)
 
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile # a process a core, one thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder # a process a core, one thread each
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

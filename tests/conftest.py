@@ -1,8 +1,8 @@
 """Small things that many tests share: a tiny supernet, images, and where real data lies."""
 
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -46,6 +46,13 @@ TINY = {
 }
 
 
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take long, so that no worker of `-n` is left with one of them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20261)
@@ -55,19 +62,33 @@ def rng():
 def killed_when():
     """Run a script in a process of its own, SIGKILL it when its printed lines are as wanted, and return the lines."""
 
+    # Children are forks of one process that has imported hwnas and nothing else: an import takes 3 s, a fork none.
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["hwnas.runs.start", "hwnas.train"])
+
     def start(script, arguments, wanted):
-        command = [sys.executable, "-c", script, *map(str, arguments)]
-        lines = []
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            for line in child.stdout:
+        lines, (reader, writer) = [], server.Pipe(duplex=False)
+        child = server.Process(target=run_script, args=(script, [str(a) for a in arguments], writer))
+        child.start()
+        writer.close()
+        with open(reader.fileno(), closefd=False) as printed:
+            for line in printed:
                 lines.append(line.strip())
                 if wanted(lines):
-                    child.send_signal(signal.SIGKILL)
+                    child.kill()
                     break
-        assert child.returncode == -signal.SIGKILL, "it ended by itself"
+        child.join()
+        assert child.exitcode == -signal.SIGKILL, "it ended by itself"
         return lines
 
     return start
+
+
+def run_script(script, arguments, output):
+    """Run Python code in this process with these ``sys.argv[1:]``; what it prints goes to ``output``."""
+    os.dup2(output.fileno(), sys.stdout.fileno())
+    sys.argv[1:] = arguments
+    exec(script, {"__name__": "__main__"})
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import least_squares, lsq_linear
 
 from hwnas.latency.device import Correction
 from hwnas.latency.table import Device, block_melements, block_ops
@@ -58,8 +58,8 @@ def fit_correction(features: NDArray[np.float64], measured_ms: NDArray[np.float6
     weighted = features[:, :n_constants] / measured_ms[:, None]
     low, high = [1e-3, -np.inf, -np.inf, -np.inf, 0.0], [np.inf, np.inf, np.inf, 0.0, np.inf]
     bounds = (low[:n_constants], high[:n_constants])
-    start = lsq_linear(weighted, np.ones(len(measured_ms)), bounds).x
-    fitted = least_squares(
+    start = scipy.optimize.lsq_linear(weighted, np.ones(len(measured_ms)), bounds).x
+    fitted = scipy.optimize.least_squares(
         lambda x: weighted @ x - 1.0, start, bounds=bounds, x_scale="jac", loss="soft_l1", f_scale=OUTLIER
     )
     scale, per_block, constant, border, weight = [*fitted.x, 0.0, 0.0][:5]

@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import sem
-from scipy.stats import t as student_t
 
 from hwnas.errors import MeasurementError
 from hwnas.latency.conditions import Conditions
@@ -196,5 +195,5 @@ def between_sessions_ci_percent(log_medians: Sequence[float]) -> float:
     k = len(log_medians)
     if k < 2:
         return 0.0
-    low, high = student_t.interval(0.95, k - 1)
-    return float(100.0 * (high - low) * sem(log_medians))
+    low, high = scipy.stats.t.interval(0.95, k - 1)
+    return float(100.0 * (high - low) * scipy.stats.sem(log_medians))

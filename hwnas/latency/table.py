@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
 from hwnas.errors import MissingBlockError, TableError
@@ -203,8 +204,6 @@ def _row(values: Mapping[str, str], where: str) -> tuple[str, Row]:
 
 def relative_errors(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> dict[str, float]:
     """Return ``mape_percent``, ``within_5_percent``, ``within_10_percent``, ``r2``, ``spearman`` of ``(n,)`` pairs."""
-    from scipy.stats import spearmanr
-
     error = np.abs(predicted / measured - 1.0)
     varied = len(measured) > 2 and np.ptp(measured) > 0 and np.ptp(predicted) > 0
     spread = float(((measured - measured.mean()) ** 2).sum())
@@ -213,5 +212,5 @@ def relative_errors(predicted: NDArray[np.float64], measured: NDArray[np.float64
         "within_5_percent": round(100 * float((error <= 0.05).mean()), 1),
         "within_10_percent": round(100 * float((error <= 0.10).mean()), 1),
         "r2": round(1 - float(((predicted - measured) ** 2).sum()) / spread, 4) if spread else 0.0,
-        "spearman": round(float(spearmanr(predicted, measured).statistic), 4) if varied else 0.0,
+        "spearman": round(float(scipy.stats.spearmanr(predicted, measured).statistic), 4) if varied else 0.0,
     }

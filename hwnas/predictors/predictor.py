@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import scipy.stats
+import scipy
 from numpy.typing import NDArray
 
 from hwnas.predictors.encoder import Inputs

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.interpolate
+import scipy
 from numpy.typing import NDArray
 
 from hwnas.predictors.encoder import Inputs

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from hwnas.files import write_atomically
 from hwnas.report.data import DeviceReport, RunReport
 
@@ -15,6 +13,8 @@ COLOURS = ("#2458c5", "#c2410c", "#15803d", "#7e22ce", "#0e7490", "#a16207", "#b
 
 def write_fronts_png(report: RunReport, path: Path) -> None:
     """Draw the score over latency, one panel a device: all evaluated archs in grey, the front in colour."""
+    from matplotlib.figure import Figure  # takes 0.4 s, which only a report should pay
+
     score, n = report.score.name, max(1, len(report.devices))
     columns = min(n, 3)
     rows = -(-n // columns)

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from hwnas.errors import SearchError
 from hwnas.objectives import as_losses
@@ -131,9 +131,9 @@ def _smallest_cover(serves: BoolArray) -> tuple[IntArray | None, bool]:
     _, columns = np.unique(serves, axis=1, return_index=True)
     columns = np.sort(columns)
     n = len(columns)
-    result = milp(
-        np.ones(n), integrality=np.ones(n), bounds=Bounds(0, 1), options={"time_limit": SOLVER_S},
-        constraints=LinearConstraint(serves[:, columns].astype(float), lb=1.0),
+    result = scipy.optimize.milp(
+        np.ones(n), integrality=np.ones(n), bounds=scipy.optimize.Bounds(0, 1), options={"time_limit": SOLVER_S},
+        constraints=scipy.optimize.LinearConstraint(serves[:, columns].astype(float), lb=1.0),
     )  # fmt: skip
     if result.status == 0:
         return columns[result.x > 0.5], True
@@ -161,10 +161,10 @@ def _least_sum(regret: FloatArray, t: float, k: int) -> IntArray | None:
     only_chosen[np.arange(pairs), pairs + columns] = -1.0
     few = np.concatenate([np.zeros(pairs), np.ones(n)])
     constraints = [
-        LinearConstraint(each_row, 1.0, 1.0), LinearConstraint(only_chosen, ub=0.0), LinearConstraint(few, ub=float(k)),
+        scipy.optimize.LinearConstraint(each_row, 1.0, 1.0), scipy.optimize.LinearConstraint(only_chosen, ub=0.0), scipy.optimize.LinearConstraint(few, ub=float(k)),
     ]  # fmt: skip
-    result = milp(
-        cost, integrality=np.ones(pairs + n), bounds=Bounds(0, 1), constraints=constraints,
+    result = scipy.optimize.milp(
+        cost, integrality=np.ones(pairs + n), bounds=scipy.optimize.Bounds(0, 1), constraints=constraints,
         options={"time_limit": SOLVER_S},
     )  # fmt: skip
     return np.flatnonzero(result.x[pairs:] > 0.5) if result.status == 0 else None

@@ -11,8 +11,8 @@ import json
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy.stats import kendalltau
 
 from hwnas.files import write_json
 from hwnas.finetune import FinetuneConfig, finetune
@@ -86,7 +86,7 @@ def supernet_quality(
         context.progress("subnets", number, n_subnets, said)
     inherited_all, alone_all = (np.array([getattr(q, name) for q in found]) for name in ("inherited", "alone"))
     stderr = float(np.mean([[q.inherited_stderr, q.alone_stderr] for q in found]))
-    tau = float(kendalltau(inherited_all, alone_all).statistic) if n_subnets > 1 else float("nan")
+    tau = float(scipy.stats.kendalltau(inherited_all, alone_all).statistic) if n_subnets > 1 else float("nan")
     gap = float((alone_all - inherited_all).mean())
     return SupernetQuality(score.title, score.unit, tuple(found), epochs, tau, gap, stderr)
 
