@@ -46,7 +46,6 @@ TINY = {
 }
 
 
-
 def pytest_collection_modifyitems(items):
     """Begin with the files that take long, so that no worker of `-n` is left with one of them at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
@@ -223,6 +222,7 @@ def tiny_recipe():
         },
         "search": {"algorithm": "hurricane", "evaluations": 8},
         "tables": {"n_networks": 6, "n_held_out": 4, "rounds": 1, "block_time_s": 0.0005, "network_time_s": 0.0005},
+        "finish": {"models": 0},
         "export": {"front_size": 4},
         "finetune": {"epochs": 1},
     }

@@ -52,7 +52,7 @@ def test_the_best_epoch_on_validation_is_kept(subnet, splits, seed):
 
 def test_a_network_that_only_gets_worse_comes_back_as_it_was(subnet, splits, monkeypatch):
     values = iter([80.0, 70.0, 60.0])
-    monkeypatch.setattr("hwnas.finetune.scores", lambda *args: {"top1_percent": next(values)})
+    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": next(values)})
     result = finetune(subnet, 11, splits, CONFIG)
     assert (result.score_before, result.score, result.best_epoch) == (80.0, 80.0, 0)
     assert equal(state(result.network), state(subnet))
@@ -60,7 +60,7 @@ def test_a_network_that_only_gets_worse_comes_back_as_it_was(subnet, splits, mon
 
 def test_the_first_of_equal_epochs_is_kept(subnet, splits, monkeypatch):
     values = iter([50.0, 70.0, 70.0])
-    monkeypatch.setattr("hwnas.finetune.scores", lambda *args: {"top1_percent": next(values)})
+    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": next(values)})
     assert finetune(subnet, 11, splits, CONFIG).best_epoch == 1
 
 
@@ -99,7 +99,7 @@ def test_the_teacher_is_followed_and_left_alone(subnet, make_net, splits):
 
 def test_a_loss_that_is_not_finite_says_what_to_do(subnet, splits):
     subnet[-1].classifier.weight.data[0, 0] = math.inf
-    with pytest.raises(TrainingError, match=r"not finite at step 0; lower --lr \(it is 0\.05\)"):
+    with pytest.raises(TrainingError, match=r"not finite at step 0; lower the learning rate \(it is 0\.05\)"):
         finetune(subnet, 11, splits, CONFIG)
 
 

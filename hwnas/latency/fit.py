@@ -63,7 +63,9 @@ class Candidate:
     def fit(self, measured_ms: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return ``(k,)`` constants, not negative, that fit relative errors best."""
         scale = self.columns.max(axis=0)
-        return np.asarray(scipy.optimize.nnls(self.columns / scale / measured_ms[:, None], np.ones(len(measured_ms)))[0] / scale)
+        return np.asarray(
+            scipy.optimize.nnls(self.columns / scale / measured_ms[:, None], np.ones(len(measured_ms)))[0] / scale
+        )
 
     def left_out(self, measured_ms: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return ``(n,)`` predictions, each by constants fitted to the other networks."""

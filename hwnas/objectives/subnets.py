@@ -16,50 +16,41 @@ from hwnas.objectives.config import EvaluationConfig
 from hwnas.objectives.plugin import EvaluatedObjective
 from hwnas.objectives.resolve import objective_of
 from hwnas.space import Arch
-from hwnas.supernet import SuperNet, calibrate_bn, extract_subnet
+from hwnas.supernet import Layout, SuperNet, calibrate_bn, extract_subnet
 from hwnas.train.evaluate import inference_batch_size
 
 
 @dataclass
-class SubnetEvaluator:
-    """Extracts, calibrates and evaluates subnets; inputs are kept in memory, resized once per resolution."""
+class NetworkEvaluator:
+    """Evaluates networks that are given; inputs are kept in memory, resized once per resolution."""
 
-    supernet: SuperNet
+    layout: Layout
+    """Of the archs that the networks have."""
     splits: Splits
     config: EvaluationConfig
     seed: int = 0
     """Of what objectives draw, such as fresh weights for zero-cost proxies."""
     _inputs: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
-    def subnet(self, arch: Arch) -> nn.Sequential:
-        """Return the calibrated plain network of ``arch`` in eval mode."""
-        subnet = extract_subnet(self.supernet, arch)
-        images = self._prepared("calibration", arch)
-        calibrate_bn(subnet, images.split(self.config.calibration_batch_size))
-        return subnet
-
-    def case(self, arch: Arch, network: nn.Module | None = None) -> SubnetCase:
-        """Return what objectives may look at of ``arch``; nothing is computed before it is asked for.
-
-        Args:
-            arch: which subnet.
-            network: evaluated instead of the supernet's subnet.
-        """
+    def case(self, arch: Arch, network: Callable[[], nn.Module]) -> SubnetCase:
+        """Return what objectives may look at of ``arch``; nothing is computed, or made, before it is asked for."""
 
         def part(name: str) -> Callable[[], tuple[Tensor, Tensor]]:
-            return lambda: (self._prepared(name, arch), self._part(name).labels)
+            return lambda: (self.prepared(name, arch), self._part(name).labels)
 
         return SubnetCase(
-            arch, self.supernet.layout, self.splits.task, self.config, self.seed,
-            (lambda: self.subnet(arch)) if network is None else (lambda: network),
-            part("calibration"), part("validation"),
+            arch, self.layout, self.splits.task, self.config, self.seed, network, part("calibration"),
+            part("validation"),
         )  # fmt: skip
 
-    def score(self, arch: Arch, names: Iterable[str] = (), images: int | None = None) -> dict[str, float]:
-        """Return values of ``arch`` by name, from one forward pass over the validation images.
+    def score(
+        self, network: Callable[[], nn.Module], arch: Arch, names: Iterable[str] = (), images: int | None = None
+    ) -> dict[str, float]:  # fmt: skip
+        """Return values of a network by name, from one forward pass over the validation images.
 
         Args:
-            arch: which subnet.
+            network: makes it, in eval mode; it takes the images of ``arch``.
+            arch: what it is.
             names: evaluated objectives, as recipes name them; the task's main score is always found.
             images: use only the first so many; None: all of the settings.
 
@@ -70,18 +61,9 @@ class SubnetEvaluator:
         Raises:
             PluginError, RecipeError: an objective that is unknown, needs no evaluation, or does not give its value.
         """
-        return self._observed(self.case(arch), names, images)
-
-    def score_network(
-        self, network: nn.Module, arch: Arch, names: Iterable[str] = (), images: int | None = None
-    ) -> dict[str, float]:  # fmt: skip
-        """Return the same for any network in eval mode that takes the images of ``arch``."""
-        return self._observed(self.case(arch, network), names, images)
-
-    def _observed(self, case: SubnetCase, names: Iterable[str], images: int | None) -> dict[str, float]:
-        task = self.splits.task
+        case, task = self.case(arch, network), self.splits.task
         objectives = [_evaluated(case, name) for name in dict.fromkeys([task.score.name, *names])]
-        network, (inputs, targets) = case.network, case.validation
+        made, (inputs, targets) = case.network, case.validation
         inputs, targets = inputs[:images], targets[:images]
         found: dict[str, float] = {}
         with ExitStack() as stack:
@@ -89,7 +71,7 @@ class SubnetEvaluator:
             with torch.inference_mode():
                 size = inference_batch_size(inputs)
                 for batch, wanted in zip(inputs.split(size), targets.split(size), strict=True):
-                    outputs = network(batch)
+                    outputs = made(batch)
                     for observer in observers:
                         observer.add(outputs, wanted)
             for objective, observer in zip(objectives, observers, strict=True):
@@ -107,6 +89,13 @@ class SubnetEvaluator:
         """Return images as ``arch`` takes them, ``(N, C, resolution, resolution)``."""
         return as_input(images.images, arch.int("resolution"), *self.splits.mean_std)
 
+    def prepared(self, name: str, arch: Arch) -> Tensor:
+        """Return the images of ``calibration`` or ``validation`` as ``arch`` takes them."""
+        key = (name, arch.int("resolution"))
+        if key not in self._inputs:
+            self._inputs[key] = self.inputs(self._part(name), arch)
+        return self._inputs[key]
+
     def _part(self, name: str) -> ImageSet:
         """The first images of a split, as many as the settings say; nothing is copied."""
         train, validation, config = self.splits.train, self.splits.validation, self.config
@@ -115,11 +104,55 @@ class SubnetEvaluator:
         }[name]  # fmt: skip
         return ImageSet(images.images[:n], images.labels[:n])
 
-    def _prepared(self, name: str, arch: Arch) -> Tensor:
-        key = (name, arch.int("resolution"))
-        if key not in self._inputs:
-            self._inputs[key] = self.inputs(self._part(name), arch)
-        return self._inputs[key]
+
+@dataclass
+class SubnetEvaluator:
+    """Extracts, calibrates and evaluates the subnets of a supernet."""
+
+    supernet: SuperNet
+    splits: Splits
+    config: EvaluationConfig
+    seed: int = 0
+    """Of what objectives draw, such as fresh weights for zero-cost proxies."""
+    networks: NetworkEvaluator | None = None
+    """Evaluates the extracted networks; None: one of its own, which keeps inputs of its own."""
+
+    def __post_init__(self) -> None:
+        made = NetworkEvaluator(self.supernet.layout, self.splits, self.config, self.seed)
+        self._networks = self.networks or made
+
+    def subnet(self, arch: Arch) -> nn.Sequential:
+        """Return the calibrated plain network of ``arch`` in eval mode."""
+        subnet = extract_subnet(self.supernet, arch)
+        images = self._networks.prepared("calibration", arch)
+        calibrate_bn(subnet, images.split(self.config.calibration_batch_size))
+        return subnet
+
+    def case(self, arch: Arch, network: nn.Module | None = None) -> SubnetCase:
+        """Return what objectives may look at of ``arch``; nothing is computed before it is asked for.
+
+        Args:
+            arch: which subnet.
+            network: evaluated instead of the supernet's subnet.
+        """
+        return self._networks.case(arch, (lambda: self.subnet(arch)) if network is None else (lambda: network))
+
+    def score(self, arch: Arch, names: Iterable[str] = (), images: int | None = None) -> dict[str, float]:
+        """Return values of ``arch`` by name, from one forward pass over the validation images.
+
+        See `NetworkEvaluator.score`.
+        """
+        return self._networks.score(lambda: self.subnet(arch), arch, names, images)
+
+    def score_network(
+        self, network: nn.Module, arch: Arch, names: Iterable[str] = (), images: int | None = None
+    ) -> dict[str, float]:  # fmt: skip
+        """Return the same for any network in eval mode that takes the images of ``arch``."""
+        return self._networks.score(lambda: network, arch, names, images)
+
+    def inputs(self, images: ImageSet, arch: Arch) -> Tensor:
+        """Return images as ``arch`` takes them, ``(N, C, resolution, resolution)``."""
+        return self._networks.inputs(images, arch)
 
 
 def _evaluated(case: SubnetCase, name: str) -> EvaluatedObjective:

@@ -8,7 +8,7 @@ candidates.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,14 +35,23 @@ def update_front(evaluations: Evaluations, device: Device, settings: DeviceSearc
         SearchError: no model is within the limits.
     """
     folder = evaluations.context.folder.device(device.name)
-    history = read_history(folder)
-    search = search_name(device.name, settings.identity(device.profile, evaluations.weights.trained))
-    if not folder.front.exists() or history.front != history.front_identity(settings, search):
+    if not front_stands(evaluations, device, settings):
         _complete_front(evaluations, device.name, settings)
+        if settings.finish.models:
+            evaluations.evaluate(finished_models(evaluations), evaluated_values(evaluations.context, settings))
         chosen = choose_models(evaluations, device, settings)
         write_models(evaluations, device, settings, chosen)
-        write_history(folder, history.with_front(settings, search))
+        search = search_name(device.name, settings.identity(device.profile, evaluations.weights.trained))
+        write_history(folder, read_history(folder).with_front(settings, search))
     write_settings(folder, settings)
+
+
+def front_stands(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> bool:
+    """Say whether the front of a device was chosen with these settings from all searches that were done."""
+    folder = evaluations.context.folder.device(device.name)
+    history = read_history(folder)
+    search = search_name(device.name, settings.identity(device.profile, evaluations.weights.trained))
+    return folder.front.exists() and history.front == history.front_identity(settings, search)
 
 
 def _complete_front(evaluations: Evaluations, device: str, settings: DeviceSearch) -> None:
@@ -68,17 +77,92 @@ def write_models(evaluations: Evaluations, device: Device, settings: DeviceSearc
     )  # fmt: skip
 
 
+def finished_models(evaluations: Evaluations) -> list[Candidate]:
+    """Return the models of the run that were trained to their end."""
+    models = evaluations.weights.finished.by_version.values()
+    archs = evaluations.archive.archs_of([m.key for m in models])
+    return [Candidate(arch, m.weights_version) for arch, m in zip(archs, models, strict=True)]
+
+
 def candidates_of(evaluations: Evaluations, device: str, settings: DeviceSearch) -> list[Candidate]:
-    """Return every model that the device may get, one for each arch: of several weights, those that score best."""
+    """Return every model that the device may get, one for each arch: of several weights, those that score best.
+
+    Where models are trained to their end (``settings.finish``), only such are handed over.
+    """
+    if settings.finish.models and (finished := finished_models(evaluations)):
+        return _best_weights(evaluations, settings, [m.weights_version for m in finished])
+    return inherited_candidates(evaluations, device, settings)
+
+
+def inherited_candidates(evaluations: Evaluations, device: str, settings: DeviceSearch) -> list[Candidate]:
+    """Return every model that the device may get as the supernet gives it."""
+    return _best_weights(evaluations, settings, evaluations.weights.of_device(device))
+
+
+def _best_weights(evaluations: Evaluations, settings: DeviceSearch, versions: Iterable[str]) -> list[Candidate]:
     context, wanted = evaluations.context, evaluated_values(evaluations.context, settings)
     best: dict[str, tuple[float, Candidate]] = {}
-    for version in evaluations.weights.of_device(device):
+    for version in versions:
         for arch in evaluations.evaluated(version, list(wanted.values())):
             candidate = Candidate(arch, version)
             loss = -context.score.sign * evaluations.known(candidate, wanted.values())[context.score.name]
             if arch.key not in best or not loss > best[arch.key][0]:
                 best[arch.key] = loss, candidate
     return [candidate for _, candidate in best.values()]
+
+
+def choose_to_finish(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> list[Candidate]:
+    """Return the models that are to be trained to their end for a device, fastest first.
+
+    For each wanted latency the model of best inherited score that is as fast; see `FinishConfig.latencies_ms`.
+
+    Raises:
+        SearchError: no model is within the limits.
+    """
+    problem = make_problem(evaluations.context, device, settings)
+    candidates = inherited_candidates(evaluations, device.name, settings)
+    feasible = _feasible(evaluations, device, settings, problem, candidates)[1]
+    models = [c for c, inside in zip(candidates, feasible, strict=True) if inside]
+    columns = model_columns(evaluations, device, settings, models)
+    losses = -evaluations.context.score.sign * columns[evaluations.context.score.name]
+    rows = spread_over_latency(
+        losses, columns["latency_ms"], settings.finish.models, settings.finish.latencies_ms.get(device.name, ())
+    )
+    return [models[i] for i in rows]
+
+
+def spread_over_latency(
+    losses: FloatArray, latency_ms: FloatArray, n: int, wanted_ms: Sequence[float] = ()
+) -> list[int]:  # fmt: skip
+    """Choose rows of least loss for ``n`` latencies, even in the logarithm from the fastest to the best row.
+
+    Args:
+        losses: ``(rows,)``.
+        latency_ms: ``(rows,)``.
+        n: how many at most; fewer where the front of both has fewer.
+        wanted_ms: these latencies instead; one below every row's gets none.
+
+    Returns:
+        Different row numbers, by ascending latency.
+    """
+    front = np.flatnonzero(non_dominated(np.stack([losses, latency_ms], axis=1)))
+    front = front[np.argsort(latency_ms[front], kind="stable")]
+    chosen: dict[int, None] = {}
+    if wanted_ms:
+        for limit in sorted(wanted_ms):
+            if len(within := front[latency_ms[front] <= limit]):
+                chosen[int(within[-1])] = None
+        return list(chosen)
+    if len(front) <= n:
+        return [int(i) for i in front]
+    at = np.log(latency_ms[front])
+    for target in np.linspace(at[0], at[-1], n) if n > 1 else at[-1:]:
+        chosen[int(front[np.flatnonzero(at <= target + 1e-12)[-1]])] = None
+    while len(chosen) < n:  # several wanted latencies had the same model: those farthest from all chosen ones follow
+        taken = np.log(latency_ms[list(chosen)])
+        gaps = np.abs(at[:, None] - taken[None]).min(axis=1)
+        chosen[int(front[int(np.argmax(gaps))])] = None
+    return sorted(chosen, key=lambda i: latency_ms[i])
 
 
 def choose_models(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> list[Candidate]:
@@ -89,17 +173,23 @@ def choose_models(evaluations: Evaluations, device: Device, settings: DeviceSear
     """
     problem = make_problem(evaluations.context, device, settings)
     candidates = candidates_of(evaluations, device.name, settings)
+    values, feasible = _feasible(evaluations, device, settings, problem, candidates)
+    rows = choose_front(values[:, : problem.n_objectives], problem.objectives, feasible, settings.front_size)
+    return [candidates[int(i)] for i in rows]
+
+
+def _feasible(
+    evaluations: Evaluations, device: Device, settings: DeviceSearch, problem: Problem, candidates: Sequence[Candidate]
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """``(n, columns)`` values of models, and which of them are within the limits: at least one."""
     values = _refined(evaluations, device, problem, settings, candidates)
     inside = problem.violation(as_losses(values, problem.columns)) <= 0
-    feasible = np.isfinite(values).all(axis=1) & inside
+    feasible = np.asarray(np.isfinite(values).all(axis=1) & inside, dtype=bool)
     if not feasible.any():
         last = read_history(evaluations.context.folder.device(device.name)).last
         said = "nothing was evaluated" if last is None else last.message
         raise SearchError(f"{device.name} has no model within the limits: {said}; loosen the limits")
-    rows = choose_front(
-        values[:, : problem.n_objectives], problem.objectives, np.asarray(feasible, dtype=bool), settings.front_size
-    )
-    return [candidates[int(i)] for i in rows]
+    return values, feasible
 
 
 def _refined(
@@ -154,11 +244,22 @@ def model_columns(
     stderr = score.named("stderr")
     out[stderr] = column(stderr)
     out["latency_stderr_ms"] = np.sqrt(latency_variance(device, context.layout).of_archs(archs))
+    if any(m.weights_version in evaluations.weights.finished.by_version for m in models):
+        out[score.named("inherited")] = np.array([_inherited(evaluations, m) for m in models])
     losses = -score.sign * out[score.name]
     members = non_dominated(np.stack([losses, out["latency_ms"]], axis=1))
     out["on_accuracy_latency_front"] = members.astype(float)
     out["near_tie"] = near_ties(losses, out[stderr], out["latency_ms"], out["latency_stderr_ms"], members).astype(float)
     return out | measured_columns(evaluations.archive, device.name, models, losses)
+
+
+def _inherited(evaluations: Evaluations, model: Candidate) -> float:
+    """Score of a finished model as the supernet gave it; NaN where it did not begin there."""
+    finished = evaluations.weights.finished.by_version.get(model.weights_version)
+    if finished is None or not finished.parent:
+        return math.nan
+    name = evaluations.context.score.name
+    return evaluations.known(Candidate(model.arch, finished.parent), [name]).get(name, math.nan)
 
 
 def _further_exact(

@@ -14,7 +14,7 @@ from hwnas.errors import DeviceError, ResumeError
 from hwnas.latency.table import Device
 from hwnas.objectives.exact import macs_of_space, params_of_space
 from hwnas.objectives.plugin import ExactObjective, ValuesOfArchs
-from hwnas.objectives.subnets import SubnetEvaluator
+from hwnas.objectives.subnets import NetworkEvaluator, SubnetEvaluator
 from hwnas.progress import Progress, silent
 from hwnas.registry import made
 from hwnas.runs.devices import known_devices
@@ -104,18 +104,26 @@ class RunContext:
 
     @cached_property
     def trained_weights(self) -> str:
-        """Version of the trained weights."""
-        return weights_version(self.folder.train / "supernet.safetensors")
+        """Version of the supernet's trained weights; empty where the run has no supernet."""
+        path = self.folder.train / "supernet.safetensors"
+        return weights_version(path) if path.exists() else ""
+
+    @cached_property
+    def networks(self) -> NetworkEvaluator:
+        """Evaluates networks of this run, wherever their weights come from."""
+        return NetworkEvaluator(self.layout, self.splits, self.recipe.evaluation, self.recipe.train.seed)
 
     @cached_property
     def trained_evaluator(self) -> SubnetEvaluator:
         """Extracts and evaluates subnets of the trained supernet."""
-        return SubnetEvaluator(self.supernet, self.splits, self.recipe.evaluation, self.recipe.train.seed)
+        return SubnetEvaluator(
+            self.supernet, self.splits, self.recipe.evaluation, self.recipe.train.seed, self.networks
+        )
 
     def test_scores(self, network: nn.Module, arch: Arch) -> dict[str, float]:
         """Return the scores of any network on the test images, at the resolution of ``arch``."""
         test = self.splits.test
-        return scores(network, self.trained_evaluator.inputs(test, arch), test.labels, self.task)
+        return scores(network, self.networks.inputs(test, arch), test.labels, self.task)
 
     @cached_property
     def validation_images(self) -> int:
@@ -149,6 +157,7 @@ class RunContext:
         return DeviceSearch(
             device=given, objectives=self.recipe.objectives, front_size=self.recipe.export.front_size,
             constraints=tuple(map(str, limits_for(self.recipe.limits, name))), search=self.recipe.search,
+            finish=self.recipe.finish,
         )  # fmt: skip
 
     def settings(self, name: str) -> DeviceSearch:

@@ -83,11 +83,17 @@ class Evaluations:
                 self.archive.add(
                     Evaluation(
                         candidate.arch, values, candidate.weights_version, self.split(n),
-                        self.context.recipe.search.seed, seconds, {"images": job.images, "torch": torch.__version__},
+                        self.context.recipe.search.seed, seconds,
+                        {"images": job.images, "torch": torch.__version__, **self._parent(candidate)},
                     )
                 )  # fmt: skip
             if on_done is not None:
                 on_done(done)
+
+    def _parent(self, candidate: Candidate) -> dict[str, str]:
+        """With which weights a finished model began."""
+        finished = self.weights.finished.by_version.get(candidate.weights_version)
+        return {} if finished is None else {"parent": finished.parent}
 
     def _run(self, job: _Job) -> tuple[dict[str, float], float]:
         started = time.monotonic()

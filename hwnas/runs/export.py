@@ -109,12 +109,12 @@ def write_model(
     context: RunContext, network: nn.Sequential, arch: Arch, folder: Path, metrics: Mapping[str, Any], int8: bool
 ) -> Bundle:
     """Write a bundle of any network of the run's family, with an INT8 version where ``int8`` asks for one."""
-    evaluator, splits = context.trained_evaluator, context.splits
+    networks, splits = context.networks, context.splits
     bundle = write_bundle(
         folder, network, arch, context.recipe.supernet, splits.classes, splits.mean_std, metrics,
-        evaluator.inputs(splits.validation, arch)[:PARITY_IMAGES],
+        networks.inputs(splits.validation, arch)[:PARITY_IMAGES],
         int8_calibration=(
-            evaluator.inputs(splits.train, arch)[:CALIBRATION_IMAGES] if int8 else None
+            networks.inputs(splits.train, arch)[:CALIBRATION_IMAGES] if int8 else None
         ),
     )  # fmt: skip
     return bundle

@@ -40,7 +40,7 @@ def finetune_model(
     evaluator = evaluations.weights.evaluator(model.weights_version)
     resolution = arch.int("resolution")
     largest = context.layout.space.restrict({"resolution": [resolution]}).largest()
-    teacher = evaluator.subnet(largest) if config.distill_ratio else None
+    teacher = evaluations.weights.teacher(model.weights_version, largest) if config.distill_ratio else None
     result = finetune(
         evaluator.subnet(arch), resolution, context.splits, config, context.recipe.data.augment, teacher,
         context.progress,
@@ -53,7 +53,7 @@ def finetune_model(
         "latency_ms": float(device.compile(context.layout).of_archs([arch])[0]),
         "latency_origin": device.profile.origin,
         score.named("before"): result.score_before,
-        **evaluator.score_network(network, arch, evaluated_values(context, settings)),
+        **context.networks.score(lambda: network, arch, evaluated_values(context, settings)),
         f"test_{score.name}": context.test_scores(network, arch)[score.name],
         "params": count_params(network),
         "macs": fvcore_macs(network, context.layout.input_shape(arch)),

@@ -107,6 +107,11 @@ class RunFolder:
         return self.root / "finetuned"
 
     @property
+    def finished(self) -> Path:
+        """Folder of models that were trained to their end, one folder for those that were trained together."""
+        return self.root / "finished"
+
+    @property
     def alone(self) -> Path:
         """Folder of what networks trained alone have reached."""
         return self.root / "alone"

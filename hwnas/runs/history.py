@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hwnas.errors import ResumeError
 from hwnas.files import write_json, write_text
+from hwnas.finetune import FinishConfig
 from hwnas.latency.device import DeviceProfile
 from hwnas.predictors import RankMetrics
 from hwnas.runs.folder import DeviceFolder
@@ -38,6 +39,7 @@ class DeviceSearch(BaseModel):
     front_size: int = Field(default=16, ge=1)
     """Models on its front, at most."""
     search: SearchConfig = SearchConfig()
+    finish: FinishConfig = FinishConfig(models=0)
 
     def identity(self, profile: DeviceProfile, weights: str) -> dict[str, Any]:
         """Return what tells one search from another; equal identities find the same archs.
@@ -115,10 +117,11 @@ class History:
 
     def front_identity(self, settings: DeviceSearch, search: str) -> dict[str, Any]:
         """Return what a front chosen now depends on: what counts, and the searches of the device so far."""
+        finish = {"finish": settings.finish.model_dump(mode="json")} if settings.finish.models else {}
         return {
             "search": search,
             "objectives": list(settings.objectives), "constraints": list(settings.constraints),
-            "front_size": settings.front_size, "searches": [record.search for record in self.searches],
+            "front_size": settings.front_size, "searches": [record.search for record in self.searches], **finish,
         }  # fmt: skip
 
     def with_search(self, record: SearchRecord) -> History:

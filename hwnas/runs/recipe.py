@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from hwnas.data import DataConfig
 from hwnas.errors import HwnasError, RecipeError, SearchError
 from hwnas.files import shipped_folder
-from hwnas.finetune import FinetuneConfig
+from hwnas.finetune import FinetuneConfig, FinishConfig
 from hwnas.latency.plan import TableConfig
 from hwnas.objectives.config import EvaluationConfig
 from hwnas.objectives.resolve import objective_of, objectives_of
@@ -71,6 +71,7 @@ class Recipe(BaseModel):
     train: TrainConfig
     evaluation: EvaluationConfig = EvaluationConfig()
     search: SearchConfig = SearchConfig()
+    finish: FinishConfig = FinishConfig()
     tables: TableConfig = TableConfig()
     export: ExportConfig = ExportConfig()
     finetune: FinetuneConfig = FinetuneConfig()

@@ -29,6 +29,7 @@ from hwnas.runs.devices import keep_device, load_devices
 from hwnas.runs.evaluations import Evaluations
 from hwnas.runs.export import candidates_of_front, chosen_models, export_front, export_model
 from hwnas.runs.finetuning import finetune_model
+from hwnas.runs.finish import finish_front
 from hwnas.runs.front import FrontModel, copy_bundle
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.latency_check import check_models, keep_measured, was_checked
@@ -147,6 +148,7 @@ class Run(RunView):
                 for name in group:
                     keep_device(self.context.folder, self.devices[name], wanted[name].device)
                     search_device(evaluations, self.devices[name], wanted[name])
+                finish_front(evaluations, {name: (self.devices[name], wanted[name]) for name in group})
                 for name in group:
                     update_front(evaluations, self.devices[name], wanted[name])
 

@@ -1,15 +1,51 @@
-"""Which weights do the models of a run come from? The trained supernet's, or ones that a search adapted to a device."""
+"""Which weights do the models of a run have? The supernet's, ones that a search adapted, or their own at the end."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Protocol
+
+from torch import nn
 
 from hwnas.errors import ResumeError
 from hwnas.objectives.subnets import SubnetEvaluator
 from hwnas.runs.context import RunContext
+from hwnas.runs.finished import FinishedModels
 from hwnas.runs.history import Adapted, read_history
+from hwnas.space import Arch
 from hwnas.supernet import SuperNet
 from hwnas.train.checkpoint import load_supernet, weights_version
+
+
+class Evaluator(Protocol):
+    """Makes and evaluates the networks of one version of the weights."""
+
+    def subnet(self, arch: Arch) -> nn.Sequential:
+        """Return the plain network of ``arch`` in eval mode."""
+        ...
+
+    def score(self, arch: Arch, names: Iterable[str] = (), images: int | None = None) -> dict[str, float]:
+        """Return its values by name; see `hwnas.objectives.subnets.NetworkEvaluator.score`."""
+        ...
+
+
+@dataclass(frozen=True)
+class FinishedEvaluator:
+    """Evaluates one model that was trained to its end."""
+
+    context: RunContext
+    models: FinishedModels
+    version: str
+
+    def subnet(self, arch: Arch) -> nn.Sequential:
+        """Return the trained network."""
+        return self.models.network(self.version, arch)
+
+    def score(self, arch: Arch, names: Iterable[str] = (), images: int | None = None) -> dict[str, float]:
+        """Return its values by name."""
+        return self.context.networks.score(lambda: self.subnet(arch), arch, names, images)
 
 
 @dataclass
@@ -24,8 +60,16 @@ class RunWeights:
         """Version of the trained weights."""
         return self.context.trained_weights
 
+    @cached_property
+    def finished(self) -> FinishedModels:
+        """The models that were trained to their end."""
+        return FinishedModels(self.context.folder, self.context.layout)
+
     def of_device(self, name: str) -> tuple[str, ...]:
-        """Return the versions from which models of a device may come: the trained one, then the last of each search."""
+        """Return the supernet's versions from which models of a device may come.
+
+        The trained one stands first, then the last of each search that adapted it.
+        """
         searches = read_history(self.context.folder.device(name)).searches
         adapted = [record.adapted[-1].weights_version for record in searches if record.adapted]
         return tuple(dict.fromkeys([self.trained, *adapted]))
@@ -39,12 +83,24 @@ class RunWeights:
         self._adapted = version, replace(self.context.trained_evaluator, supernet=supernet)
         return self._adapted[1]
 
-    def evaluator(self, version: str) -> SubnetEvaluator:
-        """Return what extracts and evaluates subnets of a version.
+    def evaluator(self, version: str) -> Evaluator:
+        """Return what makes and evaluates networks of a version.
 
         Raises:
             ResumeError: the run has no such weights, or the file holds others.
         """
+        if version in self.finished.by_version:
+            return FinishedEvaluator(self.context, self.finished, version)
+        return self.supernet_evaluator(version)
+
+    def teacher(self, version: str, arch: Arch) -> nn.Module | None:
+        """Return the supernet's net of ``arch`` for a student of a version; None where the run has no supernet."""
+        finished = self.finished.by_version.get(version)
+        version = version if finished is None else finished.parent
+        return self.supernet_evaluator(version).subnet(arch) if version else None
+
+    def supernet_evaluator(self, version: str) -> SubnetEvaluator:
+        """Return what extracts and evaluates subnets of a version of the supernet's weights; see `evaluator`."""
         if version == self.trained:
             return self.context.trained_evaluator
         if self._adapted is not None and self._adapted[0] == version:

@@ -161,7 +161,9 @@ def _least_sum(regret: FloatArray, t: float, k: int) -> IntArray | None:
     only_chosen[np.arange(pairs), pairs + columns] = -1.0
     few = np.concatenate([np.zeros(pairs), np.ones(n)])
     constraints = [
-        scipy.optimize.LinearConstraint(each_row, 1.0, 1.0), scipy.optimize.LinearConstraint(only_chosen, ub=0.0), scipy.optimize.LinearConstraint(few, ub=float(k)),
+        scipy.optimize.LinearConstraint(each_row, 1.0, 1.0),
+        scipy.optimize.LinearConstraint(only_chosen, ub=0.0),
+        scipy.optimize.LinearConstraint(few, ub=float(k)),
     ]  # fmt: skip
     result = scipy.optimize.milp(
         cost, integrality=np.ones(pairs + n), bounds=scipy.optimize.Bounds(0, 1), constraints=constraints,

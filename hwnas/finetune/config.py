@@ -1,0 +1,54 @@
+"""With which settings are networks trained alone, and those that a run hands over trained to their end?"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class FinetuneConfig(BaseModel):
+    """How a network is trained alone."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: Annotated[float, Field(gt=0)] = 10
+    lr: Annotated[float, Field(gt=0)] = 0.01
+    warmup_epochs: NonNegative = 0.0
+    batch_size: Annotated[int, Field(gt=1)] = 64
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NonNegative = 3e-5
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    clip_grad_norm: NonNegative = 0.0
+    """Largest norm of all gradients of a network together; 0: no limit."""
+    distill_ratio: NonNegative = 1.0
+    """Weight of the loss against the teacher's outputs; 0: no teacher."""
+    seed: int = 0
+    checkpoint_every_s: Annotated[float, Field(gt=0)] = 20.0
+
+
+class FinishConfig(BaseModel):
+    """How the models that a run hands over are trained to their end.
+
+    What is not named here (batch size, decay, smoothing, augmentation) is as in the recipe's training.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    models: Annotated[int, Field(ge=0)] = 4
+    """For each device; 0: models are handed over as the supernet gives them."""
+    epochs: Annotated[float, Field(gt=0)] = 20
+    """Passes over the training images. All models of a run are trained on the same batches."""
+    lr: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate; None: that of the first phase of ``train``."""
+    warmup_epochs: NonNegative = 0.0
+    teacher: Literal["best", "largest", "none"] = "best"
+    """Whose outputs the models also learn: ``best`` is the largest of the models that are trained, which costs nothing
+    more; ``largest`` is the supernet's largest net."""
+    distill_ratio: NonNegative = 1.0
+    """Weight of the loss against the teacher's outputs."""
+    latencies_ms: dict[str, tuple[Annotated[float, Field(gt=0)], ...]] = Field(default_factory=dict)
+    """For which latencies models are wanted, by device: for each the best model that is as fast. Devices that are not
+    named get ``models`` models, spread evenly over the logarithm of the latency."""

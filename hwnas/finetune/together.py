@@ -1,0 +1,331 @@
+"""How are plain networks trained? Several on one stream of images, each image decoded and varied once for all of them.
+
+Everything a step does follows from (settings, seed, step number) and the networks, so a training that was killed ends
+with the same bits.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hwnas.data import AugmentConfig, Splits, TrainBatches, as_input
+from hwnas.data.random_state import seeded
+from hwnas.errors import TrainingError
+from hwnas.finetune.config import FinetuneConfig
+from hwnas.progress import Progress, silent
+from hwnas.train.checkpoint import load_tensors, load_weights, save_tensors
+from hwnas.train.evaluate import scores
+from hwnas.train.phases import PhaseConfig
+from hwnas.train.state import check_settings, under_prefix
+from hwnas.train.step import learning_rate
+
+MOST_SCORINGS = 25
+"""Epochs after which the validation images are looked at, at most: in long trainings neighbours differ by noise."""
+
+
+@dataclass(frozen=True)
+class Student:
+    """One network that is trained."""
+
+    name: str
+    network: nn.Module
+    resolution: int
+    """Edge of its images in pixels."""
+    teacher: str | None = None
+    """Name of a student that stands before it in the list, whose outputs on the same images it also learns."""
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """A trained network and how it did."""
+
+    network: nn.Module
+    """In eval mode, with the weights of the epoch that was best on validation; the given weights if none was better."""
+    score_before: float
+    """Main score of the task (``splits.task.score``) of the network as it came, on validation images."""
+    score: float
+    """The same of ``network``."""
+    best_epoch: int
+    """0: the weights as they came."""
+
+
+def finetune(
+    network: nn.Module,
+    resolution: int,
+    splits: Splits,
+    config: FinetuneConfig | None = None,
+    augment: AugmentConfig | None = None,
+    teacher: nn.Module | None = None,
+    progress: Progress = silent,
+) -> FinetuneResult:
+    """Train one plain network; ``network`` itself is left as it is.
+
+    Args:
+        network: an extracted subnet or a loaded bundle.
+        resolution: edge of its images in pixels.
+        splits: ``train`` is learnt, ``validation`` chooses the epoch; ``test`` is not touched. They say which task.
+        config: default: `FinetuneConfig()`.
+        augment: default: none.
+        teacher: a better network for images of the same resolution, usually the largest subnet of the supernet.
+        progress: told after every step.
+
+    Raises:
+        TrainingError: the loss is not finite.
+
+    Reference:
+        Sarti et al., 2023, NATv2, post-processing step 1 (the epoch of best validation accuracy is kept; here of the
+        task's main score).
+    """
+    given = None if teacher is None else (teacher, resolution)
+    student = Student("network", network, resolution)
+    return train_together([student], splits, config, augment, given, progress=progress, task="finetune")[0]
+
+
+def train_together(
+    students: Sequence[Student],
+    splits: Splits,
+    config: FinetuneConfig | None = None,
+    augment: AugmentConfig | None = None,
+    teacher: tuple[nn.Module, int] | None = None,
+    folder: Path | None = None,
+    progress: Progress = silent,
+    task: str = "finish",
+) -> list[FinetuneResult]:
+    """Train several plain networks on the same batches; the given ones are left as they are.
+
+    A batch is varied once, at the largest resolution, and resized for those that take a smaller one.
+
+    Args:
+        students: of different names.
+        splits: ``train`` is learnt, ``validation`` chooses the epoch of each; ``test`` is not touched.
+        config: of all of them; default: `FinetuneConfig()`.
+        augment: default: none.
+        teacher: network and resolution, for students that have no teacher among the students.
+        folder: receives ``checkpoint.safetensors``, from which a second start goes on; a finished training is read
+            from it. None: nothing is kept.
+        progress: told after every step.
+        task: what it says is being done.
+
+    Returns:
+        One result a student.
+
+    Raises:
+        TrainingError: the loss is not finite; or a student's teacher does not stand before it.
+        ResumeError: the checkpoint is of a training with other settings.
+    """
+    trainer = _Together(
+        tuple(students), splits, config or FinetuneConfig(), augment or AugmentConfig(), teacher,
+        None if folder is None else folder / "checkpoint.safetensors", progress, task,
+    )  # fmt: skip
+    trainer.start()
+    trainer.run()
+    return [one.result() for one in trainer.learners]
+
+
+@dataclass
+class _Learner:
+    """A student's copy that learns, and what it has reached."""
+
+    student: Student
+    config: FinetuneConfig
+    splits: Splits
+    validation: Tensor
+    network: nn.Module = field(init=False)
+    before: float = field(init=False)
+    best: float = field(init=False)
+    best_epoch: int = field(default=0, init=False)
+    best_state: dict[str, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.network = copy.deepcopy(self.student.network)
+        decayed = [p for p in self.network.parameters() if p.ndim > 1]
+        plain = [p for p in self.network.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": self.config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        momentum = self.config.momentum
+        self.optimiser = torch.optim.SGD(groups, lr=self.config.lr, momentum=momentum, nesterov=momentum > 0)
+
+    def begin(self) -> None:
+        """Note what the network can do as it came."""
+        self.before = self.best = self.score()
+        self.best_state = copy.deepcopy(self.network.state_dict())
+
+    def score(self) -> float:
+        """Main score on validation images."""
+        task = self.splits.task
+        found = scores(self.network.eval(), self.validation, self.splits.validation.labels, task)
+        return found[task.score.name]
+
+    def keep_if_better(self, epoch: int) -> None:
+        """Look at the validation images, and keep the weights where they are the best so far."""
+        reached, sign = self.score(), self.splits.task.score.sign
+        if sign * reached > sign * self.best:
+            self.best, self.best_epoch = reached, epoch
+            self.best_state = copy.deepcopy(self.network.state_dict())
+
+    def learn(self, loss: Tensor, lr: float) -> None:
+        """Take one step of the optimiser."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.config.clip_grad_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_grad_norm)
+        self.optimiser.step()
+
+    def result(self) -> FinetuneResult:
+        """The network of the best epoch."""
+        self.network.load_state_dict(self.best_state)
+        return FinetuneResult(self.network.eval(), self.before, self.best, self.best_epoch)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint needs."""
+        momenta = {
+            name: self.optimiser.state[p]["momentum_buffer"]
+            for name, p in self.network.named_parameters()
+            if self.optimiser.state.get(p, {}).get("momentum_buffer") is not None
+        }
+        groups = {"now": self.network.state_dict(), "best": self.best_state, "momentum": momenta}
+        return {f"{self.student.name}/{group}.{k}": v for group, named in groups.items() for k, v in named.items()}
+
+    def read(self, tensors: dict[str, Tensor], values: Mapping[str, Any], where: str) -> None:
+        """Go on from a checkpoint."""
+        own = under_prefix(tensors, f"{self.student.name}/")
+        load_weights(self.network, under_prefix(own, "now."), where)
+        self.best_state = under_prefix(own, "best.")
+        named = dict(self.network.named_parameters())
+        for name, momentum in under_prefix(own, "momentum.").items():
+            buffer = torch.empty_like(named[name])  # keeps the parameter's memory format
+            self.optimiser.state[named[name]]["momentum_buffer"] = buffer.copy_(momentum)
+        self.before, self.best, self.best_epoch = values["before"], values["best"], values["best_epoch"]
+
+
+@dataclass
+class _Together:
+    """One training of several networks."""
+
+    students: tuple[Student, ...]
+    splits: Splits
+    config: FinetuneConfig
+    augment: AugmentConfig
+    teacher: tuple[nn.Module, int] | None
+    path: Path | None
+    progress: Progress
+    task: str
+    step: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        splits, config = self.splits, self.config
+        self._check_teachers()
+        self.batches = TrainBatches(splits.train, *splits.mean_std, config.batch_size, self.augment, config.seed)
+        self.n_steps = max(1, round(config.epochs * self.batches.per_epoch))
+        self.scored_every = max(1, math.ceil(config.epochs / MOST_SCORINGS)) * self.batches.per_epoch
+        sizes = [s.resolution for s in self.students]
+        validation = {r: as_input(splits.validation.images, r, *splits.mean_std) for r in set(sizes)}
+        self.learners = [_Learner(s, config, splits, validation[s.resolution]) for s in self.students]
+        self.resolution = max([*sizes, *([] if self.teacher is None else [self.teacher[1]])])
+
+    def _check_teachers(self) -> None:
+        before: set[str] = set()
+        for student in self.students:
+            if student.name in before or student.teacher not in {None, *before}:
+                raise TrainingError(
+                    f"student {student.name!r} needs a name of its own and a teacher that stands before it, not "
+                    f"{student.teacher!r}; before it are {sorted(before)}"
+                )
+            before.add(student.name)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must not change between two starts."""
+        return {
+            "config": self.config.model_dump(mode="json", exclude={"checkpoint_every_s"}),
+            "augment": self.augment.model_dump(mode="json"), "images": self.splits.sha256,
+            "students": [[s.name, s.resolution, s.teacher] for s in self.students],
+        }  # fmt: skip
+
+    def start(self) -> None:
+        """Go on from the checkpoint, or begin."""
+        if self.path is None or not self.path.exists():
+            for learner in self.learners:
+                learner.begin()
+            return
+        tensors, metadata = load_tensors(self.path)
+        check_settings(metadata.get("settings", {}), self.settings, self.path)
+        for learner in self.learners:
+            learner.read(tensors, metadata["students"][learner.student.name], str(self.path))
+        self.step = metadata["step"]
+
+    def run(self) -> None:
+        """Train to the end."""
+        config, per_epoch = self.config, self.batches.per_epoch
+        schedule = PhaseConfig(name="finetune", epochs=config.epochs, lr=config.lr, warmup_epochs=config.warmup_epochs)
+        saved_at = time.monotonic()
+        while self.step < self.n_steps:
+            loss = self._step(learning_rate(schedule, self.step, self.n_steps, per_epoch))
+            self.step += 1
+            self.progress(self.task, self.step, self.n_steps, f"loss {loss:.3f}")
+            if self.step % self.scored_every == 0 or self.step == self.n_steps:
+                for learner in self.learners:
+                    learner.keep_if_better(math.ceil(self.step / per_epoch))
+            if time.monotonic() - saved_at > config.checkpoint_every_s or self.step == self.n_steps:
+                self._save()
+                saved_at = time.monotonic()
+
+    def _step(self, lr: float) -> float:
+        """One batch for all; return the mean loss."""
+        config, task = self.config, self.splits.task
+        x, y = self.batches.batch(self.step, self.resolution)
+        inputs: dict[int, Tensor] = {self.resolution: x}
+        soft: dict[str | None, Tensor] = {}
+        if self.teacher is not None and config.distill_ratio and any(s.teacher is None for s in self.students):
+            network, resolution = self.teacher
+            with torch.no_grad():
+                soft[None] = task.soft_targets(network.eval()(_resized(inputs, x, resolution)))
+        taught = {s.teacher for s in self.students}
+        total = 0.0
+        for learner in self.learners:
+            student = learner.student
+            with seeded(config.seed + self.step, x.device):  # dropout draws from the global generators
+                outputs = learner.network.train()(_resized(inputs, x, student.resolution))
+            loss = task.loss(outputs, y, config.label_smoothing)
+            if student.teacher in soft and config.distill_ratio:
+                loss = loss + config.distill_ratio * task.distillation_loss(outputs, soft[student.teacher])
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"{self.task}: the loss of {student.name} is not finite at step {self.step}; lower the learning "
+                    f"rate (it is {config.lr:g})"
+                )
+            if student.name in taught:
+                soft[student.name] = task.soft_targets(outputs.detach())
+            learner.learn(loss, lr)
+            total += value
+        return total / len(self.learners)
+
+    def _save(self) -> None:
+        if self.path is None:
+            return
+        tensors = {k: v for learner in self.learners for k, v in learner.tensors().items()}
+        reached = {
+            one.student.name: {"before": one.before, "best": one.best, "best_epoch": one.best_epoch}
+            for one in self.learners
+        }
+        save_tensors(self.path, tensors, {"settings": self.settings, "step": self.step, "students": reached})
+
+
+def _resized(inputs: dict[int, Tensor], x: Tensor, resolution: int) -> Tensor:
+    """The images at a smaller resolution, computed once for all who take it."""
+    if resolution not in inputs:
+        resized = F.interpolate(x, (resolution, resolution), mode="bilinear", antialias=True)
+        inputs[resolution] = resized.contiguous(memory_format=torch.channels_last)
+    return inputs[resolution]

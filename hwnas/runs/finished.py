@@ -1,0 +1,97 @@
+"""Which models of a run were trained to their end, and where do their weights lie?
+
+Models that were trained together stand in one folder, ``finished/<group>/``: a safetensors file each, and, written
+last, ``models.json``. A group that has no such file is not there yet.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hwnas.errors import ResumeError
+from hwnas.files import write_json
+from hwnas.runs.folder import RunFolder
+from hwnas.space import Arch
+from hwnas.supernet import Layout
+from hwnas.train.checkpoint import load_tensors, load_weights, weights_version
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class FinishedModel:
+    """One model that was trained to its end."""
+
+    key: str
+    """Of its arch."""
+    weights_version: str
+    file: str
+    """Below the folder of finished models."""
+    parent: str
+    """Version of the supernet's weights that it began with; empty: fresh weights."""
+    settings: str
+    """Digest of everything that decided its training, but which other models were trained beside it."""
+    epochs: float
+    best_epoch: int
+    score_before: float
+    """Main score of the task on validation images, with the weights that it began with."""
+    score: float
+    """The same of the trained model."""
+
+
+@dataclass
+class FinishedModels:
+    """The finished models of a run."""
+
+    folder: RunFolder
+    layout: Layout
+
+    @cached_property
+    def by_version(self) -> dict[str, FinishedModel]:
+        """Every finished model, in the order of the groups' names."""
+        found = [model for path in sorted(self.folder.finished.glob("*/models.json")) for model in _read(path)]
+        return {model.weights_version: model for model in found}
+
+    def find(self, key: str, settings: str) -> FinishedModel | None:
+        """Return the model of an arch that was trained with such settings."""
+        found = (m for m in self.by_version.values() if m.key == key and m.settings == settings)
+        return next(found, None)
+
+    def add(self, group: Path, models: Sequence[FinishedModel]) -> None:
+        """Say that a group is there: the files of its models have been written."""
+        write_json(group / "models.json", {"format": FORMAT, "models": [asdict(m) for m in models]})
+        self.__dict__.pop("by_version", None)
+
+    def network(self, version: str, arch: Arch) -> nn.Sequential:
+        """Return the trained network, in eval mode.
+
+        Raises:
+            ResumeError: the file holds other weights.
+            CheckpointError: the file is missing or damaged.
+        """
+        path = self.folder.finished / self.by_version[version].file
+        if weights_version(path) != version:
+            raise ResumeError(
+                f"{path} has other weights than were trained ({version}); restore it, or remove {path.parent} and run "
+                "`hwnas search` to train them again"
+            )
+        network = self.layout.build_subnet(arch, fresh_weights=False)
+        load_weights(network, load_tensors(path)[0], str(path))
+        return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+
+
+def _read(path: Path) -> list[FinishedModel]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return [FinishedModel(**v) for v in values["models"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResumeError(
+            f"{path} is damaged: {error}; remove {path.parent} and run `hwnas search` to train its models again"
+        ) from None

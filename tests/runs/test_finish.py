@@ -1,0 +1,220 @@
+"""Models are trained to their end: which ones, from which weights, the same after any kill, and never worse."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import hwnas
+from hwnas.errors import RecipeError, ResumeError
+from hwnas.progress import silent
+from hwnas.runs.choose import spread_over_latency
+from hwnas.runs.start import open_run, run
+from hwnas.train.evaluate import scores
+
+FINISH = {"models": 2, "epochs": 2, "lr": 0.05}
+FIRST, SECOND = "hexagon-dsp", "myriad-vpu"
+
+
+class Stop(BaseException):
+    """Stands for Ctrl-C."""
+
+
+@pytest.fixture(scope="module")
+def with_finish(tiny_recipe, tmp_path_factory):
+    """A run whose models are trained to their end; copy it before changing it."""
+    folder = tmp_path_factory.mktemp("finish")
+    (folder / "tiny.yaml").write_text(json.dumps({**tiny_recipe, "finish": FINISH}))
+    run(folder / "tiny.yaml", out=folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def copied(with_finish, tmp_path):
+    return shutil.copytree(with_finish, tmp_path / "copy")
+
+
+@pytest.fixture
+def again(recipe_file):
+    """Start the recipe with finishing, and with other values of top-level keys."""
+    return lambda out, progress=silent, **changes: run(
+        recipe_file(**{"finish": FINISH, **changes}), out=out, progress=progress
+    )
+
+
+def rows_of(folder, device):
+    with (folder / "devices" / device / "front.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def made_files(folder):
+    same = (".safetensors", ".onnx", "/arch.json", "metrics.json", "models.json", "front.csv")
+    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {name: data for name, data in found.items() if name.endswith(same)}
+
+
+@pytest.mark.parametrize("device", [FIRST, SECOND])
+def test_fronts_and_bundles_are_of_finished_models(with_finish, device):
+    opened = open_run(with_finish)
+    finished = opened.weights.finished.by_version
+    trained = opened.weights.trained
+    assert {m.parent for m in finished.values()} == {trained}
+    front = opened.front(device)
+    assert len(front) >= 1
+    for row, model in zip(rows_of(with_finish, device), front, strict=True):
+        own = finished[row["weights_version"]]
+        assert own.key == model.key
+        with opened.evaluations() as evaluations:
+            arch = evaluations.archive.find(model.key)
+            inherited = evaluations.archive.values(arch, trained, "validation")["top1_percent"]
+        assert float(row["top1_inherited_percent"]) == pytest.approx(inherited, rel=1e-5)
+        assert float(row["top1_percent"]) >= inherited - 1e-3, "the epoch that is best on validation is kept, or none"
+        metrics = json.loads((model.folder / "metrics.json").read_text())
+        assert metrics["weights_version"] == row["weights_version"]
+        net, test = hwnas.load_model(model.folder), opened.splits.test
+        found = scores(net, opened.context.networks.inputs(test, arch), test.labels, opened.context.task)
+        assert metrics["test_top1_percent"] == pytest.approx(found["top1_percent"])
+    assert any(float(r["top1_percent"]) > float(r["top1_inherited_percent"]) for r in rows_of(with_finish, device))
+    assert "inherited" in (with_finish / "report.html").read_text()
+
+
+def test_models_of_all_devices_are_trained_together_and_once(with_finish):
+    (group,) = (with_finish / "finished").iterdir()
+    assert not (group / "checkpoint.safetensors").exists()
+    models = json.loads((group / "models.json").read_text())["models"]
+    keys = [m["key"] for m in models]
+    assert 2 <= len(set(keys)) == len(keys) <= 4
+    sizes = [float(r["macs"]) for k in keys for d in (FIRST, SECOND) for r in rows_of(with_finish, d) if r["key"] == k]
+    assert sizes == sorted(sizes, reverse=True), "the largest, which teaches, comes first"
+
+
+def test_evaluations_of_finished_models_know_their_parent(with_finish):
+    opened = open_run(with_finish)
+    with opened.archive() as archive:
+        rows = archive._db.execute(
+            "SELECT DISTINCT weights_version, conditions FROM evaluations WHERE split='validation'"
+        )
+        parents = {version: json.loads(conditions).get("parent") for version, conditions in rows}
+    for version in opened.weights.finished.by_version:
+        assert parents[version] == opened.weights.trained
+    assert parents[opened.weights.trained] is None
+
+
+def test_a_second_start_computes_nothing(copied, again):
+    before, told = made_files(copied), []
+    again(copied, lambda task, *_: told.append(task))
+    assert made_files(copied) == before
+    assert set(told) <= {f"export for {d}" for d in (FIRST, SECOND)}
+
+
+@pytest.mark.slow
+def test_a_finish_killed_or_stopped_ends_with_the_same_files(
+    with_finish, finished_run, tiny_recipe, recipe_file, killed_run, again, tmp_path
+):
+    out = shutil.copytree(finished_run, tmp_path / "run")
+    often = {**tiny_recipe["train"], "checkpoint_every_s": 1e-6}
+    task = f"finish for {FIRST}, {SECOND}"
+    killed_run(recipe_file(finish=FINISH, train=often), out, f"{task}: 3")
+    assert (out / "finished").is_dir()
+    seen = []
+
+    def stop(name, done, total, note=""):
+        if name == task:
+            seen.append(done)
+            if len(seen) == 3:
+                raise Stop
+
+    with pytest.raises(Stop):
+        again(out, stop, train=often)
+    assert seen[0] > 1, "it began again"
+    again(out)
+    found, wanted = made_files(out), made_files(with_finish)
+    assert found == wanted
+
+
+def test_without_finished_models_nothing_is_trained(finished_run):
+    assert not (finished_run / "finished").exists()
+    assert "top1_inherited_percent" not in rows_of(finished_run, FIRST)[0]
+
+
+def test_another_device_trains_only_what_is_missing(copied):
+    before = made_files(copied)
+    opened = open_run(copied)
+    known = {m.key for m in opened.weights.finished.by_version.values()}
+    opened.search(devices=["edge-tpu"])
+    after = made_files(copied)
+    assert {n: d for n, d in after.items() if n in before} == before
+    added = [m.key for m in open_run(copied).weights.finished.by_version.values()]
+    assert len(added) == len(set(added)), "no arch is trained twice"
+    rows = rows_of(copied, "edge-tpu")
+    assert {r["key"] for r in rows} <= set(added)
+    assert set(added) >= known
+
+
+def test_more_of_the_same_never_loses_a_model(copied, again):
+    def fronts():
+        return {
+            d: np.array([[-float(r["top1_percent"]), float(r["latency_ms"])] for r in rows_of(copied, d)])
+            for d in (FIRST, SECOND)
+        }
+
+    before = fronts()
+    again(copied, search={"evaluations": 12})
+    again(copied, finish={**FINISH, "epochs": 3})
+    for device, losses in fronts().items():
+        for row in before[device]:
+            assert (losses <= row + 1e-9).all(axis=1).any()
+
+
+def test_models_for_given_latencies(copied, again):
+    opened = open_run(copied)
+    with opened.evaluations() as evaluations:
+        archs = evaluations.evaluated(opened.weights.trained, ["top1_percent"])
+    ms = np.sort(opened.devices[FIRST].compile(opened.layout).of_archs(archs))
+    wanted = (float(ms[0]), float(ms[len(ms) // 2]))
+    done = again(copied, finish={**FINISH, "epochs": 1, "latencies_ms": {FIRST: wanted}})
+    digests = {m.settings for m in done.weights.finished.by_version.values() if m.epochs == 1}
+    assert len(digests) == 1
+    latencies = [m.values["latency_ms"] for m in done.front(FIRST)]
+    assert any(v <= wanted[0] * 1.0001 for v in latencies)
+
+
+def test_damaged_weights_of_a_finished_model_are_named(copied):
+    (path, *_) = sorted((copied / "finished").glob("*/*.safetensors"))
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(bytes(data))
+    opened = open_run(copied)
+    version = next(v for v, m in opened.weights.finished.by_version.items() if path.name in m.file)
+    with opened.archive() as archive:
+        arch = archive.find(opened.weights.finished.by_version[version].key)
+    with pytest.raises(ResumeError, match=r"has other weights than were trained.*hwnas search"):
+        opened.weights.evaluator(version).subnet(arch)
+
+
+def test_a_finished_model_can_be_fine_tuned(copied, tmp_path):
+    opened = open_run(copied)
+    model = opened.front(FIRST).best()
+    result, bundle = opened.finetune(model.key, out=tmp_path / "tuned", epochs=1, lr=0.001)
+    assert result.score_before == pytest.approx(model.values["top1_percent"], rel=1e-5)
+    assert bundle.metrics["finetuned_from"] == model.weights_version
+
+
+def test_a_negative_number_of_models_is_refused(recipe_file, tmp_path):
+    with pytest.raises(RecipeError, match="finish.models"):
+        run(recipe_file(finish={"models": -1}), out=tmp_path / "out")
+
+
+def test_rows_are_spread_over_the_logarithm_of_the_latency():
+    ms = np.array([1.0, 1.1, 2.0, 4.0, 7.9, 8.0, 5.0])
+    losses = np.array([9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 99.0])  # the last is dominated
+    assert spread_over_latency(losses, ms, 4) == [0, 2, 3, 5]
+    assert spread_over_latency(losses, ms, 1) == [5]
+    assert spread_over_latency(losses, ms, 6) == [0, 1, 2, 3, 4, 5]
+    assert spread_over_latency(losses, ms, 9) == [0, 1, 2, 3, 4, 5]
+    assert spread_over_latency(losses, ms, 4, [0.5, 1.5, 1.6, 100]) == [1, 5]
+    # Several wanted latencies fall on one model: the number is kept by those farthest from it.
+    ms, losses = np.array([1.0, 1.01, 1.02, 1.03, 100.0]), -np.arange(5.0)
+    assert len(spread_over_latency(losses, ms, 4)) == 4
