@@ -1,6 +1,14 @@
 """How do networks become better than what the supernet gave them? Trained alone, or several on one stream of images."""
 
 from hwnas.finetune.config import FinetuneConfig, FinishConfig
-from hwnas.finetune.together import FinetuneResult, Student, finetune, train_together
+from hwnas.finetune.together import FinetuneResult, Student, finetune, seconds_per_epoch, train_together
 
-__all__ = ["FinetuneConfig", "FinetuneResult", "FinishConfig", "Student", "finetune", "train_together"]
+__all__ = [
+    "FinetuneConfig",
+    "FinetuneResult",
+    "FinishConfig",
+    "Student",
+    "finetune",
+    "seconds_per_epoch",
+    "train_together",
+]

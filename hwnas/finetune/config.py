@@ -41,6 +41,9 @@ class FinishConfig(BaseModel):
     """For each device; 0: models are handed over as the supernet gives them."""
     epochs: Annotated[float, Field(gt=0)] = 20
     """Passes over the training images. All models of a run are trained on the same batches."""
+    time_s: Annotated[float, Field(gt=0)] | None = None
+    """Time for the models of one device, in place of ``epochs``; how many epochs that is follows from a few timed
+    steps, once."""
     lr: Annotated[float, Field(gt=0)] | None = None
     """Peak learning rate; None: that of the first phase of ``train``."""
     warmup_epochs: NonNegative = 0.0

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -130,6 +131,33 @@ def train_together(
     trainer.start()
     trainer.run()
     return [one.result() for one in trainer.learners]
+
+
+def seconds_per_epoch(
+    students: Sequence[Student],
+    splits: Splits,
+    config: FinetuneConfig,
+    augment: AugmentConfig | None = None,
+    teacher: tuple[nn.Module, int] | None = None,
+    steps: int = 4,
+) -> float:
+    """Return how long `train_together` takes for one pass over the images, scoring included, from a few timed steps.
+
+    The first step, which prepares what later ones reuse, does not count; the given networks are left as they are.
+    """
+    trainer = _Together(tuple(students), splits, config, augment or AugmentConfig(), teacher, None, silent, "timing")
+    began = time.perf_counter()
+    for learner in trainer.learners:
+        learner.score()
+    scoring_s = time.perf_counter() - began
+    seconds = []
+    for _ in range(1 + steps):
+        began = time.perf_counter()
+        trainer.take_step(1e-6)
+        trainer.step += 1
+        seconds.append(time.perf_counter() - began)
+    per_epoch = trainer.batches.per_epoch
+    return float(np.median(seconds[1:])) * per_epoch + scoring_s * per_epoch / trainer.scored_every
 
 
 @dataclass
@@ -271,7 +299,7 @@ class _Together:
         schedule = PhaseConfig(name="finetune", epochs=config.epochs, lr=config.lr, warmup_epochs=config.warmup_epochs)
         saved_at = time.monotonic()
         while self.step < self.n_steps:
-            loss = self._step(learning_rate(schedule, self.step, self.n_steps, per_epoch))
+            loss = self.take_step(learning_rate(schedule, self.step, self.n_steps, per_epoch))
             self.step += 1
             self.progress(self.task, self.step, self.n_steps, f"loss {loss:.3f}")
             if self.step % self.scored_every == 0 or self.step == self.n_steps:
@@ -281,7 +309,7 @@ class _Together:
                 self._save()
                 saved_at = time.monotonic()
 
-    def _step(self, lr: float) -> float:
+    def take_step(self, lr: float) -> float:
         """One batch for all; return the mean loss."""
         config, task = self.config, self.splits.task
         x, y = self.batches.batch(self.step, self.resolution)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from hwnas.errors import TrainingError
-from hwnas.files import make_folder
-from hwnas.finetune import FinetuneConfig, FinetuneResult, FinishConfig, Student, train_together
+from hwnas.files import make_folder, write_json
+from hwnas.finetune import FinetuneConfig, FinetuneResult, FinishConfig, Student, seconds_per_epoch, train_together
 from hwnas.latency.table import Device
-from hwnas.runs.choose import choose_to_finish, front_stands
+from hwnas.runs.choose import front_stands
 from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.finished import FinishedModel
@@ -27,23 +27,35 @@ from hwnas.runs.history import DeviceSearch
 from hwnas.train.checkpoint import save_tensors, weights_version
 from hwnas.train.phases import TrainConfig
 
+Chooser = Callable[[Evaluations, Device, DeviceSearch], Sequence[Candidate]]
 
-def finish_front(evaluations: Evaluations, devices: Mapping[str, tuple[Device, DeviceSearch]]) -> None:
+
+def finish_front(
+    evaluations: Evaluations, devices: Mapping[str, tuple[Device, DeviceSearch]], choose: Chooser
+) -> None:  # fmt: skip
     """Train the models to their end that these devices are to get, those of equal settings together.
 
     Devices whose front stands already, and those whose settings ask for no finished models, are left as they are.
+
+    Args:
+        evaluations: of the run.
+        devices: with their settings, by name.
+        choose: which models, and with which weights they begin.
 
     Raises:
         SearchError: no model of a device is within the limits.
         TrainingError: the loss is not finite.
     """
-    wanted: dict[str, tuple[FinishConfig, list[Candidate]]] = {}
+    wanted: dict[str, list[tuple[FinishConfig, Sequence[Candidate]]]] = {}
     for device, settings in devices.values():
         if settings.finish.models and not front_stands(evaluations, device, settings):
-            how = settings.finish.model_copy(update={"models": 1, "latencies_ms": {}})
-            alike = wanted.setdefault(how.model_dump_json(), (how, []))
-            alike[1].extend(choose_to_finish(evaluations, device, settings))
-    for how, models in wanted.values():
+            how = settings.finish.model_copy(update={"models": 1, "latencies_ms": {}, "time_s": None})
+            alike = wanted.setdefault(how.model_dump_json(), [])
+            alike.append((settings.finish, choose(evaluations, device, settings)))
+    for alike in wanted.values():
+        models = [model for _, chosen in alike for model in chosen]
+        times = [finish.time_s for finish, _ in alike if finish.time_s is not None]
+        how = alike[0][0].model_copy(update={"time_s": sum(times) if times else None})
         finish_models(evaluations, models, how, f" for {', '.join(devices)}")
 
 
@@ -81,19 +93,31 @@ def finish_models(evaluations: Evaluations, wanted: Sequence[Candidate], finish:
     def told(task: str, done: float, total: float, note: str = "") -> None:
         context.progress(f"{task}{whose}", done, total, f"{len(students)} model(s), {note}")
 
+    teacher, augment = _teacher(evaluations, missing, finish), context.recipe.data.augment
+    if finish.time_s is not None:
+        epochs = _epochs(group, lambda: seconds_per_epoch(students, context.splits, config, augment, teacher), finish)
+        config = config.model_copy(update={"epochs": epochs})
     try:
-        results = train_together(
-            students, context.splits, config, context.recipe.data.augment, _teacher(evaluations, missing, finish),
-            group, told,
-        )  # fmt: skip
+        results = train_together(students, context.splits, config, augment, teacher, group, told)
     except TrainingError as error:
         raise TrainingError(f"finish{whose}: {str(error).split(';', 1)[0]}; lower finish.lr") from None
     models = [
-        _keep(context, group, name, candidate, result, digests[candidate], finish)
+        _keep(context, group, name, candidate, result, digests[candidate], config.epochs)
         for name, candidate, result in zip(names, missing, results, strict=True)
     ]
     finished.add(group, models)
     (group / "checkpoint.safetensors").unlink(missing_ok=True)
+
+
+def _epochs(group: Path, seconds_per_epoch: Callable[[], float], finish: FinishConfig) -> float:
+    """Return for how many epochs the time is enough, found once and kept; at least one."""
+    path = group / "epochs.json"
+    if not path.exists():
+        assert finish.time_s is not None
+        seconds = seconds_per_epoch()
+        values = {"epochs": max(1.0, round(finish.time_s / seconds, 2)), "seconds_per_epoch": seconds}
+        write_json(path, values | {"time_s": finish.time_s})
+    return float(json.loads(path.read_text(encoding="utf-8"))["epochs"])
 
 
 def training_of(train: TrainConfig, finish: FinishConfig) -> FinetuneConfig:
@@ -131,7 +155,7 @@ def _teacher(
 
 def _keep(
     context: RunContext, group: Path, name: str, candidate: Candidate, result: FinetuneResult, settings: str,
-    finish: FinishConfig,
+    epochs: float,
 ) -> FinishedModel:  # fmt: skip
     """Write the weights of one model."""
     path = group / f"{name}.safetensors"
@@ -139,17 +163,18 @@ def _keep(
     save_tensors(path, result.network.state_dict(), about)
     return FinishedModel(
         candidate.arch.key, weights_version(path), str(path.relative_to(context.folder.finished)),
-        candidate.weights_version, settings, finish.epochs, result.best_epoch, result.score_before, result.score,
+        candidate.weights_version, settings, epochs, result.best_epoch, result.score_before, result.score,
     )  # fmt: skip
 
 
 def _settings(evaluations: Evaluations, candidate: Candidate, finish: FinishConfig, config: FinetuneConfig) -> str:
     """Digest of what decides how a model is trained."""
     context = evaluations.context
+    not_binding = {"checkpoint_every_s"} if finish.time_s is None else {"checkpoint_every_s", "epochs"}
     values: dict[str, Any] = {
-        "config": config.model_dump(mode="json", exclude={"checkpoint_every_s"}), "teacher": finish.teacher,
+        "config": config.model_dump(mode="json", exclude=not_binding), "teacher": finish.teacher,
         "augment": context.recipe.data.augment.model_dump(mode="json"), "images": context.splits.sha256,
-        "parent": candidate.weights_version,
+        "parent": candidate.weights_version, "time_s": finish.time_s,
         "trained": evaluations.weights.trained if finish.teacher == "largest" else "",
     }  # fmt: skip
     return _digest(values)

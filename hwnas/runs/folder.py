@@ -87,6 +87,11 @@ class RunFolder:
         return self.root / "train"
 
     @property
+    def plan(self) -> Path:
+        """How the work was divided when the run was begun, and whether it has a supernet."""
+        return self.root / "plan.json"
+
+    @property
     def budget(self) -> Path:
         """The plan of the last search that was sized by time."""
         return self.root / "budget.json"

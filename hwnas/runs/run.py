@@ -24,8 +24,9 @@ from hwnas.runs.analysis.fleet import Fleet, plan_fleet
 from hwnas.runs.analysis.quality import SupernetQuality, supernet_quality
 from hwnas.runs.analysis.results import collect
 from hwnas.runs.budget import parse_duration, size_search
-from hwnas.runs.choose import update_front, write_models
+from hwnas.runs.choose import choose_to_finish, update_front, write_models
 from hwnas.runs.devices import keep_device, load_devices
+from hwnas.runs.direct import chosen_directly, search_directly
 from hwnas.runs.evaluations import Evaluations
 from hwnas.runs.export import candidates_of_front, chosen_models, export_front, export_model
 from hwnas.runs.finetuning import finetune_model
@@ -33,6 +34,7 @@ from hwnas.runs.finish import finish_front
 from hwnas.runs.front import FrontModel, copy_bundle
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.latency_check import check_models, keep_measured, was_checked
+from hwnas.runs.plan import Strategy, read_plan
 from hwnas.runs.problem import check_searchable, read_limits
 from hwnas.runs.recipe import with_values
 from hwnas.runs.search import search_device
@@ -132,10 +134,12 @@ class Run(RunView):
         Modelled devices come first: their fronts must not depend on timings of this machine. An evaluation serves all
         devices that are searched after it, and the fronts of a group are chosen from all archs seen so far.
         """
-        self.context.supernet  # noqa: B018 (an untrained run is an error before tables are measured)
+        direct = self.strategy(wanted) == "direct"
+        if not direct:
+            self.context.supernet  # noqa: B018 (an untrained run is an error before tables are measured)
         check_searchable(self.context, wanted)
         self.tables(list(wanted))
-        if budget_s is not None:
+        if budget_s is not None and not direct:
             plan = size_search(self.context, self.context.trained_evaluator, wanted, budget_s)
             self.context.progress("budget", 1, 1, str(plan))
             sized = {"evaluations": plan.evaluations, "validation_images": plan.validation_images}
@@ -147,10 +151,24 @@ class Run(RunView):
             for group in ([name for name in wanted if name not in timed], timed):
                 for name in group:
                     keep_device(self.context.folder, self.devices[name], wanted[name].device)
-                    search_device(evaluations, self.devices[name], wanted[name])
-                finish_front(evaluations, {name: (self.devices[name], wanted[name]) for name in group})
+                    (search_directly if direct else search_device)(evaluations, self.devices[name], wanted[name])
+                devices = {name: (self.devices[name], wanted[name]) for name in group}
+                finish_front(evaluations, devices, chosen_directly if direct else choose_to_finish)
                 for name in group:
                     update_front(evaluations, self.devices[name], wanted[name])
+
+    def strategy(self, wanted: Mapping[str, DeviceSearch]) -> Strategy:
+        """Return how devices are searched with these settings: as they say, or as the run was planned.
+
+        A run that has a supernet goes on with it, unless the settings say otherwise.
+        """
+        asked = {settings.search.strategy for settings in wanted.values()}
+        if asked == {"direct"}:
+            return "direct"
+        plan = read_plan(self.context)
+        trained = (self.context.folder.train / "supernet.safetensors").exists()
+        planned = plan is not None and plan.strategy == "direct" and not trained
+        return "direct" if planned and asked == {"auto"} else "supernet"
 
     @_writes
     def export(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hwnas.data import Splits
 from hwnas.errors import CheckpointError, RecipeError, ResumeError
 from hwnas.files import write_json, write_text
 from hwnas.progress import Progress, silent
@@ -13,6 +14,7 @@ from hwnas.runs.context import RunContext
 from hwnas.runs.devices import load_devices
 from hwnas.runs.folder import RunFolder
 from hwnas.runs.manifest import make_manifest
+from hwnas.runs.plan import Plan, make_plan, planned, planned_search, read_plan, what_is_asked, write_plan
 from hwnas.runs.problem import check_searchable, read_limits
 from hwnas.runs.recipe import Recipe, load_recipe, with_values
 from hwnas.runs.run import Run
@@ -23,6 +25,8 @@ def start_run(
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
     progress: Progress = silent,
+    plan: Plan | None = None,
+    splits: Splits | None = None,
 ) -> Run:
     """Open or create a run folder for a recipe; nothing is computed yet.
 
@@ -31,6 +35,8 @@ def start_run(
         out: the folder; default: ``runs/<name of the recipe>``.
         overrides: dotted settings such as ``train.batch_size=32``.
         progress: told of everything that takes time.
+        plan: how the work is divided; kept in the folder.
+        splits: the images, where they are loaded already.
 
     Raises:
         ResumeError: the folder holds a run whose task, supernet, training, data or evaluation differ.
@@ -40,6 +46,8 @@ def start_run(
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     folder = RunFolder(Path(out) if out is not None else Path("runs") / loaded.name)
     run = Run(RunContext(folder, loaded, progress))
+    if splits is not None:
+        run.context.splits = splits
     run.context.check_phases()
     given = load_devices(folder, loaded.devices)
     read_limits(loaded.constraints, given)
@@ -56,6 +64,8 @@ def start_run(
             )
     run.splits  # noqa: B018 (data that cannot be used is found before anything is written)
     with folder.lock():
+        if plan is not None and read_plan(run.context) != plan:
+            write_plan(run.context, plan)  # before the recipe, whose phases follow from it
         if not folder.recipe.exists():
             write_text(folder.recipe, loaded.as_yaml())
         if not folder.manifest.exists():
@@ -79,6 +89,27 @@ def open_run(folder: str | Path, progress: Progress = silent, executor: str | No
         raise CheckpointError(f"{folder} is no run folder: it has no recipe.yaml; make one with `hwnas run RECIPE`")
     loaded = with_executor(load_recipe(path), executor, str(path))
     return Run(RunContext(RunFolder(Path(folder)), loaded, progress))
+
+
+def plan_of(
+    recipe: Recipe, out: str | Path | None, budget_s: float | None, progress: Progress = silent
+) -> tuple[Plan, Splits]:
+    """Return the plan of a run, and its images: the plan that its folder was begun with, or a new one.
+
+    Nothing is written.
+    """
+    folder = RunFolder(Path(out) if out is not None else Path("runs") / recipe.name)
+    context = RunContext(folder, recipe, progress)
+    context.check_phases()
+    wanted = {
+        name: context.recipe_settings(name, given) for name, given in zip(context.devices, recipe.devices, strict=False)
+    }
+    known = read_plan(context)
+    if known is not None and known.asked == what_is_asked(recipe, wanted, budget_s):
+        return known, context.splits
+    plan = make_plan(context, wanted, budget_s)
+    progress("plan", 1, 1, str(plan))
+    return plan, context.splits
 
 
 def with_executor(recipe: Recipe, name: str | None, where: str) -> Recipe:
@@ -142,14 +173,16 @@ def run(
     budget_s = None if budget is None else parse_duration(budget)
     if budget_s is not None:
         check_sizable(loaded.search)
-    started = start_run(loaded, out, progress=progress)
+    plan, splits = plan_of(loaded, out, budget_s, progress)
+    started = start_run(planned(loaded, plan), out, progress=progress, plan=plan, splits=splits)
     with started.context.folder.lock():
-        started.train()
         given = load_devices(started.context.folder, loaded.devices)
         started.context.devices.update({n: d for n, d in given.items() if n not in started.devices})
-        started.search_with(
-            {n: started.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)}, budget_s
-        )
+        wanted = {n: started.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)}
+        wanted = {name: planned_search(settings, plan, len(wanted)) for name, settings in wanted.items()}
+        if started.strategy(wanted) == "supernet":
+            started.train()
+        started.search_with(wanted, plan.search_s)
         started.export()
         started.check_latency()
         started.report()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -46,6 +46,9 @@ class SearchConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    strategy: Literal["auto", "supernet", "direct"] = "auto"
+    """``supernet``: train one and search its subnets; ``direct``: choose archs without training and train each alone,
+    which is better for few models; ``auto``: what the plan of the run estimates to be better (`hwnas plan`)."""
     algorithm: str = "hurricane"
     """A searcher: a name of `hwnas.search.SEARCHERS`, or ``package.module:object``."""
     evaluations: int = Field(default=200, ge=1)

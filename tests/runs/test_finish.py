@@ -203,7 +203,7 @@ def test_a_finished_model_can_be_fine_tuned(copied, tmp_path):
 
 
 def test_a_negative_number_of_models_is_refused(recipe_file, tmp_path):
-    with pytest.raises(RecipeError, match="finish.models"):
+    with pytest.raises(RecipeError, match=r"finish\.models"):
         run(recipe_file(finish={"models": -1}), out=tmp_path / "out")
 
 

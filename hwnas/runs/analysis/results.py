@@ -16,7 +16,7 @@ from hwnas.export.bundle import Bundle
 from hwnas.objectives.resolve import objective_of
 from hwnas.pareto import attainment_bands
 from hwnas.report.data import Bands, Column, DeviceReport, LatencyCheck, RunReport
-from hwnas.runs.choose import candidates_of, model_columns
+from hwnas.runs.choose import candidates_of, inherited_candidates, model_columns
 from hwnas.runs.evaluations import Evaluations
 from hwnas.runs.front import Front, SearchedDevice
 from hwnas.runs.history import read_history
@@ -46,13 +46,14 @@ def collect(
     reports = tuple(_device(evaluations, device, others or {}) for device in devices)
     keys = {d.name: {m["key"] for m in d.models} for d in reports}
     shared = {f"{a} & {b}": len(keys[a] & keys[b]) for a, b in itertools.combinations(keys, 2)}
+    versions = [evaluations.weights.trained, *evaluations.weights.finished.by_version]
     splits = context.splits
     images = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
     names = list(dict.fromkeys(name for d in devices for name in d.settings.objectives))
-    n_evaluated = len(evaluations.evaluated(evaluations.weights.trained, [context.score.name]))
+    evaluated = {a for v in versions for a in evaluations.evaluated(v, [context.score.name])}
     return RunReport(
         context.recipe.name, context.recipe.description, tuple(names), _columns(evaluations, devices),
-        Column(context.score.name, context.score.title, context.score.unit), context.layout.space.size, n_evaluated,
+        Column(context.score.name, context.score.title, context.score.unit), context.layout.space.size, len(evaluated),
         images, reports, shared, _training(context.folder.train / "metrics.jsonl"), _json(context.folder.manifest),
         context.score.named("stderr"), context.score.direction,
     )  # fmt: skip
@@ -63,10 +64,13 @@ def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tup
     context = evaluations.context
     score = context.score
     wanted = {name: value for d in devices for name, value in evaluated_values(context, d.settings).items()}
+    inherited = score.named("inherited")
+    finished = any(inherited in model.values for d in devices for model in d.front)
     titles = {v: objective_of(n, context.task).title for n, v in wanted.items() if v != score.name}
     return (
         Column(score.name, f"validation {score.title}", score.unit),
         Column(f"test_{score.name}", f"test {score.title}", score.unit),
+        *([Column(inherited, f"inherited {score.title}", score.unit)] if finished else []),
         Column("latency_ms", "latency", "ms"), Column("measured_ms", "measured", "ms"),
         Column("params", "params", ""), Column("macs", "MACs", ""),
         *(Column(value, title, "") for value, title in titles.items()),
@@ -119,7 +123,8 @@ def _device(evaluations: Evaluations, device: SearchedDevice, others: Mapping[Pa
             "key": model.key, **model.values, test: metrics.get(test), "measured_ms": measured.get(model.key),
             "shape": describe_arch(arch), "knee": model.key == knee,
         })  # fmt: skip
-    candidates = candidates_of(evaluations, device.name, device.settings)
+    inherited = inherited_candidates(evaluations, device.name, device.settings)
+    candidates = list(dict.fromkeys([*inherited, *candidates_of(evaluations, device.name, device.settings)]))
     columns = model_columns(evaluations, device.device, device.settings, candidates)
     last, adapted = history.last, history.adapted
     return DeviceReport(

@@ -1,0 +1,87 @@
+"""How does a device get models without a supernet? Archs chosen without training, each trained from fresh weights.
+
+For few models this is the better use of the time: nothing is spent on weights that no model keeps. The archs are those
+of greatest capacity at each latency; all are trained together, the largest teaching the others (`hwnas.runs.finish`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.errors import SearchError
+from hwnas.latency.table import Device
+from hwnas.runs.context import RunContext
+from hwnas.runs.evaluations import Candidate, Evaluations
+from hwnas.runs.history import DeviceSearch, SearchRecord, read_history, search_name, write_history
+from hwnas.runs.problem import make_problem
+from hwnas.search.capacity import capacity, most_capable
+from hwnas.space import Arch
+
+FRESH = ""
+"""Stands for the version of weights that nothing has trained."""
+
+
+def choose_directly(context: RunContext, device: Device, settings: DeviceSearch) -> list[Arch]:
+    """Return the archs that a device's models are to have, fastest first.
+
+    Raises:
+        SearchError: no arch is within the limits that can be checked without training.
+    """
+    problem = make_problem(context, device, settings)
+    latency = device.compile(context.layout)
+
+    def violation_of(genomes: NDArray[np.int64]) -> NDArray[np.float64]:
+        return problem.violation(problem.cheap_losses(genomes))
+
+    archs = most_capable(
+        context.layout.space,
+        lambda genomes: capacity(context.macs.of_genomes(genomes), context.params.of_genomes(genomes)),
+        latency.of_genomes, violation_of, settings.finish.models,
+        settings.finish.latencies_ms.get(device.name, ()), settings.search.seed,
+    )  # fmt: skip
+    if not archs:
+        raise SearchError(
+            f"no arch of the space is within {', '.join(settings.constraints) or 'the wanted latencies'} on "
+            f"{device.name}; loosen the limits"
+        )
+    return archs
+
+
+def _identity(device: Device, settings: DeviceSearch) -> dict[str, Any]:
+    """What tells one choice of archs from another."""
+    return settings.identity(device.profile, FRESH) | {"finish": settings.finish.model_dump(mode="json")}
+
+
+def _search_name(device: Device, settings: DeviceSearch) -> str:
+    return search_name(device.name, _identity(device, settings))
+
+
+def search_directly(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> None:
+    """Choose the archs of a device and note them as its search, unless that was done."""
+    context, archive = evaluations.context, evaluations.archive
+    folder = context.folder.device(device.name)
+    identity, name = _identity(device, settings), _search_name(device, settings)
+    if read_history(folder).done(name):
+        return
+    started = time.monotonic()
+    archs = choose_directly(context, device, settings)
+    archive.begin(name, device.name)
+    archive.forget_requests(name)
+    archive.request(name, archs)
+    message = (
+        f"{len(archs)} archs chosen by MACs and parameters at each latency, without a supernet; each was trained "
+        "from fresh weights"
+    )
+    duration_s = round(time.monotonic() - started, 3)
+    record = SearchRecord(name, identity, len(archs), 0, "direct", message, duration_s)
+    write_history(folder, read_history(folder).with_search(record))
+
+
+def chosen_directly(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> Sequence[Candidate]:
+    """Return the archs that `search_directly` chose with these settings, to begin with fresh weights."""
+    return [Candidate(arch, FRESH) for arch in evaluations.archive.requested([_search_name(device, settings)])]

@@ -1,0 +1,271 @@
+"""How is the work of a run divided, and does a supernet pay? Estimated before anything is trained.
+
+The cost of everything is counted in multiply-adds: a training step on an image costs three times as many as looking at
+it. With a time budget, a few steps are timed, too.
+
+Whether a supernet pays depends on how many models share it. Without one, the same compute trains every model from fresh
+weights for ``direct_epochs`` passes over the images; where these are enough, that gives the better models.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from hwnas.data import TrainBatches
+from hwnas.errors import RecipeError, ResumeError
+from hwnas.files import write_json
+from hwnas.latency.build import needs_table
+from hwnas.runs.context import RunContext
+from hwnas.runs.direct import choose_directly
+from hwnas.runs.history import DeviceSearch
+from hwnas.runs.recipe import Recipe
+from hwnas.space import Arch
+from hwnas.supernet import build_supernet
+from hwnas.train.phases import phase_space, sample_step
+from hwnas.train.step import make_optimiser, train_step
+
+Strategy = Literal["supernet", "direct"]
+
+TRAINING = 3.0
+"""Multiply-adds of a training step for each of a forward pass: the gradients of inputs and of weights cost one each."""
+
+ENOUGH_EPOCHS = 12.0
+"""Passes over the images, of every model, from which training each alone gives better models than a supernet."""
+
+TRAIN_SHARE, SEARCH_SHARE, FINISH_SHARE = 0.45, 0.10, 0.45
+"""Of a time budget, where there is a supernet."""
+
+RESERVE = 0.05
+"""Of a time budget, for tables, exports and a machine that slows down."""
+
+TIMED_STEPS = 3
+"""Of each phase, after one that is not counted."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, and why."""
+
+    strategy: Strategy
+    why: str
+    asked: Mapping[str, Any]
+    """What the plan was made for: devices, models, budget; another run needs another plan."""
+    models: int
+    """Of all devices together."""
+    train_gmacs: float
+    """Thousand million multiply-adds of the supernet's training, were it trained as the recipe says."""
+    search_gmacs: float
+    finish_gmacs: float
+    direct_epochs: float
+    """Passes over the images that each model gets for the same compute without a supernet."""
+    phase_factor: float = 1.0
+    """By which the epochs of the supernet's phases are multiplied to keep the budget."""
+    search_s: float | None = None
+    finish_s: float | None = None
+    """Time of the training of the models to their end; None: as many epochs as the plan or the recipe says."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return self.why
+
+
+def make_plan(context: RunContext, wanted: Mapping[str, DeviceSearch], budget_s: float | None = None) -> Plan:
+    """Return how a run is best divided.
+
+    Args:
+        context: of the run; nothing of it needs to be trained.
+        wanted: what is searched, by the device's name.
+        budget_s: for everything; None: as much compute as the recipe's own numbers give.
+
+    Raises:
+        RecipeError: too little time, or ``direct`` without models to train.
+    """
+    recipe = context.recipe
+    asked = what_is_asked(recipe, wanted, budget_s)
+    strategies = {s.search.strategy for s in wanted.values()}
+    archs = _direct_archs(context, wanted)
+    n_images, n_models = len(context.splits.train), sum(s.finish.models for s in wanted.values())
+    macs = context.macs.of_archs(archs) if archs else np.zeros(0)
+    epoch_gmacs = TRAINING * n_images * float(macs.sum()) / 1e9
+    train, search = _train_gmacs(context), _search_gmacs(context, wanted)
+    epochs = max((s.finish.epochs for s in wanted.values()), default=0.0)
+    finish = epochs * epoch_gmacs
+    trained = (context.folder.train / "supernet.safetensors").exists()
+    seconds = _time_steps(context) if budget_s is not None else {}
+    if budget_s is None:
+        direct_epochs = (train + search + finish) / epoch_gmacs if archs else 0.0
+    else:
+        per_gmac = sum(seconds.values()) / train
+        direct_epochs = budget_s * (1 - RESERVE) / (epoch_gmacs * per_gmac) if archs else 0.0
+    if strategies == {"direct"} and not archs:
+        raise RecipeError("search.strategy direct trains the models of finish.models, which is 0; give at least 1")
+    strategy: Strategy
+    if len(strategies) == 1 and strategies != {"auto"}:
+        strategy = "direct" if strategies == {"direct"} else "supernet"
+        why = "as search.strategy says"
+    elif trained:
+        strategy, why = "supernet", "the run has one"
+    elif not archs:
+        strategy, why = "supernet", "models are handed over as the supernet gives them (finish.models is 0)"
+    else:
+        pays = direct_epochs < ENOUGH_EPOCHS
+        strategy = "supernet" if pays else "direct"
+        why = (
+            f"{len(archs)} models, each trained alone, get {direct_epochs:.3g} epochs for the same compute, "
+            f"{'too few' if pays else 'enough'} without a supernet (which pays below {ENOUGH_EPOCHS:g})"
+        )
+    known = read_plan(context)
+    given = {"phase_factor": known.phase_factor} if trained and known is not None else {}
+    if budget_s is not None:
+        to_spend = budget_s * (1 - RESERVE)
+        train_s = 0.0 if trained else sum(seconds.values())
+        given |= {"finish_s": to_spend} if strategy == "direct" else _shares(to_spend, train_s, bool(archs))
+    return Plan(strategy, f"{strategy}: {why}", asked, n_models, train, search, finish, direct_epochs, **given)
+
+
+def what_is_asked(recipe: Recipe, wanted: Mapping[str, DeviceSearch], budget_s: float | None) -> dict[str, Any]:
+    """Return what a plan depends on."""
+    return {
+        "budget_s": budget_s, "recipe": recipe.values_hash(), "finish": recipe.finish.model_dump(mode="json"),
+        "devices": {name: settings.search.model_dump(mode="json") for name, settings in wanted.items()},
+    }  # fmt: skip
+
+
+def read_plan(context: RunContext) -> Plan | None:
+    """Return the plan that a run folder was begun with; None where there is none.
+
+    Raises:
+        ResumeError: the file is damaged.
+    """
+    path = context.folder.plan
+    if not path.exists():
+        return None
+    try:
+        return Plan(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ResumeError(f"{path} is damaged: {error}; remove it and start again") from None
+
+
+def write_plan(context: RunContext, plan: Plan) -> None:
+    """Keep the plan of a run."""
+    write_json(context.folder.plan, plan.as_dict())
+
+
+def _direct_archs(context: RunContext, wanted: Mapping[str, DeviceSearch]) -> list[Arch]:
+    """The archs that each device would be given without a supernet; those of a device without a table are guessed."""
+    found: dict[Arch, None] = {}
+    for name, settings in wanted.items():
+        if not settings.finish.models:
+            continue
+        device = context.devices[name]
+        if needs_table(device):
+            found |= dict.fromkeys(_by_macs(context, settings.finish.models))
+        else:
+            found |= dict.fromkeys(choose_directly(context, device, settings))
+    return list(found)
+
+
+def _by_macs(context: RunContext, n: int) -> list[Arch]:
+    """Archs whose multiply-adds are spread evenly over their logarithm."""
+    space = context.layout.space
+    archs = [space.smallest(), *space.sample(np.random.default_rng(0), 500), space.largest()]
+    macs = np.log(context.macs.of_archs(archs))
+    targets = np.linspace(macs[0], macs[-1], n) if n > 1 else macs[-1:]
+    return [archs[int(np.argmin(np.abs(macs - t)))] for t in targets]
+
+
+def _train_gmacs(context: RunContext) -> float:
+    """Multiply-adds of the supernet's training."""
+    space, n_images = context.layout.space, len(context.splits.train)
+    largest = float(context.macs.of_archs([space.largest()])[0])
+    total = 0.0
+    for phase in context.recipe.train.phases:
+        inside, rng = phase_space(phase, space), np.random.default_rng(0)
+        steps = [float(context.macs.of_archs(sample_step(phase, inside, rng)).sum()) for _ in range(50)]
+        teacher = largest if phase.teacher in ("fixed", "pet") and phase.distill_ratio else 0.0
+        total += phase.epochs * n_images * (TRAINING * float(np.mean(steps)) + teacher)
+    return total / 1e9
+
+
+def _search_gmacs(context: RunContext, wanted: Mapping[str, DeviceSearch]) -> float:
+    """Multiply-adds of the evaluations: calibration and validation images, one forward pass each."""
+    evaluation = context.recipe.evaluation
+    calibration = min(evaluation.calibration_images, len(context.splits.train))
+    archs = context.layout.space.sample(np.random.default_rng(0), 200)
+    mean = float(context.macs.of_archs(archs).mean())
+    images = sum(s.search.evaluations * (calibration + context.searched_images(s.search)) for s in wanted.values())
+    return images * mean / 1e9
+
+
+def _time_steps(context: RunContext) -> dict[str, float]:
+    """Seconds that each phase of the supernet's training takes, from a few steps of each."""
+    recipe, splits = context.recipe, context.splits
+    supernet = build_supernet(recipe.supernet, recipe.train.seed).train()
+    optimiser = make_optimiser(supernet, recipe.train)
+    batches = TrainBatches(
+        splits.train, *splits.mean_std, recipe.train.batch_size, recipe.data.augment, recipe.train.seed
+    )
+    found: dict[str, float] = {}
+    for number, phase in enumerate(recipe.train.phases):
+        inside, seconds = phase_space(phase, supernet.space), []
+        teacher = supernet if phase.teacher in ("fixed", "pet") else None
+        for step in range(TIMED_STEPS + 1):
+            archs = sample_step(phase, inside, np.random.default_rng([number, step]))
+            started = time.perf_counter()
+            x, y = batches.batch(step, archs[0].int("resolution"))
+            train_step(supernet, optimiser, x, y, archs, phase, recipe.train, 1e-6, splits.task, teacher)
+            seconds.append(time.perf_counter() - started)
+        found[f"{number} {phase.name}"] = float(np.median(seconds[1:])) * phase.epochs * batches.per_epoch
+    return found
+
+
+def _shares(budget_s: float, train_s: float, finishes: bool) -> dict[str, float]:
+    """What each stage of a run with a supernet gets of a time budget; a stage that has nothing to do gets none.
+
+    Args:
+        budget_s: of what is still to be done.
+        train_s: of the supernet's training as the recipe says; 0: it is trained.
+        finishes: whether models are trained to their end.
+    """
+    shares = {"train": TRAIN_SHARE * (train_s > 0), "search": SEARCH_SHARE, "finish": FINISH_SHARE * finishes}
+    seconds = {name: budget_s * share / sum(shares.values()) for name, share in shares.items()}
+    found = {"search_s": seconds["search"]}
+    if train_s > 0:
+        found["phase_factor"] = seconds["train"] / train_s
+    if finishes:
+        found["finish_s"] = seconds["finish"]
+    return found
+
+
+def planned(recipe: Recipe, plan: Plan) -> Recipe:
+    """Return the recipe with phases as long as the plan says."""
+    if plan.phase_factor == 1.0:
+        return recipe
+    phases = tuple(
+        p.model_copy(
+            update={
+                "epochs": p.epochs * plan.phase_factor, "warmup_epochs": p.warmup_epochs * min(1.0, plan.phase_factor)
+            }
+        )
+        for p in recipe.train.phases
+    )  # fmt: skip
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"phases": phases})})
+
+
+def planned_search(settings: DeviceSearch, plan: Plan, n_devices: int) -> DeviceSearch:
+    """Return what is searched for a device, its models trained for as long as the plan says."""
+    changes: dict[str, Any] = {}
+    if plan.finish_s is not None:
+        changes = {"time_s": round(plan.finish_s / n_devices, 3)}
+    elif plan.strategy == "direct":
+        changes = {"epochs": round(plan.direct_epochs, 2)}
+    return settings.model_copy(update={"finish": settings.finish.model_copy(update=changes)})

@@ -1,0 +1,73 @@
+"""Which archs can learn most at a latency, as far as that is known without training?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.pareto import non_dominated
+from hwnas.search.evolve import evolve
+from hwnas.search.region import Region
+from hwnas.space import Arch, SearchSpace
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Values = Callable[[IntArray], FloatArray]
+"""Genomes to one value each."""
+
+POPULATION, GENERATIONS = 200, 60
+"""12,000 genomes, a second or two; the front over capacity and latency has stopped moving by then."""
+
+
+def capacity(macs: FloatArray, params: FloatArray) -> FloatArray:
+    """Return how much a network can learn, roughly: the mean of the logarithms of multiply-adds and parameters."""
+    return 0.5 * (np.log(macs) + np.log(params))
+
+
+def most_capable(
+    space: SearchSpace,
+    capacity_of: Values,
+    latency_of: Values,
+    violation_of: Values,
+    n: int,
+    wanted_ms: Sequence[float] = (),
+    seed: int = 0,
+) -> list[Arch]:
+    """Return for several latencies the arch of greatest capacity that is as fast.
+
+    Args:
+        space: of the archs.
+        capacity_of: of genomes; greater is better.
+        latency_of: of genomes, milliseconds.
+        violation_of: how far genomes are outside the limits; 0 is inside.
+        n: latencies, even in the logarithm from the fastest arch within the limits to the most capable one.
+        wanted_ms: these latencies instead.
+        seed: of the search.
+
+    Returns:
+        Different archs by ascending latency; fewer than asked for where one serves several latencies or where no arch
+        is as fast. Empty where no arch is within the limits.
+    """
+
+    def losses_of(genomes: IntArray) -> tuple[FloatArray, FloatArray]:
+        losses = np.stack([-capacity_of(genomes), np.log(latency_of(genomes))], axis=1)
+        return losses, violation_of(genomes)
+
+    ends = space.encode_many([space.smallest(), space.largest()])
+    genomes, losses, violation = evolve(
+        Region.whole(space), losses_of, np.random.default_rng(seed), POPULATION, GENERATIONS, ends
+    )
+    genomes, losses = genomes[violation <= 0], losses[violation <= 0]
+    if not len(genomes):
+        return []
+    front = np.flatnonzero(non_dominated(losses))
+    front = front[np.argsort(losses[front, 1], kind="stable")]
+    at = losses[front, 1]
+    if wanted_ms:
+        targets = np.log(np.sort(np.array(wanted_ms, dtype=float)))
+    else:
+        targets = np.linspace(at[0], at[-1], n) if n > 1 else at[-1:]
+    rows = [int(front[within[-1]]) for t in targets if len(within := np.flatnonzero(at <= t + 1e-12))]
+    return [space.decode(genomes[i]) for i in dict.fromkeys(rows)]
