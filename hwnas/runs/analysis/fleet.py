@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from hwnas.errors import SearchError
 from hwnas.objectives import as_losses
 from hwnas.pareto import non_dominated
-from hwnas.runs.choose import model_columns
-from hwnas.runs.evaluations import Candidate, Evaluations
+from hwnas.runs.choose import candidates_of, finished_models, model_columns
+from hwnas.runs.evaluations import Evaluations
 from hwnas.runs.front import SearchedDevice
 from hwnas.runs.problem import evaluated_values, make_problem
 from hwnas.search.limits import Limit, limits_for
@@ -199,9 +199,15 @@ def plan_fleet(
             f"the supernet of {root} was adapted to {', '.join(own)}, so devices have no weights in common; "
             "search it with search.adaptation=null"
         )
-    trained, score = evaluations.weights.trained, context.score
-    wanted = list(dict.fromkeys(v for d in devices for v in evaluated_values(context, d.settings).values()))
-    models_known = [Candidate(a, trained) for a in evaluations.evaluated(trained, wanted)]
+    score = context.score
+    wanted = {n: v for d in devices for n, v in evaluated_values(context, d.settings).items()}
+    evaluations.evaluate(finished_models(evaluations), wanted)
+    # Without adaptation every device may get the same models: finished ones where there are any.
+    models_known = [
+        model
+        for model in candidates_of(evaluations, devices[0].name, devices[0].settings)
+        if all(v in evaluations.known(model, wanted.values()) for v in wanted.values())
+    ]
     columns = {d.name: model_columns(evaluations, d.device, d.settings, models_known) for d in devices}
     limits_ms: dict[str, float] = {}
     usable_rows = []

@@ -1,0 +1,210 @@
+"""Without a supernet: archs chosen by what is known without training, each trained from fresh weights."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import hwnas
+from hwnas.errors import RecipeError, SearchError
+from hwnas.progress import silent
+from hwnas.runs.direct import choose_directly
+from hwnas.runs.plan import ENOUGH_EPOCHS, make_plan
+from hwnas.runs.recipe import load_recipe, with_values
+from hwnas.runs.start import open_run, run, start_run
+from hwnas.search.capacity import capacity, most_capable
+from hwnas.space import SearchSpace
+from hwnas.train.evaluate import scores
+
+FIRST, SECOND = "hexagon-dsp", "myriad-vpu"
+FINISH = {"models": 3, "epochs": 2, "lr": 0.1}
+
+
+@pytest.fixture(scope="module")
+def direct(tiny_recipe, tmp_path_factory):
+    """A run without a supernet; copy it before changing it."""
+    folder = tmp_path_factory.mktemp("direct")
+    values = {**tiny_recipe, "search": {"strategy": "direct"}, "finish": FINISH}
+    (folder / "tiny.yaml").write_text(json.dumps(values))
+    run(folder / "tiny.yaml", out=folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def copied(direct, tmp_path):
+    return shutil.copytree(direct, tmp_path / "copy")
+
+
+@pytest.fixture
+def again(recipe_file):
+    return lambda out, progress=silent, **changes: run(
+        recipe_file(**{"search": {"strategy": "direct"}, "finish": FINISH, **changes}), out=out, progress=progress
+    )
+
+
+def rows_of(folder, device):
+    with (folder / "devices" / device / "front.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def made_files(folder):
+    same = (".safetensors", ".onnx", "/arch.json", "metrics.json", "models.json", "front.csv")
+    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {name: data for name, data in found.items() if name.endswith(same)}
+
+
+def test_no_supernet_is_trained(direct):
+    assert not (direct / "train").exists()
+    assert json.loads((direct / "plan.json").read_text())["strategy"] == "direct"
+
+
+@pytest.mark.parametrize("device", [FIRST, SECOND])
+def test_the_front_is_of_models_trained_from_fresh_weights(direct, device):
+    opened = open_run(direct)
+    finished = opened.weights.finished.by_version
+    assert {m.parent for m in finished.values()} == {""}
+    assert all(m.best_epoch > 0 for m in finished.values()), "training is better than none"
+    plan = json.loads((direct / "plan.json").read_text())
+    assert {m.epochs for m in finished.values()} == {round(plan["direct_epochs"], 2)}
+    for row, model in zip(rows_of(direct, device), opened.front(device), strict=True):
+        assert finished[row["weights_version"]].key == model.key
+        assert row["top1_inherited_percent"] == "nan"
+        metrics = json.loads((model.folder / "metrics.json").read_text())
+        net, test = hwnas.load_model(model.folder), opened.splits.test
+        with opened.archive() as archive:
+            arch = archive.find(model.key)
+        found = scores(net, opened.context.networks.inputs(test, arch), test.labels, opened.context.task)
+        assert metrics["test_top1_percent"] == pytest.approx(found["top1_percent"])
+    assert "without a supernet" in (direct / "report.html").read_text()
+
+
+def test_the_verbs_work_without_a_supernet(copied, tmp_path):
+    opened = open_run(copied)
+    model = opened.front(FIRST).best()
+    assert opened.export(device=FIRST, best=True)[0].folder.name == model.key
+    result, bundle = opened.finetune(model.key, out=tmp_path / "tuned", epochs=1, lr=0.001, device=FIRST)
+    assert result.score_before == pytest.approx(model.values["top1_percent"], rel=1e-5)
+    assert bundle.metrics["finetuned_from"] == model.weights_version
+    assert opened.report().exists()
+    assert opened.fleet(1).keys
+
+
+def test_a_second_start_computes_nothing(copied, again):
+    before, told = made_files(copied), []
+    again(copied, lambda task, *_: told.append(task))
+    assert made_files(copied) == before
+    assert set(told) <= {f"export for {d}" for d in (FIRST, SECOND)}
+
+
+@pytest.mark.slow
+def test_killed_runs_end_with_the_same_files(direct, tiny_recipe, recipe_file, killed_run, again, tmp_path):
+    out = tmp_path / "run"
+    train = {**tiny_recipe["train"], "checkpoint_every_s": 1e-6}
+    recipe = recipe_file(search={"strategy": "direct"}, finish=FINISH, train=train)
+    for at in (f"finish for {FIRST}, {SECOND}: 3", f"export for {FIRST}: 1"):
+        killed_run(recipe, out, at)
+    again(out)
+    assert made_files(out) == made_files(direct)
+
+
+def test_another_device_is_added_without_a_supernet(copied):
+    before = made_files(copied)
+    open_run(copied).search(devices=["edge-tpu"])
+    assert rows_of(copied, "edge-tpu")
+    after = made_files(copied)
+    assert {n: d for n, d in after.items() if n in before} == before
+
+
+def test_a_supernet_that_follows_keeps_the_models(copied, again):
+    before = {d: {r["key"] for r in rows_of(copied, d)} for d in (FIRST, SECOND)}
+    done = again(copied, search={"strategy": "supernet", "evaluations": 6})
+    assert (copied / "train" / "supernet.safetensors").exists()
+    finished = done.weights.finished.by_version.values()
+    assert {m.parent for m in finished} == {"", done.weights.trained}
+    for device, keys in before.items():
+        assert keys <= {m.key for m in finished}, device
+
+
+def test_limits_hold_for_the_chosen_archs(tiny_recipe, recipe_file, tmp_path):
+    loaded = load_recipe(recipe_file(search={"strategy": "direct"}, finish={"models": 4}))
+    context = start_run(loaded, tmp_path / "run").context
+    device, settings = context.devices[FIRST], context.settings(FIRST)
+    free = choose_directly(context, device, settings)
+    params = context.params.of_archs(free)
+    ms = device.compile(context.layout).of_archs(free)
+    assert len(free) == 4
+    assert (np.diff(ms) > 0).all()
+    bound = int(np.median(params))
+    limited = settings.model_copy(update={"constraints": (f"params<={bound}",)})
+    assert (context.params.of_archs(choose_directly(context, device, limited)) <= bound).all()
+    wanted = settings.model_copy(
+        update={"finish": settings.finish.model_copy(update={"latencies_ms": {FIRST: (ms[1], ms[2])}})}
+    )
+    chosen = device.compile(context.layout).of_archs(choose_directly(context, device, wanted))
+    assert len(chosen) == 2
+    assert (chosen <= np.array([ms[1], ms[2]])).all()
+    impossible = settings.model_copy(update={"constraints": ("params<=3",)})
+    with pytest.raises(SearchError, match="no arch of the space is within params<=3"):
+        choose_directly(context, device, impossible)
+
+
+def test_archs_are_the_most_capable_at_their_latency():
+    space = SearchSpace.of_choices({c: list(range(4)) for c in "abcd"})
+    weight, cost = np.array([1.0, 2.0, 4.0, 8.0]), np.array([1.0, 1.0, 1.0, 9.0])
+
+    def capacity_of(genomes):
+        return genomes @ weight
+
+    def latency_of(genomes):
+        return 1.0 + genomes @ cost
+
+    archs = most_capable(space, capacity_of, latency_of, lambda g: np.zeros(len(g)), 4)
+    genomes = space.all_genomes()
+    for arch in archs:
+        own = space.encode(arch)[None]
+        as_fast = latency_of(genomes) <= latency_of(own)
+        assert capacity_of(own)[0] == capacity_of(genomes[as_fast]).max()
+    assert latency_of(space.encode_many(archs)).tolist() == sorted(latency_of(space.encode_many(archs)).tolist())
+    assert capacity(np.array([1.0, np.e]), np.array([1.0, np.e])).tolist() == [0.0, 1.0]
+
+
+def test_direct_without_models_is_refused(recipe_file, tmp_path):
+    with pytest.raises(RecipeError, match=r"finish\.models, which is 0; give at least 1"):
+        run(recipe_file(search={"strategy": "direct"}), out=tmp_path / "out")
+
+
+def test_few_models_are_trained_directly_and_many_share_a_supernet(recipe_file, tmp_path):
+    def plan(models, **changes):
+        recipe = with_values(load_recipe(recipe_file()), {"finish": {"models": models, "epochs": 1}, **changes}, "")
+        context = start_run(recipe, tmp_path / f"{models}-{len(changes)}").context
+        return make_plan(context, {d: context.settings(d) for d in context.devices})
+
+    longer = {"train": {"phases": [{"name": "full", "epochs": 400, "lr": 0.1}]}}
+    few, many = plan(1, **longer), plan(40)
+    assert few.direct_epochs > ENOUGH_EPOCHS > many.direct_epochs
+    assert (few.strategy, many.strategy) == ("direct", "supernet")
+    assert "enough without a supernet" in str(few)
+    assert "too few" in str(many)
+    assert plan(0).strategy == "supernet"
+    asked = {"search": {"strategy": "supernet"}, **longer}
+    assert plan(2, **asked).strategy == "supernet"
+
+
+def test_a_budget_is_divided_kept_and_spent_once(recipe_file, tmp_path):
+    path = recipe_file(devices=[FIRST], finish={"models": 2}, search={"strategy": "supernet"})
+    done = run(path, out=tmp_path / "run", budget="20s")
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert plan["asked"]["budget_s"] == 20
+    recipe = load_recipe(path)
+    for own, given in zip(done.recipe.train.phases, recipe.train.phases, strict=True):
+        assert own.epochs == pytest.approx(given.epochs * plan["phase_factor"])
+    (group,) = (tmp_path / "run" / "finished").iterdir()
+    spent = json.loads((group / "epochs.json").read_text())
+    assert spent["time_s"] == pytest.approx(plan["finish_s"], abs=1e-3)
+    assert {m.epochs for m in done.weights.finished.by_version.values()} == {spent["epochs"]}
+    before, told = made_files(tmp_path / "run"), []
+    run(path, out=tmp_path / "run", budget="20s", progress=lambda task, *_: told.append(task))
+    assert made_files(tmp_path / "run") == before
+    assert set(told) <= {f"export for {FIRST}", "budget"}
