@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from hwnas.export.onnx_file import to_onnx as to_onnx
     from hwnas.finetune import FinetuneConfig as FinetuneConfig
     from hwnas.finetune import FinetuneResult as FinetuneResult
+    from hwnas.finetune import FinishConfig as FinishConfig
+    from hwnas.finetune import Student as Student
+    from hwnas.finetune import train_together as train_together
     from hwnas.latency.build import build_table as build_table
     from hwnas.latency.check import check_table as check_table
     from hwnas.latency.device import DeviceProfile as DeviceProfile
@@ -62,12 +65,14 @@ if TYPE_CHECKING:
     from hwnas.objectives.plugin import ExactObjective as ExactObjective
     from hwnas.objectives.subnets import SubnetEvaluator as SubnetEvaluator
     from hwnas.predictors import CellFeatures as CellFeatures
+    from hwnas.runs.analysis.baseline import Baseline as Baseline
     from hwnas.runs.analysis.fleet import Fleet as Fleet
     from hwnas.runs.analysis.quality import SupernetQuality as SupernetQuality
     from hwnas.runs.doctor import doctor as doctor
     from hwnas.runs.executor import Executor as Executor
     from hwnas.runs.front import Front as Front
     from hwnas.runs.front import FrontModel as FrontModel
+    from hwnas.runs.plan import Plan as Plan
     from hwnas.runs.plugins import plugins as plugins
     from hwnas.runs.published import import_ofa as import_ofa
     from hwnas.runs.recipe import ExportConfig as ExportConfig
@@ -75,6 +80,7 @@ if TYPE_CHECKING:
     from hwnas.runs.recipe import load_recipe as load_recipe
     from hwnas.runs.run import Run as Run
     from hwnas.runs.start import open_run as open_run
+    from hwnas.runs.start import plan as plan
     from hwnas.runs.start import quickstart as quickstart
     from hwnas.runs.start import run as run
     from hwnas.runs.start import start_run as start_run
@@ -130,6 +136,7 @@ _HOMES = {
     "Arch": "hwnas.space",
     "Archive": "hwnas.archive",
     "AugmentConfig": "hwnas.data",
+    "Baseline": "hwnas.runs.analysis.baseline",
     "BlockSpec": "hwnas.supernet",
     "Bundle": "hwnas.export.bundle",
     "Burst": "hwnas.latency.time_onnx",
@@ -157,6 +164,7 @@ _HOMES = {
     "FamilyConfig": "hwnas.supernet",
     "FinetuneConfig": "hwnas.finetune",
     "FinetuneResult": "hwnas.finetune",
+    "FinishConfig": "hwnas.finetune",
     "Fleet": "hwnas.runs.analysis.fleet",
     "Front": "hwnas.runs.front",
     "FrontModel": "hwnas.runs.front",
@@ -178,6 +186,7 @@ _HOMES = {
     "Opened": "hwnas.data.source",
     "OutputError": "hwnas.errors",
     "PhaseConfig": "hwnas.train",
+    "Plan": "hwnas.runs.plan",
     "PluginError": "hwnas.errors",
     "Problem": "hwnas.search",
     "Recipe": "hwnas.runs.recipe",
@@ -195,6 +204,7 @@ _HOMES = {
     "Source": "hwnas.data.source",
     "SpaceError": "hwnas.errors",
     "Splits": "hwnas.data",
+    "Student": "hwnas.finetune",
     "SubnetCase": "hwnas.objectives.case",
     "SubnetEvaluator": "hwnas.objectives.subnets",
     "SuperNet": "hwnas.supernet",
@@ -229,6 +239,7 @@ _HOMES = {
     "open_run": "hwnas.runs.start",
     "parse_nasbench201": "hwnas.space.dialects.nasbench201",
     "parse_ofa": "hwnas.space.dialects.once_for_all",
+    "plan": "hwnas.runs.start",
     "plugins": "hwnas.runs.plugins",
     "profile": "hwnas.latency.profile",
     "quickstart": "hwnas.runs.start",
@@ -241,6 +252,7 @@ _HOMES = {
     "survivors": "hwnas.search",
     "to_onnx": "hwnas.export.onnx_file",
     "train_supernet": "hwnas.train",
+    "train_together": "hwnas.finetune",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 (a list of names, made from the mapping above)

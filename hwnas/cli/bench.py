@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli.options import Json, RunFolder
+from hwnas.cli.options import Devices, Json, RunFolder, split
 from hwnas.cli.output import progress, show, table
 
 app = typer.Typer(help="Compare what a run has made with a reference.", no_args_is_help=True)
@@ -40,3 +40,35 @@ def supernet(
         f"{table(heading, rows)}\n\nmean gap {found.mean_gap:+.3f} {unit}, Kendall's tau {found.kendall_tau:.3f}, "
         f"standard error of one {found.score_title} {found.mean_stderr:.2f} {unit}",
     )  # fmt: skip
+
+
+@app.command()
+def baseline(
+    folder: RunFolder,
+    devices: Devices = None,
+    lr: Annotated[float | None, typer.Option(min=1e-9, help="Peak rate; default: of the first training phase.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The family scaled by hand: as many networks as the front has, trained alone with the compute of the run."""
+    from hwnas.runs.start import open_run
+
+    with progress(as_json) as told:
+        opened = open_run(folder, told)
+        found = opened.baseline(split(devices), lr)
+        opened.report()
+    score = opened.context.score
+    rows = [
+        [one.device, f"{m.width:g}", f"{m.latency_ms:.4g}", f"{m.params:,}", f"{m.epochs:g}", f"{m.score:.2f}",
+         f"{m.test_score:.2f}"]
+        for one in found
+        for m in one.models
+    ]  # fmt: skip
+    heading = [
+        "device", "width", "latency ms", "params", "epochs", f"val {score.title} {score.unit}",
+        f"test {score.title} {score.unit}",
+    ]  # fmt: skip
+    show(
+        as_json,
+        [one.as_dict() for one in found],
+        f"{table(heading, rows)}\n\nbeside the fronts in {folder}/report.html",
+    )

@@ -1,4 +1,4 @@
-"""The verbs of a run: quickstart, run, train, search, export, finetune, report, fleet."""
+"""The verbs of a run: quickstart, run, plan, train, search, export, finetune, report, fleet."""
 
 from __future__ import annotations
 
@@ -59,6 +59,39 @@ def run(
     with progress(as_json) as told:
         done = run_recipe(recipe, settings, split(devices), evaluations, budget, limit, out, told, executor)
     _show_run(done, as_json)
+
+
+def plan(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    devices: Devices = None,
+    budget: Budget = None,
+    models: Annotated[int | None, typer.Option(min=0, help="Models for each device.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say beforehand how a run would be divided, and whether a supernet pays for so many models."""
+    from hwnas.runs.start import plan as plan_recipe
+
+    with progress(as_json) as told:
+        found = plan_recipe(recipe, overrides or (), split(devices), budget, models, told)
+    total = found.train_gmacs + found.search_gmacs + found.finish_gmacs
+    rows = [
+        [name, f"{gmacs:,.0f}", f"{100 * gmacs / total:.0f} %"]
+        for name, gmacs in (
+            ("train the supernet", found.train_gmacs), ("search", found.search_gmacs), ("finish", found.finish_gmacs)
+        )
+    ]  # fmt: skip
+    times = "".join(
+        f"\n{what}: {seconds:.0f} s"
+        for what, seconds in (("search", found.search_s), ("training of the models", found.finish_s))
+        if seconds is not None
+    )
+    show(
+        as_json, found.as_dict(),
+        f"{found}\n\n{table(['as the recipe says', 'thousand million MACs', 'share'], rows)}\n"
+        f"without a supernet: {found.direct_epochs:.3g} epochs for each of {found.models} models{times}\n"
+        + following("run", recipe),
+    )  # fmt: skip
 
 
 def train(recipe: RecipeName, overrides: Overrides = None, out: Out = None, as_json: Json = False) -> None:
@@ -242,5 +275,5 @@ def _predicted(judged: dict[str, Any], score: str) -> str:
     return f"tau {m['kendall_tau']:.2f} ± {m['kendall_tau_deviation']:.2f} on {found['archs']}"
 
 
-VERBS = (quickstart, run, train, search, export, finetune, report, fleet)
+VERBS = (quickstart, run, plan, train, search, export, finetune, report, fleet)
 """Commands of this file, in the order of the help."""

@@ -25,6 +25,12 @@ class FinetuneConfig(BaseModel):
     """Largest norm of all gradients of a network together; 0: no limit."""
     distill_ratio: NonNegative = 1.0
     """Weight of the loss against the teacher's outputs; 0: no teacher."""
+    small_percent: Annotated[float, Field(ge=0, lt=100)] = 0.0
+    """Share of the steps, the first ones, in which images are smaller, so that there is time for more; 0: none."""
+    small_size_percent: Annotated[float, Field(gt=0, le=100)] = 62.5
+    """Edge of the smaller images, of a network's own resolution."""
+    scored_percent: Annotated[float, Field(gt=0, le=100)] = 100.0
+    """Share of the steps, the last ones, after whose epochs validation images are looked at."""
     seed: int = 0
     checkpoint_every_s: Annotated[float, Field(gt=0)] = 20.0
 

@@ -302,29 +302,40 @@ class _Together:
             loss = self.take_step(learning_rate(schedule, self.step, self.n_steps, per_epoch))
             self.step += 1
             self.progress(self.task, self.step, self.n_steps, f"loss {loss:.3f}")
-            if self.step % self.scored_every == 0 or self.step == self.n_steps:
+            if self._is_scored():
                 for learner in self.learners:
                     learner.keep_if_better(math.ceil(self.step / per_epoch))
             if time.monotonic() - saved_at > config.checkpoint_every_s or self.step == self.n_steps:
                 self._save()
                 saved_at = time.monotonic()
 
+    def _is_scored(self) -> bool:
+        """Whether validation images are looked at after this step."""
+        late = self.step > self.n_steps * (1 - self.config.scored_percent / 100)
+        return self.step == self.n_steps or (late and self.step % self.scored_every == 0)
+
+    def _size(self, resolution: int) -> int:
+        """Edge of the images at this step for a network of a resolution."""
+        if self.step >= self.n_steps * self.config.small_percent / 100:
+            return resolution
+        return max(1, round(resolution * self.config.small_size_percent / 100))
+
     def take_step(self, lr: float) -> float:
         """One batch for all; return the mean loss."""
         config, task = self.config, self.splits.task
-        x, y = self.batches.batch(self.step, self.resolution)
-        inputs: dict[int, Tensor] = {self.resolution: x}
+        x, y = self.batches.batch(self.step, self._size(self.resolution))
+        inputs: dict[int, Tensor] = {x.shape[2]: x}
         soft: dict[str | None, Tensor] = {}
         if self.teacher is not None and config.distill_ratio and any(s.teacher is None for s in self.students):
             network, resolution = self.teacher
             with torch.no_grad():
-                soft[None] = task.soft_targets(network.eval()(_resized(inputs, x, resolution)))
+                soft[None] = task.soft_targets(network.eval()(_resized(inputs, x, self._size(resolution))))
         taught = {s.teacher for s in self.students}
         total = 0.0
         for learner in self.learners:
             student = learner.student
             with seeded(config.seed + self.step, x.device):  # dropout draws from the global generators
-                outputs = learner.network.train()(_resized(inputs, x, student.resolution))
+                outputs = learner.network.train()(_resized(inputs, x, self._size(student.resolution)))
             loss = task.loss(outputs, y, config.label_smoothing)
             if student.teacher in soft and config.distill_ratio:
                 loss = loss + config.distill_ratio * task.distillation_loss(outputs, soft[student.teacher])

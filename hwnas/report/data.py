@@ -89,6 +89,8 @@ class DeviceReport:
     """Of the supernet that the last search adapted to this device; empty: the trained one."""
     predictor: Mapping[str, str] = field(default_factory=dict)
     """How well the search could predict, in words, by objective."""
+    by_hand: Sequence[tuple[float, float]] = ()
+    """Latency in ms and validation score of networks scaled by hand and trained alone, where they were."""
     bands: Bands | None = None
     """Over this run and others; None: the report is of one run."""
 

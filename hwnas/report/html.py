@@ -100,6 +100,12 @@ def front_figure(report: RunReport, device: DeviceReport, colour: str) -> go.Fig
         hovertemplate=f"<b>%{{customdata}}</b><br>{report.score.title}: %{{y:.4g}} {report.score.unit}"
         "<br>latency: %{x:.4g} ms<br>%{text}<extra></extra>",
     )  # fmt: skip
+    if device.by_hand:
+        figure.add_scatter(
+            x=[x for x, _ in device.by_hand], y=[y for _, y in device.by_hand], mode="markers", name="scaled by hand",
+            marker={"symbol": "x", "color": INK, "size": 8},
+            hovertemplate="scaled by hand: %{y:.4g}, %{x:.4g} ms<extra></extra>",
+        )  # fmt: skip
     return _layout(figure, "latency, ms (batch 1)", f"validation {report.score.axis}")
 
 

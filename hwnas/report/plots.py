@@ -33,6 +33,9 @@ def write_fronts_png(report: RunReport, path: Path) -> None:
             [m["latency_ms"] for m in device.models], [m[score] for m in device.models], s=34, zorder=3,
             color=COLOURS[i % len(COLOURS)], edgecolor="white", linewidth=0.8, label="exported",
         )  # fmt: skip
+        if device.by_hand:
+            x, y = zip(*device.by_hand, strict=True)
+            axis.scatter(x, y, s=36, marker="x", color=INK, linewidth=1.2, zorder=4, label="scaled by hand")
         axis.set_title(f"{device.name}  ({device.origin})", fontsize=10, color=INK, loc="left")
         axis.set_xlabel("latency, ms (batch 1)", fontsize=9)
         axis.set_ylabel(f"validation {report.score.axis}", fontsize=9)
@@ -48,7 +51,8 @@ def write_fronts_png(report: RunReport, path: Path) -> None:
 def shown_range(report: RunReport, device: DeviceReport) -> tuple[float, float]:
     """Return the scores between which a plot shows everything but the worst tenth of the evaluated archs."""
     evaluated = sorted(device.evaluated_scores, reverse=report.score_direction == "min")
-    shown = [m[report.score.name] for m in device.models] + evaluated[len(evaluated) // 10 :]
+    by_hand = [y for _, y in device.by_hand]
+    shown = [m[report.score.name] for m in device.models] + by_hand + evaluated[len(evaluated) // 10 :]
     margin = 0.05 * (max(shown) - min(shown)) or 0.5
     return min(shown) - margin, max(shown) + margin
 

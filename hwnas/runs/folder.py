@@ -55,6 +55,11 @@ class DeviceFolder:
         return self.root / "latency_check.json"
 
     @property
+    def baseline(self) -> Path:
+        """What networks scaled by hand reach on the device for the same compute."""
+        return self.root / "baseline.json"
+
+    @property
     def adapted(self) -> Path:
         """Folder of weights that searches adapted to the device."""
         return self.root / "adapted"
@@ -115,6 +120,11 @@ class RunFolder:
     def finished(self) -> Path:
         """Folder of models that were trained to their end, one folder for those that were trained together."""
         return self.root / "finished"
+
+    @property
+    def baseline(self) -> Path:
+        """Folder of trainings of networks scaled by hand."""
+        return self.root / "baseline"
 
     @property
     def alone(self) -> Path:

@@ -78,13 +78,16 @@ class Plan:
         return self.why
 
 
-def make_plan(context: RunContext, wanted: Mapping[str, DeviceSearch], budget_s: float | None = None) -> Plan:
+def make_plan(
+    context: RunContext, wanted: Mapping[str, DeviceSearch], budget_s: float | None = None, begun: bool = True
+) -> Plan:  # fmt: skip
     """Return how a run is best divided.
 
     Args:
         context: of the run; nothing of it needs to be trained.
         wanted: what is searched, by the device's name.
         budget_s: for everything; None: as much compute as the recipe's own numbers give.
+        begun: whether what stands in the folder counts; else it is planned as a new run.
 
     Raises:
         RecipeError: too little time, or ``direct`` without models to train.
@@ -99,7 +102,7 @@ def make_plan(context: RunContext, wanted: Mapping[str, DeviceSearch], budget_s:
     train, search = _train_gmacs(context), _search_gmacs(context, wanted)
     epochs = max((s.finish.epochs for s in wanted.values()), default=0.0)
     finish = epochs * epoch_gmacs
-    trained = (context.folder.train / "supernet.safetensors").exists()
+    trained = begun and (context.folder.train / "supernet.safetensors").exists()
     seconds = _time_steps(context) if budget_s is not None else {}
     if budget_s is None:
         direct_epochs = (train + search + finish) / epoch_gmacs if archs else 0.0
@@ -123,7 +126,7 @@ def make_plan(context: RunContext, wanted: Mapping[str, DeviceSearch], budget_s:
             f"{len(archs)} models, each trained alone, get {direct_epochs:.3g} epochs for the same compute, "
             f"{'too few' if pays else 'enough'} without a supernet (which pays below {ENOUGH_EPOCHS:g})"
         )
-    known = read_plan(context)
+    known = read_plan(context) if begun else None
     given = {"phase_factor": known.phase_factor} if trained and known is not None else {}
     if budget_s is not None:
         to_spend = budget_s * (1 - RESERVE)

@@ -20,6 +20,7 @@ from hwnas.finetune import FinetuneConfig, FinetuneResult
 from hwnas.latency.build import build_table, needs_table
 from hwnas.latency.validity import holds_now
 from hwnas.report.html import write_report
+from hwnas.runs.analysis.baseline import Baseline, compute_of_run, hand_scaled_baseline
 from hwnas.runs.analysis.fleet import Fleet, plan_fleet
 from hwnas.runs.analysis.quality import SupernetQuality, supernet_quality
 from hwnas.runs.analysis.results import collect
@@ -305,6 +306,27 @@ class Run(RunView):
     ) -> SupernetQuality:
         """Compare what subnets inherit with what they reach when trained alone; see `supernet_quality`."""
         return supernet_quality(self.context, n_subnets, epochs, lr, seed)
+
+    @_writes
+    def baseline(self, devices: Sequence[str] | None = None, lr: float | None = None) -> list[Baseline]:
+        """Train the family scaled by hand, at as many points and with as much compute as the run; report it beside.
+
+        Args:
+            devices: whose latencies are met; default: every device that has a front.
+            lr: peak learning rate; default: that of the recipe's first phase.
+
+        Raises:
+            RecipeError: the run has no plan to say what it cost.
+            MissingBlockError: a device can neither price nor time networks of other widths.
+        """
+        names = self.with_fronts() if devices is None else self.named(devices)
+        gmacs, time_s = compute_of_run(self.context, len(self.with_fronts()))
+        return [
+            hand_scaled_baseline(
+                self.context, self.devices[name], [m.latency_ms for m in self.front(name)], gmacs, time_s, lr
+            )
+            for name in names
+        ]
 
     def _added(self, devices: Sequence[str]) -> dict[str, str | None]:
         """Names of devices, known ones or new ones, with how they were given."""

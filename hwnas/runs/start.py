@@ -91,10 +91,44 @@ def open_run(folder: str | Path, progress: Progress = silent, executor: str | No
     return Run(RunContext(RunFolder(Path(folder)), loaded, progress))
 
 
+def plan(
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    devices: Sequence[str] | None = None,
+    budget: str | float | None = None,
+    models: int | None = None,
+    progress: Progress = silent,
+) -> Plan:
+    """Estimate how a run would be divided and whether a supernet pays, before anything is trained.
+
+    Args:
+        recipe: a YAML file or the name of a shipped recipe.
+        overrides: dotted settings such as ``finish.models=2``.
+        devices: names or folders of device profiles; default: those of the recipe.
+        budget: time for everything, such as ``2h`` or seconds; a few steps are timed to divide it.
+        models: for each device; default: as the recipe says.
+        progress: told of everything that takes time.
+
+    Raises:
+        HwnasError: anything the user can correct, in one line.
+    """
+    values: dict[str, object] = {} if devices is None else {"devices": list(devices)}
+    if models is not None:
+        values["finish"] = {"models": models}
+    loaded = with_values(load_recipe(recipe, overrides), values, str(recipe))
+    context = RunContext(RunFolder(Path("runs") / loaded.name), loaded, progress)
+    context.check_phases()
+    context.devices = load_devices(context.folder, loaded.devices)
+    wanted = {
+        name: context.recipe_settings(name, given) for name, given in zip(context.devices, loaded.devices, strict=True)
+    }
+    return make_plan(context, wanted, None if budget is None else parse_duration(budget), begun=False)
+
+
 def plan_of(
     recipe: Recipe, out: str | Path | None, budget_s: float | None, progress: Progress = silent
-) -> tuple[Plan, Splits]:
-    """Return the plan of a run, and its images: the plan that its folder was begun with, or a new one.
+) -> tuple[Plan, Splits, bool]:
+    """Return the plan of a run, its images, and whether the plan is new: not the one that its folder was begun with.
 
     Nothing is written.
     """
@@ -106,10 +140,8 @@ def plan_of(
     }
     known = read_plan(context)
     if known is not None and known.asked == what_is_asked(recipe, wanted, budget_s):
-        return known, context.splits
-    plan = make_plan(context, wanted, budget_s)
-    progress("plan", 1, 1, str(plan))
-    return plan, context.splits
+        return known, context.splits, False
+    return make_plan(context, wanted, budget_s), context.splits, True
 
 
 def with_executor(recipe: Recipe, name: str | None, where: str) -> Recipe:
@@ -173,16 +205,18 @@ def run(
     budget_s = None if budget is None else parse_duration(budget)
     if budget_s is not None:
         check_sizable(loaded.search)
-    plan, splits = plan_of(loaded, out, budget_s, progress)
-    started = start_run(planned(loaded, plan), out, progress=progress, plan=plan, splits=splits)
+    planned_work, splits, is_new = plan_of(loaded, out, budget_s, progress)
+    started = start_run(planned(loaded, planned_work), out, progress=progress, plan=planned_work, splits=splits)
+    if is_new and planned_work.models:
+        progress("plan", 1, 1, str(planned_work))
     with started.context.folder.lock():
         given = load_devices(started.context.folder, loaded.devices)
         started.context.devices.update({n: d for n, d in given.items() if n not in started.devices})
         wanted = {n: started.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)}
-        wanted = {name: planned_search(settings, plan, len(wanted)) for name, settings in wanted.items()}
+        wanted = {name: planned_search(settings, planned_work, len(wanted)) for name, settings in wanted.items()}
         if started.strategy(wanted) == "supernet":
             started.train()
-        started.search_with(wanted, plan.search_s)
+        started.search_with(wanted, planned_work.search_s)
         started.export()
         started.check_latency()
         started.report()

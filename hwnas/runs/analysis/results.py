@@ -16,6 +16,7 @@ from hwnas.export.bundle import Bundle
 from hwnas.objectives.resolve import objective_of
 from hwnas.pareto import attainment_bands
 from hwnas.report.data import Bands, Column, DeviceReport, LatencyCheck, RunReport
+from hwnas.runs.analysis.baseline import read_baseline
 from hwnas.runs.choose import candidates_of, inherited_candidates, model_columns
 from hwnas.runs.evaluations import Evaluations
 from hwnas.runs.front import Front, SearchedDevice
@@ -135,6 +136,7 @@ def _device(evaluations: Evaluations, device: SearchedDevice, others: Mapping[Pa
         LatencyCheck(**{f.name: check[f.name] for f in fields(LatencyCheck) if f.name in check}) if check else None,
         adapted[-1].weights_version if adapted else "",
         {} if last is None else {objective: str(quality) for objective, quality in last.predictor.items()},
+        [(m["latency_ms"], m["score"]) for m in (read_baseline(context, device.name) or {}).get("models", ())],
         _bands(device, context.folder.root, others),
     )  # fmt: skip
 

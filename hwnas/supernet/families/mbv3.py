@@ -20,7 +20,7 @@ from hwnas.supernet.blocks.layers import ActName
 from hwnas.supernet.blocks.mbconv import MBConvSpec
 from hwnas.supernet.families.builder import SlotBuilder
 from hwnas.supernet.families.family import Positive
-from hwnas.supernet.families.mobile import MobileConfig, add_stages, stage_choices
+from hwnas.supernet.families.mobile import MobileConfig, add_stages, scaled_stages, stage_choices
 from hwnas.supernet.layout import Layout
 from hwnas.supernet.weights.ofa_names import mobile_names
 
@@ -45,6 +45,7 @@ class MBV3:
     """The family ``mbv3``; see `hwnas.supernet.families.family.Family`."""
 
     config = MBV3Config
+    scaled = staticmethod(scaled_stages)
 
     @staticmethod
     def layout(config: MBV3Config) -> Layout:

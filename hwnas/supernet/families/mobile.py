@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,6 +14,9 @@ from hwnas.supernet.families.builder import SlotBuilder
 from hwnas.supernet.families.family import FamilyConfig, Positive
 
 Ratio = Positive | Annotated[float, Field(gt=0)]
+
+
+MobileT = TypeVar("MobileT", bound="MobileConfig")
 
 
 class StageConfig(BaseModel):
@@ -94,3 +97,24 @@ def inverted_bottleneck(
         )
 
     return make
+
+
+def scaled_stages(config: MobileT, width: float) -> MobileT:
+    """Return settings of one network of inverted bottlenecks: the width multiplier scaled, the rest in the middle.
+
+    Depths are the middle ones (the lower of two), kernels the smallest, expansion the middle ones (the upper of two),
+    images the largest: what published networks of this kind have.
+    """
+    stages = tuple(
+        s.model_copy(
+            update={
+                "depths": (s.depths[(len(s.depths) - 1) // 2],), "kernel_sizes": s.kernel_sizes[:1],
+                "expand_ratios": (s.expand_ratios[len(s.expand_ratios) // 2],),
+            }
+        )
+        for s in config.stages
+    )  # fmt: skip
+    multiplier = config.width_multiplier * width
+    return config.model_copy(
+        update={"stages": stages, "resolutions": config.resolutions[-1:], "width_multiplier": multiplier}
+    )

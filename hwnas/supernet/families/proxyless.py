@@ -15,7 +15,7 @@ from hwnas.supernet.blocks.layers import ActName
 from hwnas.supernet.blocks.mbconv import MBConvSpec
 from hwnas.supernet.families.builder import SlotBuilder
 from hwnas.supernet.families.family import Positive
-from hwnas.supernet.families.mobile import MobileConfig, add_stages, stage_choices
+from hwnas.supernet.families.mobile import MobileConfig, add_stages, scaled_stages, stage_choices
 from hwnas.supernet.layout import Layout
 from hwnas.supernet.weights.ofa_names import mobile_names
 
@@ -38,6 +38,7 @@ class Proxyless:
     """The family ``proxyless``; see `hwnas.supernet.families.family.Family`."""
 
     config = ProxylessConfig
+    scaled = staticmethod(scaled_stages)
 
     @staticmethod
     def layout(config: ProxylessConfig) -> Layout:

@@ -1,0 +1,190 @@
+"""What does the same compute give by hand? The family's network scaled evenly, each size trained alone.
+
+This is what one would do without hwnas, so it is the measure of what a run hands over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from hwnas.errors import MissingBlockError, RecipeError
+from hwnas.files import make_folder, write_json
+from hwnas.finetune import FinetuneConfig, Student, seconds_per_epoch, train_together
+from hwnas.latency.measure import MeasureConfig, measure
+from hwnas.latency.onnx_models import network_onnx
+from hwnas.latency.table import Device
+from hwnas.latency.target import target_of
+from hwnas.latency.validity import holds_now
+from hwnas.objectives.exact import macs_of_space, params_of_space
+from hwnas.runs.context import RunContext
+from hwnas.runs.plan import RESERVE, TRAINING, read_plan
+from hwnas.space import Arch
+from hwnas.supernet import Layout
+from hwnas.supernet.families.scaled import scaled_by_hand
+from hwnas.train.evaluate import scores
+
+WIDTHS = tuple(float(w) for w in np.round(np.geomspace(0.1, 4.0, 48), 3))
+"""Multiples of the width that are tried, 8 % apart; channels are multiples of 8 anyway."""
+
+
+@dataclass(frozen=True)
+class HandScaled:
+    """One network scaled by hand and trained alone."""
+
+    width: float
+    """Multiple of the width of the supernet's blocks; of a family that does not scale, the share of every range."""
+    latency_ms: float
+    params: int
+    macs: int
+    score: float
+    """Main score of the task on validation images."""
+    test_score: float
+    epochs: float
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What `hand_scaled_baseline` found for one device."""
+
+    device: str
+    models: tuple[HandScaled, ...]
+    score_title: str
+    score_unit: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def hand_scaled_baseline(
+    context: RunContext, device: Device, wanted_ms: Sequence[float], gmacs: float | None, time_s: float | None,
+    lr: float | None = None,
+) -> Baseline:  # fmt: skip
+    """Scale the family by hand to given latencies, train each network alone, and test it.
+
+    All are trained equally long, from fresh weights, without a teacher, with the recipe's augmentation, batch size and
+    decay. What is done is kept in the run folder, so a second start continues.
+
+    Args:
+        context: of a run.
+        device: says the latencies; those of a measured device are timed here.
+        wanted_ms: each gets the widest network that is as fast.
+        gmacs: compute of all of them together, in thousand million multiply-adds.
+        time_s: time of all of them together, instead.
+        lr: peak learning rate; default: that of the recipe's first phase.
+
+    Raises:
+        RecipeError: no network is as fast, or neither compute nor time is given.
+        MissingBlockError: the device cannot price the networks.
+    """
+    if (gmacs is None) == (time_s is None):
+        raise RecipeError("the baseline needs either compute or a time")
+    found_widths = (_width_for(context, device, ms) for ms in sorted(wanted_ms))
+    sized = list(dict.fromkeys(found for found in found_widths if found is not None))
+    if not sized:
+        raise RecipeError(f"no network of the family is as fast as {max(wanted_ms):g} ms on {device.name}")
+    networks = [scaled_by_hand(context.recipe.supernet, width) for width, _ in sized]
+    macs = [float(macs_of_space(layout).of_archs([arch])[0]) for layout, arch in networks]
+    train, splits, augment = context.recipe.train, context.splits, context.recipe.data.augment
+    config = FinetuneConfig(
+        epochs=1, lr=lr or train.phases[0].lr, warmup_epochs=1, batch_size=train.batch_size, momentum=train.momentum,
+        weight_decay=train.weight_decay, label_smoothing=train.label_smoothing, clip_grad_norm=train.clip_grad_norm,
+        distill_ratio=0.0, seed=train.seed, checkpoint_every_s=train.checkpoint_every_s, scored_percent=20,
+    )  # fmt: skip
+    students = [
+        Student(f"width-{w:g}", _fresh(layout, arch, config.seed), arch.int("resolution"))
+        for (w, _), (layout, arch) in zip(sized, networks, strict=True)
+    ]
+    about = {
+        "sized": sized, "gmacs": gmacs, "time_s": time_s, "images": splits.sha256,
+        "config": config.model_dump(mode="json"), "augment": augment.model_dump(mode="json"),
+        "supernet": context.recipe.supernet.model_dump(mode="json"),
+    }  # fmt: skip
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+    folder = make_folder(context.folder.baseline / f"{device.name}-{digest}")
+    path = folder / "epochs.json"
+    if not path.exists():
+        if gmacs is not None:
+            epochs = gmacs * 1e9 / (TRAINING * len(splits.train) * sum(macs))
+        else:
+            assert time_s is not None
+            epochs = time_s / seconds_per_epoch(students, splits, config, augment)
+        write_json(path, {"epochs": max(1.0, round(epochs, 2))})
+    epochs = float(json.loads(path.read_text(encoding="utf-8"))["epochs"])
+    config = config.model_copy(update={"epochs": epochs, "warmup_epochs": min(1.0, epochs / 10)})
+    results = train_together(
+        students, splits, config, augment, folder=folder, progress=context.told_for(device.name), task="baseline"
+    )
+    models = []
+    for (width, ms), (layout, arch), size, result in zip(sized, networks, macs, results, strict=True):
+        inputs = context.networks.inputs(splits.test, arch)
+        test = scores(result.network, inputs, splits.test.labels, context.task)[context.score.name]
+        params = int(params_of_space(layout).of_archs([arch])[0])
+        models.append(HandScaled(width, ms, params, int(size), result.score, test, epochs))
+    found = Baseline(device.name, tuple(models), context.score.title, context.score.unit)
+    write_json(context.folder.device(device.name).baseline, found.as_dict())
+    return found
+
+
+def compute_of_run(context: RunContext, n_devices: int) -> tuple[float | None, float | None]:
+    """Return what a run spent for each of its devices, as it was planned: compute, or the time of its budget.
+
+    Raises:
+        RecipeError: the run has no plan.
+    """
+    plan = read_plan(context)
+    if plan is None:
+        raise RecipeError(f"{context.folder.root} has no plan.json; `hwnas run` writes it, with what the run may cost")
+    budget_s = plan.asked["budget_s"]
+    if budget_s is not None:
+        return None, budget_s * (1 - RESERVE) / n_devices
+    return (plan.train_gmacs + plan.search_gmacs + plan.finish_gmacs) / n_devices, None
+
+
+def read_baseline(context: RunContext, device: str) -> dict[str, Any] | None:
+    """Return what the baseline of a device found; None where it was not run."""
+    path = context.folder.device(device).baseline
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def _fresh(layout: Layout, arch: Arch, seed: int) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return layout.build_subnet(arch).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _width_for(context: RunContext, device: Device, wanted_ms: float) -> tuple[float, float] | None:
+    """The widest network that takes at most ``wanted_ms``, and what it takes; None: the narrowest takes longer."""
+    best: tuple[float, float] | None = None
+    low, high = 0, len(WIDTHS) - 1
+    while low <= high:  # latency grows with the width
+        middle = (low + high) // 2
+        ms = _latency_ms(context, device, WIDTHS[middle])
+        if ms <= wanted_ms:
+            best, low = (WIDTHS[middle], ms), middle + 1
+        else:
+            high = middle - 1
+    return best
+
+
+def _latency_ms(context: RunContext, device: Device, width: float) -> float:
+    layout, arch = scaled_by_hand(context.recipe.supernet, width)
+    if holds_now(device):
+        profile = device.profile
+        config = MeasureConfig(threads=profile.threads or 1, batch_size=profile.batch_size)
+        model = network_onnx(layout, arch, profile.batch_size)
+        return measure([model], config, profile.provider, target_of(profile))[0].median_ms
+    try:
+        return float(device.compile(layout).of_archs([arch])[0])
+    except MissingBlockError as error:
+        raise MissingBlockError(
+            f"{device.name} has a table of the space's blocks only, and cannot time others here; give a device with a "
+            f"cost model, or one that is at hand: {error}"
+        ) from None
