@@ -70,6 +70,11 @@ class Plan:
     finish_s: float | None = None
     """Time of the training of the models to their end; None: as many epochs as the plan or the recipe says."""
 
+    @property
+    def timed(self) -> bool:
+        """Whether it divides a time budget; how, follows from steps that were timed once."""
+        return self.asked["budget_s"] is not None
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
         return asdict(self)
@@ -266,9 +271,12 @@ def planned(recipe: Recipe, plan: Plan) -> Recipe:
 
 def planned_search(settings: DeviceSearch, plan: Plan, n_devices: int) -> DeviceSearch:
     """Return what is searched for a device, its models trained for as long as the plan says."""
-    changes: dict[str, Any] = {}
+    finish: dict[str, Any] = {}
     if plan.finish_s is not None:
-        changes = {"time_s": round(plan.finish_s / n_devices, 3)}
+        finish = {"time_s": round(plan.finish_s / n_devices, 3)}
     elif plan.strategy == "direct":
-        changes = {"epochs": round(plan.direct_epochs, 2)}
-    return settings.model_copy(update={"finish": settings.finish.model_copy(update=changes)})
+        finish = {"epochs": round(plan.direct_epochs, 2)}
+    changes: dict[str, Any] = {"finish": settings.finish.model_copy(update=finish)}
+    if plan.strategy == "direct":  # a supernet is trained only where a later plan wants one
+        changes["search"] = settings.search.model_copy(update={"strategy": "direct"})
+    return settings.model_copy(update=changes)

@@ -64,8 +64,9 @@ def start_run(
             )
     run.splits  # noqa: B018 (data that cannot be used is found before anything is written)
     with folder.lock():
-        if plan is not None and read_plan(run.context) != plan:
-            write_plan(run.context, plan)  # before the recipe, whose phases follow from it
+        # Before the recipe, whose phases follow from it. Without a budget it follows from the recipe at any time.
+        if plan is not None and (not folder.plan.exists() or (plan.timed and read_plan(run.context) != plan)):
+            write_plan(run.context, plan)
         if not folder.recipe.exists():
             write_text(folder.recipe, loaded.as_yaml())
         if not folder.manifest.exists():
@@ -214,7 +215,7 @@ def run(
         started.context.devices.update({n: d for n, d in given.items() if n not in started.devices})
         wanted = {n: started.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)}
         wanted = {name: planned_search(settings, planned_work, len(wanted)) for name, settings in wanted.items()}
-        if started.strategy(wanted) == "supernet":
+        if planned_work.strategy == "supernet":
             started.train()
         started.search_with(wanted, planned_work.search_s)
         started.export()
