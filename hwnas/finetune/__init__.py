@@ -1,6 +1,6 @@
 """How do networks become better than what the supernet gave them? Trained alone, or several on one stream of images."""
 
-from hwnas.finetune.config import FinetuneConfig, FinishConfig
+from hwnas.finetune.config import FinetuneConfig, FinishConfig, relative_cost
 from hwnas.finetune.together import FinetuneResult, Student, finetune, seconds_per_epoch, train_together
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "FinishConfig",
     "Student",
     "finetune",
+    "relative_cost",
     "seconds_per_epoch",
     "train_together",
 ]

@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 NonNegative = Annotated[float, Field(ge=0)]
 
 
+SMALL_SIZE_PERCENT = 62.5
+"""Edge of the smaller images with which a training begins, of a network's own resolution."""
+
+
 class FinetuneConfig(BaseModel):
     """How a network is trained alone."""
 
@@ -27,12 +31,17 @@ class FinetuneConfig(BaseModel):
     """Weight of the loss against the teacher's outputs; 0: no teacher."""
     small_percent: Annotated[float, Field(ge=0, lt=100)] = 0.0
     """Share of the steps, the first ones, in which images are smaller, so that there is time for more; 0: none."""
-    small_size_percent: Annotated[float, Field(gt=0, le=100)] = 62.5
+    small_size_percent: Annotated[float, Field(gt=0, le=100)] = SMALL_SIZE_PERCENT
     """Edge of the smaller images, of a network's own resolution."""
     scored_percent: Annotated[float, Field(gt=0, le=100)] = 100.0
     """Share of the steps, the last ones, after whose epochs validation images are looked at."""
     seed: int = 0
     checkpoint_every_s: Annotated[float, Field(gt=0)] = 20.0
+
+
+def relative_cost(small_percent: float, small_size_percent: float = SMALL_SIZE_PERCENT) -> float:
+    """Return what a training that begins with small images costs, of one that does not: the cost goes with the area."""
+    return 1 - small_percent / 100 * (1 - (small_size_percent / 100) ** 2)
 
 
 class FinishConfig(BaseModel):
@@ -50,6 +59,8 @@ class FinishConfig(BaseModel):
     time_s: Annotated[float, Field(gt=0)] | None = None
     """Time for the models of one device, in place of ``epochs``; how many epochs that is follows from a few timed
     steps, once."""
+    small_percent: Annotated[float, Field(ge=0, lt=100)] = 50.0
+    """Share of the steps, the first ones, in which images are smaller (`FinetuneConfig.small_size_percent`)."""
     lr: Annotated[float, Field(gt=0)] | None = None
     """Peak learning rate; None: that of the first phase of ``train``."""
     warmup_epochs: NonNegative = 0.0

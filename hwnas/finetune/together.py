@@ -150,14 +150,19 @@ def seconds_per_epoch(
     for learner in trainer.learners:
         learner.score()
     scoring_s = time.perf_counter() - began
-    seconds = []
-    for _ in range(1 + steps):
-        began = time.perf_counter()
-        trainer.take_step(1e-6)
-        trainer.step += 1
-        seconds.append(time.perf_counter() - began)
+    small = config.small_percent / 100
+    per_step_s = 0.0
+    for first, share in ((0, small), (trainer.n_steps, 1 - small)):
+        seconds = []
+        for step in range(1 + steps) if share else ():
+            trainer.step = first + step if first else 0  # small images come first
+            began = time.perf_counter()
+            trainer.take_step(1e-6)
+            seconds.append(time.perf_counter() - began)
+        per_step_s += share * float(np.median(seconds[1:])) if seconds else 0.0
     per_epoch = trainer.batches.per_epoch
-    return float(np.median(seconds[1:])) * per_epoch + scoring_s * per_epoch / trainer.scored_every
+    scored = config.scored_percent / 100 / trainer.scored_every  # of the steps
+    return per_epoch * (per_step_s + scoring_s * scored)
 
 
 @dataclass

@@ -81,8 +81,9 @@ def parse_duration(text: str | float) -> float:
 
 
 def plan_budget(
-    budget_s: float, n_devices: int, fixed_s: float, image_s: float, overhead_s: float, images: int, archs: int
-) -> tuple[int, int]:
+    budget_s: float, n_devices: int, fixed_s: float, image_s: float, overhead_s: float, images: int, archs: int,
+    at_least: int = 0,
+) -> tuple[int, int]:  # fmt: skip
     """Return evaluations per device, and validation images of each.
 
     All images are used where that leaves `ENOUGH_EVALUATIONS`; else as many as that number allows, but not fewer than
@@ -96,6 +97,7 @@ def plan_budget(
         overhead_s: of the searcher, for each evaluation.
         images: validation images that there are.
         archs: in the space.
+        at_least: so many evaluations even where the time is too short.
 
     Raises:
         RecipeError: too little time for `FEWEST_EVALUATIONS`.
@@ -105,7 +107,9 @@ def plan_budget(
     affordable = (share / wanted - fixed_s - overhead_s) / image_s if image_s > 0 else math.inf
     n_images = int(min(images, max(FEWEST_IMAGES, affordable)))
     evaluations = int(share / (fixed_s + overhead_s + image_s * n_images))
-    if evaluations < min(FEWEST_EVALUATIONS, archs):
+    if at_least:
+        evaluations = max(evaluations, at_least)
+    elif evaluations < min(FEWEST_EVALUATIONS, archs):
         least = FEWEST_EVALUATIONS * (fixed_s + overhead_s + image_s * n_images) * n_devices / (1 - RESERVE)
         raise RecipeError(
             f"a budget of {budget_s:g} s is enough for {evaluations} evaluations on each of {n_devices} device(s); "
@@ -123,8 +127,9 @@ def check_sizable(search: SearchConfig) -> None:
 
 
 def size_search(
-    context: RunContext, evaluator: SubnetEvaluator, devices: Mapping[str, DeviceSearch], budget_s: float
-) -> BudgetPlan:
+    context: RunContext, evaluator: SubnetEvaluator, devices: Mapping[str, DeviceSearch], budget_s: float,
+    at_least: int = 0,
+) -> BudgetPlan:  # fmt: skip
     """Time a few evaluations of a trained run and plan its search; a plan made before is read back.
 
     Args:
@@ -132,6 +137,7 @@ def size_search(
         evaluator: of the trained weights.
         devices: what will be searched, by the device's name.
         budget_s: for the search of all devices.
+        at_least: so many evaluations of each device even where the time is too short.
 
     Raises:
         RecipeError: too little time, or a search that adapts its supernet.
@@ -163,7 +169,9 @@ def size_search(
     image_s = max(0.0, (seconds[images] - seconds[few]) / (images - few)) if images > few else 0.0
     fixed_s = max(1e-4, seconds[images] - image_s * images)
     overhead_s = getattr(SEARCHERS.get(algorithm), "seconds_per_evaluation", SEARCHER_S)
-    evaluations, n_images = plan_budget(budget_s, len(devices), fixed_s, image_s, overhead_s, images, space.size)
+    evaluations, n_images = plan_budget(
+        budget_s, len(devices), fixed_s, image_s, overhead_s, images, space.size, at_least
+    )
     plan = BudgetPlan(
         budget_s, tuple(devices), algorithm, context.trained_weights, fixed_s, image_s, evaluations, n_images
     )

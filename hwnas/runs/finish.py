@@ -27,6 +27,11 @@ from hwnas.runs.history import DeviceSearch
 from hwnas.train.checkpoint import save_tensors, weights_version
 from hwnas.train.phases import TrainConfig
 
+SCORED_PERCENT = 20.0
+"""Share of the steps, the last ones, of whose epochs the best on validation is kept.
+
+Before, the rate is so high that a lead on a few hundred images is luck."""
+
 Chooser = Callable[[Evaluations, Device, DeviceSearch], Sequence[Candidate]]
 
 
@@ -127,7 +132,7 @@ def training_of(train: TrainConfig, finish: FinishConfig) -> FinetuneConfig:
         batch_size=train.batch_size, momentum=train.momentum, weight_decay=train.weight_decay,
         label_smoothing=train.label_smoothing, clip_grad_norm=train.clip_grad_norm,
         distill_ratio=0.0 if finish.teacher == "none" else finish.distill_ratio, seed=train.seed,
-        checkpoint_every_s=train.checkpoint_every_s,
+        checkpoint_every_s=train.checkpoint_every_s, scored_percent=SCORED_PERCENT, small_percent=finish.small_percent,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from hwnas.data import TrainBatches
 from hwnas.errors import RecipeError, ResumeError
 from hwnas.files import write_json
+from hwnas.finetune import relative_cost
 from hwnas.latency.build import needs_table
 from hwnas.runs.context import RunContext
 from hwnas.runs.direct import choose_directly
@@ -42,7 +43,10 @@ TRAIN_SHARE, SEARCH_SHARE, FINISH_SHARE = 0.45, 0.10, 0.45
 """Of a time budget, where there is a supernet."""
 
 RESERVE = 0.05
-"""Of a time budget, for tables, exports and a machine that slows down."""
+"""Of a time budget, for exports, checks and a machine that slows down."""
+
+TABLE_S = 75.0
+"""What the table of a device takes that is measured on the spot."""
 
 TIMED_STEPS = 3
 """Of each phase, after one that is not counted."""
@@ -100,20 +104,26 @@ def make_plan(
     recipe = context.recipe
     asked = what_is_asked(recipe, wanted, budget_s)
     strategies = {s.search.strategy for s in wanted.values()}
+    started = time.monotonic()
     archs = _direct_archs(context, wanted)
     n_images, n_models = len(context.splits.train), sum(s.finish.models for s in wanted.values())
     macs = context.macs.of_archs(archs) if archs else np.zeros(0)
-    epoch_gmacs = TRAINING * n_images * float(macs.sum()) / 1e9
+    small_percent = max((s.finish.small_percent for s in wanted.values()), default=0.0)
+    epoch_gmacs = TRAINING * relative_cost(small_percent) * n_images * float(macs.sum()) / 1e9
     train, search = _train_gmacs(context), _search_gmacs(context, wanted)
     epochs = max((s.finish.epochs for s in wanted.values()), default=0.0)
     finish = epochs * epoch_gmacs
     trained = begun and (context.folder.train / "supernet.safetensors").exists()
     seconds = _time_steps(context) if budget_s is not None else {}
+    to_spend = 0.0
+    if budget_s is not None:
+        tables_s = TABLE_S * sum(needs_table(context.devices[name]) for name in wanted)
+        to_spend = max(0.5 * budget_s, budget_s * (1 - RESERVE) - tables_s - (time.monotonic() - started))
     if budget_s is None:
         direct_epochs = (train + search + finish) / epoch_gmacs if archs else 0.0
     else:
         per_gmac = sum(seconds.values()) / train
-        direct_epochs = budget_s * (1 - RESERVE) / (epoch_gmacs * per_gmac) if archs else 0.0
+        direct_epochs = to_spend / (epoch_gmacs * per_gmac) if archs else 0.0
     if strategies == {"direct"} and not archs:
         raise RecipeError("search.strategy direct trains the models of finish.models, which is 0; give at least 1")
     strategy: Strategy
@@ -134,7 +144,6 @@ def make_plan(
     known = read_plan(context) if begun else None
     given = {"phase_factor": known.phase_factor} if trained and known is not None else {}
     if budget_s is not None:
-        to_spend = budget_s * (1 - RESERVE)
         train_s = 0.0 if trained else sum(seconds.values())
         given |= {"finish_s": to_spend} if strategy == "direct" else _shares(to_spend, train_s, bool(archs))
     return Plan(strategy, f"{strategy}: {why}", asked, n_models, train, search, finish, direct_epochs, **given)

@@ -129,7 +129,9 @@ class Run(RunView):
         self.search_with(wanted, None if budget is None else parse_duration(budget))
 
     @_writes
-    def search_with(self, wanted: Mapping[str, DeviceSearch], budget_s: float | None = None) -> None:
+    def search_with(
+        self, wanted: Mapping[str, DeviceSearch], budget_s: float | None = None, at_least: int = 0
+    ) -> None:  # fmt: skip
         """Search devices with complete settings; see `search`.
 
         Modelled devices come first: their fronts must not depend on timings of this machine. An evaluation serves all
@@ -141,7 +143,7 @@ class Run(RunView):
         check_searchable(self.context, wanted)
         self.tables(list(wanted))
         if budget_s is not None and not direct:
-            plan = size_search(self.context, self.context.trained_evaluator, wanted, budget_s)
+            plan = size_search(self.context, self.context.trained_evaluator, wanted, budget_s, at_least)
             self.context.progress("budget", 1, 1, str(plan))
             sized = {"evaluations": plan.evaluations, "validation_images": plan.validation_images}
             wanted = {

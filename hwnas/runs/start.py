@@ -9,7 +9,7 @@ from hwnas.data import Splits
 from hwnas.errors import CheckpointError, RecipeError, ResumeError
 from hwnas.files import write_json, write_text
 from hwnas.progress import Progress, silent
-from hwnas.runs.budget import check_sizable, parse_duration
+from hwnas.runs.budget import FEWEST_EVALUATIONS, check_sizable, parse_duration
 from hwnas.runs.context import RunContext
 from hwnas.runs.devices import load_devices
 from hwnas.runs.folder import RunFolder
@@ -217,7 +217,7 @@ def run(
         wanted = {name: planned_search(settings, planned_work, len(wanted)) for name, settings in wanted.items()}
         if planned_work.strategy == "supernet":
             started.train()
-        started.search_with(wanted, planned_work.search_s)
+        started.search_with(wanted, planned_work.search_s, FEWEST_EVALUATIONS)
         started.export()
         started.check_latency()
         started.report()

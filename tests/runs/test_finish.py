@@ -14,7 +14,7 @@ from hwnas.runs.choose import spread_over_latency
 from hwnas.runs.start import open_run, run
 from hwnas.train.evaluate import scores
 
-FINISH = {"models": 2, "epochs": 2, "lr": 0.05}
+FINISH = {"models": 2, "epochs": 8, "lr": 0.05}
 FIRST, SECOND = "hexagon-dsp", "myriad-vpu"
 
 
