@@ -54,7 +54,10 @@ def choose_directly(context: RunContext, device: Device, settings: DeviceSearch)
 
 def _identity(device: Device, settings: DeviceSearch) -> dict[str, Any]:
     """What tells one choice of archs from another."""
-    return settings.identity(device.profile, FRESH) | {"finish": settings.finish.model_dump(mode="json")}
+    return settings.identity(device.profile, FRESH) | {
+        "strategy": "direct",
+        "finish": settings.finish.model_dump(mode="json"),
+    }
 
 
 def _search_name(device: Device, settings: DeviceSearch) -> str:

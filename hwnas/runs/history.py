@@ -47,7 +47,7 @@ class DeviceSearch(BaseModel):
         Defaults are left out, so that settings which later versions add do not make another search of it.
         """
         return {
-            "search": self.search.model_dump(mode="json", exclude_defaults=True),
+            "search": self.search.model_dump(mode="json", exclude_defaults=True, exclude={"strategy"}),
             "objectives": list(self.objectives),
             "constraints": list(self.constraints),
             "device": profile.model_dump(mode="json", exclude_defaults=True),

@@ -36,8 +36,10 @@ Strategy = Literal["supernet", "direct"]
 TRAINING = 3.0
 """Multiply-adds of a training step for each of a forward pass: the gradients of inputs and of weights cost one each."""
 
-ENOUGH_EPOCHS = 12.0
-"""Passes over the images, of every model, from which training each alone gives better models than a supernet."""
+ENOUGH_IMAGES = 100_000
+"""Images that each model sees in its training, from which training each alone gives better models than a supernet.
+
+1,600 steps of 64 images, whatever the number of different images."""
 
 TRAIN_SHARE, SEARCH_SHARE, FINISH_SHARE = 0.45, 0.10, 0.45
 """Of a time budget, where there is a supernet."""
@@ -135,11 +137,13 @@ def make_plan(
     elif not archs:
         strategy, why = "supernet", "models are handed over as the supernet gives them (finish.models is 0)"
     else:
-        pays = direct_epochs < ENOUGH_EPOCHS
+        seen = direct_epochs * n_images
+        pays = seen < ENOUGH_IMAGES
         strategy = "supernet" if pays else "direct"
         why = (
-            f"{len(archs)} models, each trained alone, get {direct_epochs:.3g} epochs for the same compute, "
-            f"{'too few' if pays else 'enough'} without a supernet (which pays below {ENOUGH_EPOCHS:g})"
+            f"{len(archs)} models, each trained alone, see {seen:,.0f} images each for the same compute "
+            f"({direct_epochs:.3g} epochs), {'too few' if pays else 'enough'} without a supernet, which pays below "
+            f"{ENOUGH_IMAGES:,}"
         )
     known = read_plan(context) if begun else None
     given = {"phase_factor": known.phase_factor} if trained and known is not None else {}

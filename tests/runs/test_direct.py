@@ -11,7 +11,7 @@ import hwnas
 from hwnas.errors import RecipeError, SearchError
 from hwnas.progress import silent
 from hwnas.runs.direct import choose_directly
-from hwnas.runs.plan import ENOUGH_EPOCHS, make_plan
+from hwnas.runs.plan import ENOUGH_IMAGES, make_plan
 from hwnas.runs.recipe import load_recipe, with_values
 from hwnas.runs.start import open_run, run, start_run
 from hwnas.search.capacity import capacity, most_capable
@@ -181,9 +181,9 @@ def test_few_models_are_trained_directly_and_many_share_a_supernet(recipe_file, 
         context = start_run(recipe, tmp_path / f"{models}-{len(changes)}").context
         return make_plan(context, {d: context.settings(d) for d in context.devices})
 
-    longer = {"train": {"phases": [{"name": "full", "epochs": 400, "lr": 0.1}]}}
+    longer = {"train": {"phases": [{"name": "full", "epochs": 4000, "lr": 0.1}]}}
     few, many = plan(1, **longer), plan(40)
-    assert few.direct_epochs > ENOUGH_EPOCHS > many.direct_epochs
+    assert 128 * few.direct_epochs > ENOUGH_IMAGES > 128 * many.direct_epochs
     assert (few.strategy, many.strategy) == ("direct", "supernet")
     assert "enough without a supernet" in str(few)
     assert "too few" in str(many)

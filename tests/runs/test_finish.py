@@ -14,6 +14,7 @@ from hwnas.runs.choose import spread_over_latency
 from hwnas.runs.start import open_run, run
 from hwnas.train.evaluate import scores
 
+SEARCH = {"strategy": "supernet", "evaluations": 8}
 FINISH = {"models": 2, "epochs": 8, "lr": 0.05}
 FIRST, SECOND = "hexagon-dsp", "myriad-vpu"
 
@@ -26,7 +27,7 @@ class Stop(BaseException):
 def with_finish(tiny_recipe, tmp_path_factory):
     """A run whose models are trained to their end; copy it before changing it."""
     folder = tmp_path_factory.mktemp("finish")
-    (folder / "tiny.yaml").write_text(json.dumps({**tiny_recipe, "finish": FINISH}))
+    (folder / "tiny.yaml").write_text(json.dumps({**tiny_recipe, "search": SEARCH, "finish": FINISH}))
     run(folder / "tiny.yaml", out=folder / "run")
     return folder / "run"
 
@@ -40,7 +41,7 @@ def copied(with_finish, tmp_path):
 def again(recipe_file):
     """Start the recipe with finishing, and with other values of top-level keys."""
     return lambda out, progress=silent, **changes: run(
-        recipe_file(**{"finish": FINISH, **changes}), out=out, progress=progress
+        recipe_file(**{"search": SEARCH, "finish": FINISH, **changes}), out=out, progress=progress
     )
 
 
@@ -116,7 +117,7 @@ def test_a_finish_killed_or_stopped_ends_with_the_same_files(
     out = shutil.copytree(finished_run, tmp_path / "run")
     often = {**tiny_recipe["train"], "checkpoint_every_s": 1e-6}
     task = f"finish for {FIRST}, {SECOND}"
-    killed_run(recipe_file(finish=FINISH, train=often), out, f"{task}: 3")
+    killed_run(recipe_file(search=SEARCH, finish=FINISH, train=often), out, f"{task}: 3")
     assert (out / "finished").is_dir()
     seen = []
 
@@ -161,7 +162,7 @@ def test_more_of_the_same_never_loses_a_model(copied, again):
         }
 
     before = fronts()
-    again(copied, search={"evaluations": 12})
+    again(copied, search={**SEARCH, "evaluations": 12})
     again(copied, finish={**FINISH, "epochs": 3})
     for device, losses in fronts().items():
         for row in before[device]:
