@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hwnas.errors import MissingBlockError, RecipeError
 from hwnas.files import make_folder, write_json
@@ -86,10 +87,7 @@ def hand_scaled_baseline(
     """
     if (gmacs is None) == (time_s is None):
         raise RecipeError("the baseline needs either compute or a time")
-    found_widths = (_width_for(context, device, ms) for ms in sorted(wanted_ms))
-    sized = list(dict.fromkeys(found for found in found_widths if found is not None))
-    if not sized:
-        raise RecipeError(f"no network of the family is as fast as {max(wanted_ms):g} ms on {device.name}")
+    sized = _sizes(context, device, wanted_ms)
     networks = [scaled_by_hand(context.recipe.supernet, width) for width, _ in sized]
     macs = [float(macs_of_space(layout).of_archs([arch])[0]) for layout, arch in networks]
     train, splits, augment = context.recipe.train, context.splits, context.recipe.data.augment
@@ -160,29 +158,32 @@ def _fresh(layout: Layout, arch: Arch, seed: int) -> torch.nn.Module:
         return layout.build_subnet(arch).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _width_for(context: RunContext, device: Device, wanted_ms: float) -> tuple[float, float] | None:
-    """The widest network that takes at most ``wanted_ms``, and what it takes; None: the narrowest takes longer."""
-    best: tuple[float, float] | None = None
-    low, high = 0, len(WIDTHS) - 1
-    while low <= high:  # latency grows with the width
-        middle = (low + high) // 2
-        ms = _latency_ms(context, device, WIDTHS[middle])
-        if ms <= wanted_ms:
-            best, low = (WIDTHS[middle], ms), middle + 1
-        else:
-            high = middle - 1
-    return best
+def _sizes(context: RunContext, device: Device, wanted_ms: Sequence[float]) -> list[tuple[float, float]]:
+    """Widths and latencies: for each wanted latency the widest network that is as fast; found once and kept."""
+    path = make_folder(context.folder.baseline) / f"{device.name}-widths.json"
+    if not path.exists():
+        write_json(path, {"widths": list(WIDTHS), "latency_ms": _latencies_ms(context, device).tolist()})
+    ms = np.array(json.loads(path.read_text(encoding="utf-8"))["latency_ms"])
+    found = [int(np.flatnonzero(ms <= wanted)[-1]) for wanted in sorted(wanted_ms) if (ms <= wanted).any()]
+    if not found:
+        raise RecipeError(
+            f"no network of the family is as fast as {max(wanted_ms):g} ms on {device.name}; the narrowest takes "
+            f"{ms.min():.4g} ms"
+        )
+    return [(WIDTHS[i], float(ms[i])) for i in dict.fromkeys(found)]
 
 
-def _latency_ms(context: RunContext, device: Device, width: float) -> float:
-    layout, arch = scaled_by_hand(context.recipe.supernet, width)
+def _latencies_ms(context: RunContext, device: Device) -> NDArray[np.float64]:
+    """Latency of every width of `WIDTHS`: timed here in one pass where the device is at hand, else its estimate."""
+    networks = [scaled_by_hand(context.recipe.supernet, width) for width in WIDTHS]
     if holds_now(device):
         profile = device.profile
         config = MeasureConfig(threads=profile.threads or 1, batch_size=profile.batch_size)
-        model = network_onnx(layout, arch, profile.batch_size)
-        return measure([model], config, profile.provider, target_of(profile))[0].median_ms
+        models = [network_onnx(layout, arch, profile.batch_size) for layout, arch in networks]
+        timed = measure(models, config, profile.provider, target_of(profile), "time widths", context.progress)
+        return np.array([t.median_ms for t in timed])
     try:
-        return float(device.compile(layout).of_archs([arch])[0])
+        return np.array([float(device.compile(layout).of_archs([arch])[0]) for layout, arch in networks])
     except MissingBlockError as error:
         raise MissingBlockError(
             f"{device.name} has a table of the space's blocks only, and cannot time others here; give a device with a "

@@ -67,6 +67,14 @@ class NASBench201:
         cell_edges = {edge_name(i, j): (i, j) for i, j in EDGES}
         return Layout(space, tuple(builder.slots), config.bn_eps, cell_edges=cell_edges)
 
+    @staticmethod
+    def scaled(config: NASBench201Config, width: float) -> NASBench201Config:
+        """Return settings of another width.
+
+        The arch of the last options is what one would take by hand: 3x3 convolutions on every edge.
+        """
+        return config.model_copy(update={"stem_width": max(1, round(config.stem_width * width))})
+
 
 def _reduction(out_channels: int) -> Callable[[int, int], ReductionSpec]:
     return lambda channels, size_px: ReductionSpec(channels, out_channels, size_px)

@@ -1,0 +1,87 @@
+"""What one would do by hand: the family scaled evenly, as many networks as the front has, for the same compute."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+
+from hwnas.errors import RecipeError
+from hwnas.objectives.exact import macs_of_space
+from hwnas.runs.plan import TRAINING
+from hwnas.runs.recipe import load_recipe, shipped_recipes
+from hwnas.runs.start import open_run
+from hwnas.supernet.families.scaled import scaled_by_hand
+
+FIRST = "hexagon-dsp"
+
+
+@pytest.fixture(scope="module")
+def with_baseline(finished_run, tmp_path_factory):
+    folder = shutil.copytree(finished_run, tmp_path_factory.mktemp("baseline") / "run")
+    opened = open_run(folder)
+    return opened, opened.baseline(devices=[FIRST], lr=0.1)[0]
+
+
+def test_networks_are_as_fast_as_the_front(with_baseline):
+    opened, found = with_baseline
+    wanted = sorted(m.latency_ms for m in opened.front(FIRST))
+    assert 1 <= len(found.models) <= len(wanted)
+    for model in found.models:
+        layout, arch = scaled_by_hand(opened.recipe.supernet, model.width)
+        assert model.latency_ms == pytest.approx(opened.devices[FIRST].compile(layout).of_archs([arch])[0])
+        assert any(model.latency_ms <= ms for ms in wanted)
+    assert found.models[-1].latency_ms <= wanted[-1]
+
+
+def test_they_get_the_compute_of_the_run(with_baseline):
+    opened, found = with_baseline
+    plan = json.loads((opened.folder / "plan.json").read_text())
+    n = len(opened.splits.train)
+    spent = sum(m.epochs * TRAINING * n * m.macs for m in found.models) / 1e9
+    share = (plan["train_gmacs"] + plan["search_gmacs"] + plan["finish_gmacs"]) / 2
+    assert found.models[0].epochs == 1 or spent == pytest.approx(share, rel=0.01)
+
+
+def test_a_second_start_trains_nothing(with_baseline):
+    opened, found = with_baseline
+    told = []
+    again = open_run(opened.folder, progress=lambda task, *_: told.append(task)).baseline(devices=[FIRST], lr=0.1)[0]
+    assert again == found
+    assert not told
+
+
+def test_the_report_shows_them_beside_the_front(with_baseline):
+    opened, found = with_baseline
+    page = opened.report().read_text()
+    assert "scaled by hand" in page
+    assert all(0 <= m.test_score <= 100 for m in found.models)
+
+
+def test_a_run_without_a_plan_is_refused(finished_run, tmp_path):
+    folder = shutil.copytree(finished_run, tmp_path / "run")
+    (folder / "plan.json").unlink()
+    with pytest.raises(RecipeError, match=r"has no plan\.json; `hwnas run`"):
+        open_run(folder).baseline()
+
+
+@pytest.mark.parametrize("recipe", shipped_recipes())
+def test_every_family_scales(recipe):
+    config = load_recipe(recipe).supernet
+    macs = []
+    for width in (0.1, 0.5, 1.0):
+        layout, arch = scaled_by_hand(config, width)
+        assert arch["resolution"] == max(config.resolutions)
+        macs.append(macs_of_space(layout).of_archs([arch])[0])
+    assert macs[0] < macs[1] < macs[2]
+
+
+def test_a_scaled_network_is_the_same_whatever_the_options_of_the_space(tiny_recipe, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tiny_recipe))
+    config = load_recipe(path).supernet
+    layout, arch = scaled_by_hand(config, 1.0)
+    assert layout.space.size == 1
+    assert [c.name for c in layout.space.choices] == [name for name, _ in arch.items]
+    assert np.unique([spec.kernel_size for _, spec in layout.blocks(arch) if spec.kind == "mbconv"]).tolist() == [3]
