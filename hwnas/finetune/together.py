@@ -34,6 +34,10 @@ MOST_SCORINGS = 25
 """Epochs after which the validation images are looked at, at most: in long trainings neighbours differ by noise."""
 
 
+SMALLEST_PX = 16
+"""Images are never made smaller than this: little is left to be seen on them."""
+
+
 @dataclass(frozen=True)
 class Student:
     """One network that is trained."""
@@ -323,7 +327,7 @@ class _Together:
         """Edge of the images at this step for a network of a resolution."""
         if self.step >= self.n_steps * self.config.small_percent / 100:
             return resolution
-        return max(1, round(resolution * self.config.small_size_percent / 100))
+        return max(min(SMALLEST_PX, resolution), round(resolution * self.config.small_size_percent / 100))
 
     def take_step(self, lr: float) -> float:
         """One batch for all; return the mean loss."""

@@ -14,6 +14,9 @@ from torch import Tensor
 from hwnas.errors import DataError
 from hwnas.task.task import Score, Task
 
+ALPHA_CLIP = 5.0
+"""Largest ratio of a student's probability to its teacher's that counts."""
+
 TOP1 = Score("top1_percent", "max", "top-1", "%")
 
 
@@ -76,6 +79,22 @@ class Classification(Task):
             Hinton et al., 2015, Distilling the Knowledge in a Neural Network, at temperature 1 as in once-for-all.
         """
         return F.cross_entropy(outputs, soft)
+
+    def alpha_divergence(self, outputs: Tensor, soft: Tensor) -> Tensor:
+        """Return the adaptive, clipped alpha-divergence from probabilities.
+
+        Per image the larger of two: at alpha 1, the Kullback-Leibler divergence, which punishes too little probability
+        where the teacher has much, and at alpha -1, which punishes too much where the teacher has little.
+
+        Reference:
+            Wang et al., 2021, AlphaNet, section 3 (alpha -1 and 1, ratios of probabilities clipped at 5). Here ratios
+            are clipped for alpha -1 only, and without a gradient of their own beyond the clip.
+        """
+        log_q, log_p = F.log_softmax(outputs, dim=1), soft.clamp_min(1e-12).log()
+        over = (log_q - log_p).exp().clamp(max=ALPHA_CLIP)  # (p / q) to the power of -1
+        at_minus_one = 0.5 * (log_q.exp() * (over - 1)).sum(1)
+        at_one = (soft * (log_p - log_q)).sum(1)
+        return torch.maximum(at_minus_one, at_one).mean()
 
     def predicted_classes(self, outputs: Tensor) -> Tensor:
         """Return ``(B,)`` classes of the highest logits; of equal ones the first."""

@@ -138,6 +138,15 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class HasAlphaDivergence(Protocol):
+    """What a task also has whose outputs are a distribution, for phases with ``divergence: alpha``."""
+
+    def alpha_divergence(self, outputs: Tensor, soft: Tensor) -> Tensor:
+        """Return the mean divergence of a student's ``(B, k)`` outputs from `Task.soft_targets` of its teacher."""
+        ...
+
+
+@runtime_checkable
 class PredictsClasses(Protocol):
     """What a task also has whose outputs choose one class for each image."""
 

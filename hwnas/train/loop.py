@@ -24,7 +24,7 @@ from hwnas.errors import CheckpointError, RecipeError, TrainingError
 from hwnas.files import make_folder
 from hwnas.progress import Progress, silent
 from hwnas.supernet import SuperNet, SupernetConfig, build_supernet
-from hwnas.task import DEFAULT_TASK
+from hwnas.task import DEFAULT_TASK, HasAlphaDivergence, Task
 from hwnas.train.checkpoint import load_supernet, load_tensors, load_weights, save_supernet, weights_version
 from hwnas.train.mixing import draw_mix
 from hwnas.train.monitor import CALIBRATION_BATCH, CALIBRATION_IMAGES, Monitor
@@ -129,6 +129,7 @@ class _Trainer:
         self.device = _device(config)
         supernet = build_supernet(self.supernet_config, config.seed)
         self.spaces = [phase_space(p, supernet.space) for p in config.phases]  # all checked before the first step
+        _check_divergence(config, splits.task)
         self.ranks.check(config.batch_size, len(splits.train))
         if self.ranks.world > 1 and config.sync_batch_norm:
             synchronise_batch_norm(supernet)
@@ -257,6 +258,14 @@ class _Trainer:
     def _save(self) -> None:
         self.state.write(self.folder / "checkpoint.safetensors", self.settings)
         self.monitor.flush()
+
+
+def _check_divergence(config: TrainConfig, task: Task) -> None:
+    if any(p.divergence == "alpha" for p in config.phases) and not isinstance(task, HasAlphaDivergence):
+        raise RecipeError(
+            f"train.phases: divergence alpha needs a task whose outputs are a distribution, which {task.name!r} is "
+            "not (it has no alpha_divergence); use kl"
+        )
 
 
 def _device(config: TrainConfig) -> torch.device:

@@ -40,11 +40,17 @@ class PhaseConfig(BaseModel):
     recalibrated."""
     teacher_exits: Literal["last", "all"] = "last"
     """``all``: the teacher's outputs are the weighted sum of those of all its exits (ENS-KD of OFAv2)."""
+    divergence: Literal["kl", "alpha"] = "kl"
+    """How far a subnet is from its teacher: ``kl`` is the task's own distillation loss (of classes the cross entropy);
+    ``alpha`` the adaptive alpha-divergence of AlphaNet, for tasks whose outputs are a distribution."""
     distill_ratio: NonNegative = 1.0
     """Weight of the distillation loss beside the label loss (``kd_ratio`` of once-for-all)."""
     exits: Literal["own", "all"] = "own"
     """``own``: a subnet learns at its own exit; ``all``: its loss is the weighted sum over its exit and all earlier
     ones."""
+    coupled: tuple[str, ...] = ()
+    """Fields, such as ``[depth, expand_ratio]``, whose values in a stage are drawn together, all at the same share of
+    their range (CompOFA)."""
     sort_channels: bool = False
     """Order the channels of every block by importance before the phase begins."""
     open_stages: tuple[Annotated[int, Field(gt=0)], ...] = ()
@@ -71,11 +77,14 @@ class PhaseConfig(BaseModel):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_empty_shares(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Files and hashes of trainings that draw evenly stay what they were before there were shares.
+    def _without_defaults_added_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Files and hashes of trainings that do without these stay what they were before there were any.
         values: dict[str, Any] = handler(self)
-        if not self.shares:
-            values.pop("shares", None)
+        for name in ("shares", "coupled"):
+            if not values.get(name):
+                values.pop(name, None)
+        if self.divergence == "kl":
+            values.pop("divergence", None)
         return values
 
 
@@ -149,6 +158,10 @@ def phase_space(phase: PhaseConfig, space: SearchSpace) -> SearchSpace:
     fields = {f for c in space.choices for f in c.fields}
     largest = {f: [_largest(space, f)] for f in fields if f not in phase.elastic and f != "resolution"}
     given = {f: v for f, v in phase.elastic.items() if v != "all"}
+    if unknown := sorted(set(phase.coupled) - fields):
+        raise RecipeError(
+            f"train.phases {phase.name!r}: unknown fields {unknown} in coupled; known are {sorted(fields)}"
+        )
     if unknown := sorted(set(phase.elastic) - fields):
         raise RecipeError(
             f"train.phases {phase.name!r}: unknown fields {unknown} in elastic; known are {sorted(fields)}"
@@ -183,8 +196,42 @@ def sample_step(phase: PhaseConfig, space: SearchSpace, rng: np.random.Generator
             size = int(rng.choice(len(options), p=np.array(given) / sum(given)))
         space = space.restrict({"resolution": [options[size]]})
     n = phase.subnets_per_step
+
+    def draw(n: int) -> list[Arch]:
+        if not phase.coupled:
+            return space.sample(rng, n, shares=shares)
+        return [space.sample(rng, 1, shares=shares | _coupled_shares(space, phase.coupled, rng))[0] for _ in range(n)]
+
     if phase.sampling == "uniform":
-        return space.sample(rng, n, shares=shares)
+        return draw(n)
     ends = [space.largest(), space.smallest()][:n]
-    middle = space.sample(rng, n - len(ends), shares=shares)
-    return [ends[0], *middle, *ends[1:]]
+    return [ends[0], *draw(n - len(ends)), *ends[1:]]
+
+
+def _coupled_shares(
+    space: SearchSpace, fields: tuple[str, ...], rng: np.random.Generator
+) -> dict[str, tuple[float, ...]]:  # fmt: skip
+    """Shares by which the fields of every stage stand at one random share of their range.
+
+    Reference:
+        Sahni et al., 2021, CompOFA, section 3.2: depth 2, 3, 4 goes with expand ratio 3, 4, 6.
+    """
+    found: dict[str, tuple[float, ...]] = {}
+    for stage in space.stages:
+        values = {
+            (name, f): sorted({v for o in space[name].options if (v := space[name].field_value(o, f)) is not None})
+            for name in stage
+            for f in fields
+            if f in space[name].fields
+        }
+        levels = max((len(v) for v in values.values()), default=1)
+        level = rng.integers(levels) / max(1, levels - 1)
+        for name in stage:
+            own = {f: v for (n, f), v in values.items() if n == name and v}
+            wanted = {f: v[round(level * (len(v) - 1))] for f, v in own.items()}
+            if wanted:
+                choice = space[name]
+                found[name] = tuple(
+                    float(all(choice.field_value(o, f) == v for f, v in wanted.items())) for o in choice.options
+                )
+    return found

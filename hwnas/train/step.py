@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hwnas.space import Arch
 from hwnas.supernet import SuperNet
-from hwnas.task import Task
+from hwnas.task import HasAlphaDivergence, Task
 from hwnas.train.mixing import Mix, exchanged_moments
 from hwnas.train.phases import PhaseConfig, TrainConfig
 from hwnas.train.ranks import Ranks
@@ -72,9 +72,7 @@ def train_step(
             soft = soft_targets(teacher, x, task, phase.teacher_exits == "all", config.exit_ensemble)
         for arch in archs:
             outputs = supernet.exits(x, arch) if phase.exits == "all" else [supernet(x, arch)]
-            losses = [
-                _loss(task, z.float(), y, mix, soft, phase.distill_ratio, config.label_smoothing) for z in outputs
-            ]
+            losses = [_loss(task, z.float(), y, mix, soft, phase, config.label_smoothing) for z in outputs]
             loss = weighted_sum(losses, exit_weights(config.exit_loss, len(losses)))
             if soft is None and phase.teacher == "inplace":
                 # The first subnet of a sandwich is the largest.
@@ -97,13 +95,18 @@ def train_step(
 
 
 def _loss(
-    task: Task, outputs: Tensor, y: Tensor, mix: Mix | None, soft: Tensor | None, ratio: float, smoothing: float
+    task: Task, outputs: Tensor, y: Tensor, mix: Mix | None, soft: Tensor | None, phase: PhaseConfig, smoothing: float
 ) -> Tensor:
     """Loss of one exit: targets, and the teacher where there is one."""
     loss = task.loss(outputs, y, smoothing)
     if mix is not None:
         loss = mix.share * loss + (1 - mix.share) * task.loss(outputs, y[mix.order], smoothing)
-    return loss if soft is None else loss + ratio * task.distillation_loss(outputs, soft)
+    if soft is None:
+        return loss
+    if phase.divergence == "alpha":
+        assert isinstance(task, HasAlphaDivergence), "checked before the first step"
+        return loss + phase.distill_ratio * task.alpha_divergence(outputs, soft)
+    return loss + phase.distill_ratio * task.distillation_loss(outputs, soft)
 
 
 def learning_rate(phase: PhaseConfig, step: int, n_steps: int, steps_per_epoch: int) -> float:

@@ -106,3 +106,19 @@ def test_a_task_that_lacks_something_is_named(monkeypatch):
     monkeypatch.setattr(task_plugins, "HALF", object(), raising=False)
     with pytest.raises(PluginError, match=r"task 'task_plugins:HALF' .* lacks name, scores, .*hwnas\.task\.task says"):
         TASKS.get("task_plugins:HALF")
+
+
+def test_alpha_divergence_is_the_larger_of_two_and_is_clipped():
+    logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 0.0, 3.0]], requires_grad=True)
+    p = torch.tensor([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]])
+    q = logits.detach().softmax(1)
+    kl = (p * (p / q).log()).sum(1)
+    at_minus_one = 0.5 * (q * ((q / p).clamp(max=5.0) - 1)).sum(1)
+    found = CLASSIFICATION.alpha_divergence(logits, p)
+    torch.testing.assert_close(found.detach(), torch.maximum(kl, at_minus_one).mean())
+    assert (at_minus_one > kl).any()
+    same = CLASSIFICATION.alpha_divergence(p.log(), p)
+    assert abs(same.item()) < 1e-6 < found.item()
+    hopeless = torch.tensor([[100.0, 0.0]])
+    bounded = CLASSIFICATION.alpha_divergence(hopeless, torch.tensor([[1e-9, 1.0]]))
+    assert torch.isfinite(bounded)

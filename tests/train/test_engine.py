@@ -1,6 +1,7 @@
 """The rest of the engine: exits, teachers, averages, stages, precision, mixing, logs; by hand where a hand reaches."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -445,3 +446,30 @@ def test_settings_that_make_no_sense_are_refused(settings):
 def test_a_gpu_that_is_not_there_is_told(tiny, splits, tmp_path):
     with pytest.raises(RecipeError, match="sees no GPU; use auto or cpu"):
         train_supernet(tiny, train(device="cuda"), DataConfig(), splits, tmp_path)
+
+
+def test_alpha_divergence_changes_what_is_learnt_and_needs_a_task_that_has_it(tiny, splits, tmp_path, data_config):
+    def trained(name, **changes):
+        phase = PhaseConfig(
+            name="x", epochs=1, lr=0.05, sampling="sandwich", subnets_per_step=2, teacher="inplace",
+            elastic={"depth": "all"}, **changes,
+        )  # fmt: skip
+        config = TrainConfig(batch_size=16, phases=[phase])
+        return train_supernet(tiny, config, data_config, splits, tmp_path / name).state_dict()
+
+    plain, alpha = trained("kl"), trained("alpha", divergence="alpha")
+    assert any(not torch.equal(plain[k], alpha[k]) for k in plain)
+    without = type(splits.task).__new__(type(splits.task))
+
+    class Other:
+        name = "other"
+
+        def __getattr__(self, attribute):
+            if attribute == "alpha_divergence":
+                raise AttributeError(attribute)
+            return getattr(without, attribute)
+
+    other = replace(splits, task=Other())
+    config = TrainConfig(phases=[PhaseConfig(name="x", epochs=1, lr=0.1, divergence="alpha")])
+    with pytest.raises(RecipeError, match=r"divergence alpha needs a task.*'other'.*use kl"):
+        train_supernet(tiny, config, data_config, other, tmp_path / "other")

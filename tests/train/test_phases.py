@@ -129,3 +129,36 @@ def test_settings_out_of_range_are_refused(change):
 def test_a_training_needs_a_phase():
     with pytest.raises(ValidationError, match="at least 1"):
         TrainConfig(phases=())
+
+
+def test_coupled_fields_stand_at_the_same_share_of_their_range(layout):
+    space = layout.space
+    phase = PhaseConfig(
+        name="x", epochs=1, lr=0.1, elastic={"kernel_size": "all", "depth": "all", "expand_ratio": "all"},
+        subnets_per_step=40, coupled=("depth", "expand_ratio"),
+    )  # fmt: skip
+    archs = sample_step(phase, phase_space(phase, space), np.random.default_rng(0))
+    ratios, depths = {1: [2, 3], 2: [1.5, 3, 4]}, {1: [1, 2], 2: [1, 2, 3]}
+    kernels = set()
+    for arch in archs:
+        for stage in (1, 2):
+            at = depths[stage].index(arch[f"stage{stage}.depth"])
+            for block in range(1, arch[f"stage{stage}.depth"] + 1):
+                kernel, ratio = arch[f"stage{stage}.block{block}"]
+                assert ratios[stage].index(ratio) == at
+                kernels.add((stage, kernel))
+    assert kernels == {(1, 3), (1, 5), (1, 7), (2, 3), (2, 5)}, "what is not coupled is drawn by itself"
+    assert {a["stage2.depth"] for a in archs} == {1, 2, 3}
+
+
+def test_unknown_coupled_fields_are_refused(layout):
+    phase = PhaseConfig(name="x", epochs=1, lr=0.1, coupled=("widht",))
+    with pytest.raises(RecipeError, match=r"unknown fields \['widht'\] in coupled"):
+        phase_space(phase, layout.space)
+
+
+def test_settings_added_later_leave_files_of_earlier_trainings_as_they_were():
+    plain = PhaseConfig(name="x", epochs=1, lr=0.1).model_dump()
+    assert not {"shares", "coupled", "divergence"} & set(plain)
+    given = PhaseConfig(name="x", epochs=1, lr=0.1, coupled=("depth",), divergence="alpha")
+    assert PhaseConfig.model_validate(given.model_dump()) == given
