@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from hwnas.data import AugmentConfig, TrainBatches, as_input
-from hwnas.errors import TrainingError
-from hwnas.finetune import FinetuneConfig, finetune
+from hwnas.errors import ResumeError, TrainingError
+from hwnas.finetune import FinetuneConfig, Student, finetune, relative_cost, seconds_per_epoch, train_together
 from hwnas.supernet import calibrate_bn, extract_subnet
 from hwnas.train import scores
 
@@ -107,3 +107,138 @@ def test_a_loss_that_is_not_finite_says_what_to_do(subnet, splits):
 def test_settings_out_of_range_are_refused(change):
     with pytest.raises(ValidationError):
         FinetuneConfig(**change)
+
+
+# -- several on one stream of images ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(make_net, splits):
+    net = make_net()
+    space = net.space.restrict({"resolution": [11]})
+    made = []
+    for arch in (space.largest(), space.smallest()):
+        subnet = extract_subnet(net, arch)
+        calibrate_bn(subnet, [as_input(splits.train.images, 11, *splits.mean_std)])
+        made.append(subnet)
+    return made
+
+
+def students(two, teacher=None):
+    return [Student("large", two[0], 11), Student("small", two[1], 11, teacher)]
+
+
+def test_together_without_a_teacher_each_learns_as_if_it_were_alone(two, splits):
+    together = train_together(students(two), splits, CONFIG)
+    for network, result in zip(two, together, strict=True):
+        alone = finetune(network, 11, splits, CONFIG)
+        assert equal(state(alone.network), state(result.network))
+        assert (alone.score_before, alone.score, alone.best_epoch) == (
+            result.score_before, result.score, result.best_epoch,
+        )  # fmt: skip
+
+
+def test_the_larger_one_teaches_the_smaller_one(two, splits, monkeypatch):
+    """By hand: one step of the small one on labels and on what the large one says of the same images, unlearnt."""
+    better = iter(range(100))  # so that the step is kept
+    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": float(next(better))})
+    config = FinetuneConfig(epochs=0.2, lr=0.05, batch_size=8, momentum=0, weight_decay=0, distill_ratio=0.7)
+    learnt = train_together(students(two, "large"), splits, config)
+    by_hand = [copy.deepcopy(net).train() for net in two]
+    x, y = TrainBatches(splits.train, *splits.mean_std, 8, AugmentConfig(), config.seed).batch(0, 11)
+    large, small = (net(x) for net in by_hand)
+    loss = F.cross_entropy(small, y, label_smoothing=0.1)
+    loss = loss + 0.7 * F.cross_entropy(small, large.detach().softmax(1))
+    loss.backward()
+    for (name, p), trained in zip(by_hand[1].named_parameters(), learnt[1].network.parameters(), strict=True):
+        torch.testing.assert_close(trained, p - 0.05 * p.grad, msg=lambda m, n=name: f"{n}: {m}")
+    alone = finetune(two[0], 11, splits, config.model_copy(update={"distill_ratio": 0}))
+    assert equal(state(alone.network), state(learnt[0].network)), "who teaches learns from labels only"
+
+
+def test_smaller_images_are_resized_from_the_same_batch(two, splits, monkeypatch):
+    seen = []
+    two[1].register_forward_pre_hook(lambda net, x: seen.append(x[0]))
+    batches = []
+    original = TrainBatches.batch
+    monkeypatch.setattr(TrainBatches, "batch", lambda *args: batches.append(original(*args)) or batches[-1])
+    both = [Student("large", two[0], 13), Student("small", two[1], 11)]
+    train_together(both, splits, CONFIG.model_copy(update={"epochs": 0.2}))
+    assert len(batches) == 1
+    resized = F.interpolate(batches[0][0], (11, 11), mode="bilinear", antialias=True)
+    assert any(x.shape == resized.shape and torch.equal(x, resized) for x in seen)
+
+
+def test_a_training_begins_with_small_images(subnet, splits, monkeypatch):
+    monkeypatch.setattr("hwnas.finetune.together.SMALLEST_PX", 4)
+    seen = []
+    subnet.register_forward_pre_hook(lambda net, x: seen.append(x[0].shape[2]) if net.training else None)
+    config = CONFIG.model_copy(update={"epochs": 2, "small_percent": 50.0})  # 5 steps an epoch
+    train_together([Student("a", subnet, 11)], splits, config)
+    assert seen == [7] * 5 + [11] * 5
+    assert relative_cost(50.0) == pytest.approx(0.5 + 0.5 * 0.625**2)
+
+
+def test_tiny_images_stay_as_they_are(subnet, splits):
+    seen = []
+    subnet.register_forward_pre_hook(lambda net, x: seen.append(x[0].shape[2]))
+    train_together([Student("a", subnet, 11)], splits, CONFIG.model_copy(update={"small_percent": 50.0}))
+    assert set(seen) == {11}
+
+
+@pytest.mark.parametrize("stop_at", [1, 6, 9])
+def test_a_stopped_training_ends_with_the_same_bits(two, splits, tmp_path, stop_at):
+    config = CONFIG.model_copy(update={"checkpoint_every_s": 1e-9, "distill_ratio": 1.0})
+    whole = train_together(students(two, "large"), splits, config)
+
+    class Stop(BaseException):
+        pass
+
+    def stop(task, done, total, note=""):
+        if done == stop_at:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train_together(students(two, "large"), splits, config, folder=tmp_path, progress=stop)
+    told = []
+    again = train_together(
+        students(two, "large"), splits, config, folder=tmp_path, progress=lambda task, done, *_: told.append(done)
+    )
+    assert told[0] == max(1, stop_at)
+    for one, other in zip(whole, again, strict=True):
+        assert equal(state(one.network), state(other.network))
+        assert (one.score_before, one.score, one.best_epoch) == (other.score_before, other.score, other.best_epoch)
+    told.clear()
+    train_together(
+        students(two, "large"), splits, config, folder=tmp_path, progress=lambda task, done, *_: told.append(done)
+    )
+    assert not told, "a finished training is read"
+
+
+def test_a_checkpoint_of_other_settings_is_refused(two, splits, tmp_path):
+    train_together(students(two), splits, CONFIG, folder=tmp_path)
+    with pytest.raises(ResumeError, match="other settings of config"):
+        train_together(students(two), splits, CONFIG.model_copy(update={"lr": 0.01}), folder=tmp_path)
+
+
+def test_a_teacher_must_stand_before_its_student(two, splits):
+    with pytest.raises(TrainingError, match=r"student 'small' needs .* not 'later'; before it are \['large'\]"):
+        train_together(students(two, "later"), splits, CONFIG)
+    with pytest.raises(TrainingError, match="needs a name of its own"):
+        train_together([Student("a", two[0], 11), Student("a", two[1], 11)], splits, CONFIG)
+
+
+def test_only_late_epochs_are_looked_at_where_that_is_asked(subnet, splits, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "hwnas.finetune.together.scores", lambda *args: calls.append(1) or {"top1_percent": float(len(calls))}
+    )
+    result = finetune(subnet, 11, splits, CONFIG.model_copy(update={"epochs": 10, "scored_percent": 20.0}))
+    assert len(calls) == 1 + 2  # before, and after each of the last two epochs
+    assert result.best_epoch == 10
+
+
+def test_the_time_of_an_epoch_is_measured_and_changes_nothing(two, splits):
+    before = [state(net) for net in two]
+    assert seconds_per_epoch(students(two, "large"), splits, CONFIG) > 0
+    assert all(equal(b, state(net)) for b, net in zip(before, two, strict=True))
