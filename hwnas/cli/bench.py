@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hwnas.cli.options import Devices, Json, RunFolder, split
 from hwnas.cli.output import progress, show, table
+
+if TYPE_CHECKING:
+    from hwnas.runs.analysis.quality import Ranking
 
 app = typer.Typer(help="Compare what a run has made with a reference.", no_args_is_help=True)
 
@@ -21,13 +24,17 @@ def supernet(
         float | None, typer.Option(min=1e-9, help="Peak rate alone; default: of the first training phase.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the subnets and of their first weights.")] = 0,
+    finish_epochs: Annotated[
+        float, typer.Option(min=0, help="Also train each subnet so long from what it inherits.")
+    ] = 0,
+    device: Annotated[str | None, typer.Option(help="Rank subnets within 10 % of its latency, too.")] = None,
     as_json: Json = False,
 ) -> None:
     """Test scores that subnets inherit from the supernet, against the same networks trained alone."""
     from hwnas.runs.start import open_run
 
     with progress(as_json) as told:
-        found = open_run(folder, told).supernet_quality(subnets, epochs, lr, seed)
+        found = open_run(folder, told).supernet_quality(subnets, epochs, lr, seed, finish_epochs, device)
     rows = [
         [q.key, str(q.resolution_px), f"{q.params:,}", f"{q.inherited:.2f}", f"{q.alone:.2f}",
          f"{q.alone - q.inherited:+.2f}"]
@@ -38,8 +45,24 @@ def supernet(
     show(
         as_json, found.as_dict(),
         f"{table(heading, rows)}\n\nmean gap {found.mean_gap:+.3f} {unit}, Kendall's tau {found.kendall_tau:.3f}, "
-        f"standard error of one {found.score_title} {found.mean_stderr:.2f} {unit}",
+        f"standard error of one {found.score_title} {found.mean_stderr:.2f} {unit}{_ranking(found.ranking)}",
     )  # fmt: skip
+
+
+def _ranking(found: Ranking | None) -> str:
+    """Rank correlations, but that of inherited scores over all subnets."""
+    if found is None:
+        return ""
+    lines = []
+    if found.finished_tau is not None:
+        lines.append(f"Kendall's tau of finished subnets {found.finished_tau:.3f}")
+    if found.device:
+        finished = "" if found.finished_tau_in_bands is None else f", finished {found.finished_tau_in_bands:.3f}"
+        lines.append(
+            f"within 10 % of the latency on {found.device} ({found.n_pairs} pairs): inherited "
+            f"{found.inherited_tau_in_bands:.3f}{finished}"
+        )
+    return "".join(f"\n{line}" for line in lines)
 
 
 @app.command()

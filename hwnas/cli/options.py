@@ -10,9 +10,7 @@ import typer
 Evaluations = Annotated[int | None, typer.Option("--evaluations", help="Archs to evaluate per device.")]
 Budget = Annotated[
     str | None,
-    typer.Option(
-        "--budget", help="Time such as 20min: of everything (run) or of the search (search), which it sizes."
-    ),
+    typer.Option("--budget", help="Time such as 20min: of everything (run) or of the search (search), which it sizes."),
 ]
 Limits = Annotated[
     list[str] | None,

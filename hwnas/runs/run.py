@@ -304,10 +304,12 @@ class Run(RunView):
             return plan_fleet(evaluations, devices, models, parsed)
 
     def supernet_quality(
-        self, n_subnets: int = 6, epochs: float = 10, lr: float | None = None, seed: int = 0
-    ) -> SupernetQuality:
+        self, n_subnets: int = 6, epochs: float = 10, lr: float | None = None, seed: int = 0,
+        finish_epochs: float = 0.0, device: str | None = None,
+    ) -> SupernetQuality:  # fmt: skip
         """Compare what subnets inherit with what they reach when trained alone; see `supernet_quality`."""
-        return supernet_quality(self.context, n_subnets, epochs, lr, seed)
+        timed = None if device is None else self.context.device(device)
+        return supernet_quality(self.context, n_subnets, epochs, lr, seed, finish_epochs, timed)
 
     @_writes
     def baseline(self, devices: Sequence[str] | None = None, lr: float | None = None) -> list[Baseline]:

@@ -64,3 +64,31 @@ def test_the_command_prints_what_was_found(folder, found):
     text = CliRunner().invoke(app, arguments).stdout
     assert found.subnets[0].key in text
     assert f"mean gap {found.mean_gap:+.3f} %" in text
+
+
+def test_ranks_are_compared_among_subnets_of_equal_latency():
+    a, b = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([1.0, 3.0, 2.0, 5.0, 4.0])
+    assert quality.tau_in_bands(a, b) == pytest.approx(kendalltau(a, b).statistic)
+    ms = np.array([1.0, 1.05, 1.08, 2.0, 2.1])  # pairs 12, 13, 23 and 45: two in order, two not
+    assert quality.tau_in_bands(a, b, ms) == pytest.approx(0.0)
+    assert np.isnan(quality.tau_in_bands(a, b, np.array([1.0, 2.0, 4.0, 8.0, 16.0])))
+    tied = np.array([1.0, 1.0, 2.0, 2.0, 3.0])
+    assert quality.tau_in_bands(tied, b) == pytest.approx(kendalltau(tied, b).statistic)
+
+
+def test_finished_subnets_are_ranked_too(folder):
+    run = open_run(folder)
+    found = run.supernet_quality(3, 0.5, finish_epochs=0.5, device="hexagon-dsp")
+    finished = np.array([q.finished for q in found.subnets])
+    alone = np.array([q.alone for q in found.subnets])
+    assert found.ranking.finished_tau == pytest.approx(kendalltau(finished, alone).statistic, nan_ok=True)
+    assert found.ranking.device == "hexagon-dsp"
+    assert 0 <= found.ranking.n_pairs <= 3
+    again = open_run(folder).supernet_quality(3, 0.5, finish_epochs=0.5, device="hexagon-dsp")
+    assert again.as_dict() == found.as_dict()
+    text = (
+        CliRunner()
+        .invoke(app, ["bench", "supernet", str(folder), "--subnets", "3", "--epochs", "0.5", "--finish-epochs", "0.5"])
+        .stdout
+    )
+    assert "Kendall's tau of finished subnets" in text

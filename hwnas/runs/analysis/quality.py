@@ -9,17 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import scipy
 import torch
+from numpy.typing import NDArray
 
 from hwnas.files import write_json
 from hwnas.finetune import FinetuneConfig, finetune
+from hwnas.latency.table import Device
 from hwnas.objectives.exact import params_of_space
 from hwnas.progress import silent
 from hwnas.runs.context import RunContext
+from hwnas.runs.finish import training_of
 from hwnas.space import Arch
+
+FloatArray = NDArray[np.float64]
+
+BAND_PERCENT = 10.0
+"""Subnets whose latencies differ by no more compete for the same place."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,24 @@ class SubnetQuality:
     inherited_stderr: float
     """Standard error from the number of test images."""
     alone_stderr: float
+    finished: float | None = None
+    """Trained to its end from what it inherited; None: that was not asked for."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How well scores that subnets inherit, and those of finished ones, rank as training alone does."""
+
+    device: str
+    """Whose latency makes bands; empty: none was given."""
+    n_pairs: int
+    """Pairs of subnets whose latencies differ by at most `BAND_PERCENT`."""
+    inherited_tau: float
+    """Kendall's tau over all subnets; NaN where all of one kind are equal."""
+    inherited_tau_in_bands: float
+    """Over the pairs of equal latency only, where a search has to decide; NaN: there are none."""
+    finished_tau: float | None
+    finished_tau_in_bands: float | None
 
 
 @dataclass(frozen=True)
@@ -51,15 +78,27 @@ class SupernetQuality:
     """Mean of alone minus inherited."""
     mean_stderr: float
     """Standard error of one score from the number of test images, mean over all."""
+    finish_epochs: float = 0.0
+    """Of finished subnets, from what they inherit; 0: none."""
+    ranking: Ranking | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values; NaN becomes None."""
-        return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in asdict(self).items()}
+        return dict(_without_nan(asdict(self)))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def supernet_quality(
-    context: RunContext, n_subnets: int, epochs: float, lr: float | None = None, seed: int = 0
-) -> SupernetQuality:
+    context: RunContext, n_subnets: int, epochs: float, lr: float | None = None, seed: int = 0,
+    finish_epochs: float = 0.0, device: Device | None = None,
+) -> SupernetQuality:  # fmt: skip
     """Compare random subnets of a trained run with the same networks trained alone.
 
     Networks alone are trained with the recipe's batch size, augmentation, decay and label smoothing, from random
@@ -72,6 +111,8 @@ def supernet_quality(
         epochs: of the training alone.
         lr: its peak learning rate; default: that of the recipe's first phase.
         seed: of the draw and of the weights.
+        finish_epochs: train each subnet, too, from what it inherits, as ``finish`` of the recipe says; 0: not.
+        device: whose latency says which subnets compete; None: rank correlation over all of them only.
     """
     archs, score = draw(context, n_subnets, seed), context.score
     config = alone_config(context, epochs, lr, seed)
@@ -80,15 +121,50 @@ def supernet_quality(
     for number, (arch, size) in enumerate(zip(archs, params, strict=True), 1):
         inherited = context.test_scores(context.trained_evaluator.subnet(arch), arch)
         alone = alone_scores(context, arch, config)
-        values = [s.get(name, float("nan")) for name in (score.name, score.named("stderr")) for s in (inherited, alone)]
-        found.append(SubnetQuality(arch.key, arch.int("resolution"), int(size), *values))
-        said = f"inherited {values[0]:.2f} {score.unit}, alone {values[1]:.2f} {score.unit}"
+        finished = finished_score(context, arch, finish_epochs) if finish_epochs else None
+        (a, b), (da, db) = (
+            [s.get(name, float("nan")) for s in (inherited, alone)] for name in (score.name, score.named("stderr"))
+        )
+        found.append(SubnetQuality(arch.key, arch.int("resolution"), int(size), a, b, da, db, finished))
+        said = f"inherited {a:.2f} {score.unit}, alone {b:.2f} {score.unit}"
         context.progress("subnets", number, n_subnets, said)
     inherited_all, alone_all = (np.array([getattr(q, name) for q in found]) for name in ("inherited", "alone"))
     stderr = float(np.mean([[q.inherited_stderr, q.alone_stderr] for q in found]))
     tau = float(scipy.stats.kendalltau(inherited_all, alone_all).statistic) if n_subnets > 1 else float("nan")
     gap = float((alone_all - inherited_all).mean())
-    return SupernetQuality(score.title, score.unit, tuple(found), epochs, tau, gap, stderr)
+    latency = None if device is None else device.compile(context.layout).of_archs(archs)
+    finished_all = np.array([q.finished for q in found], dtype=float) if finish_epochs else None
+    ranking = Ranking(
+        "" if device is None else device.name, int(_competing(latency).sum()) // 2 if latency is not None else 0, tau,
+        tau_in_bands(inherited_all, alone_all, latency),
+        None if finished_all is None else tau_in_bands(finished_all, alone_all),
+        None if finished_all is None else tau_in_bands(finished_all, alone_all, latency),
+    )  # fmt: skip
+    return SupernetQuality(score.title, score.unit, tuple(found), epochs, tau, gap, stderr, finish_epochs, ranking)
+
+
+def tau_in_bands(a: FloatArray, b: FloatArray, latency: FloatArray | None = None) -> float:
+    """Return how often pairs are in the same order by ``a`` and ``b``, less how often in the other.
+
+    Args:
+        a: ``(n,)``.
+        b: ``(n,)``.
+        latency: ``(n,)``; only pairs whose latencies differ by at most `BAND_PERCENT` count. None: all pairs.
+
+    Returns:
+        -1 to 1, Kendall's tau-b over these pairs; NaN where none of them differs in ``a`` or in ``b``.
+    """
+    counted = np.ones((len(a), len(a)), dtype=bool) if latency is None else _competing(latency)
+    np.fill_diagonal(counted, False)
+    by_a, by_b = (np.sign(v[:, None] - v[None])[counted] for v in (a, b))
+    pairs = np.sqrt(float((by_a != 0).sum()) * float((by_b != 0).sum()))
+    return float((by_a * by_b).sum() / pairs) if pairs else float("nan")
+
+
+def _competing(latency: FloatArray) -> NDArray[np.bool_]:
+    """``(n, n)``: which pairs have the same latency, nearly."""
+    near = np.abs(np.log(latency[:, None] / latency[None])) <= np.log1p(BAND_PERCENT / 100)
+    return np.asarray(near & ~np.eye(len(latency), dtype=bool))
 
 
 def draw(context: RunContext, n_subnets: int, seed: int) -> list[Arch]:
@@ -109,6 +185,29 @@ def alone_config(context: RunContext, epochs: float, lr: float | None, seed: int
         momentum=train.momentum, weight_decay=train.weight_decay, label_smoothing=train.label_smoothing,
         distill_ratio=0, seed=seed,
     )  # fmt: skip
+
+
+def finished_score(context: RunContext, arch: Arch, epochs: float) -> float:
+    """Return the test score of a subnet trained to its end, from the run folder where it is known.
+
+    The supernet's largest net is the teacher: there is no better finished model beside it.
+    """
+    config = training_of(context.recipe.train, context.recipe.finish.model_copy(update={"epochs": epochs}))
+    settings = {
+        "config": config.model_dump(mode="json"), "augment": context.recipe.data.augment.model_dump(mode="json"),
+        "weights": context.trained_weights, "images": context.splits.sha256, "arch": arch.as_dict(),
+    }  # fmt: skip
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    path = context.folder.alone / f"{arch.key}-{digest}.json"
+    if not path.exists():
+        resolution, evaluator = arch.int("resolution"), context.trained_evaluator
+        largest = context.layout.space.restrict({"resolution": [resolution]}).largest()
+        result = finetune(
+            evaluator.subnet(arch), resolution, context.splits, config, context.recipe.data.augment,
+            evaluator.subnet(largest) if config.distill_ratio else None,
+        )  # fmt: skip
+        write_json(path, {**settings, "test": context.test_scores(result.network, arch)})
+    return float(json.loads(path.read_text(encoding="utf-8"))["test"][context.score.name])
 
 
 def alone_scores(context: RunContext, arch: Arch, config: FinetuneConfig) -> dict[str, float]:
