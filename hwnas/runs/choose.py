@@ -121,7 +121,8 @@ def choose_to_finish(evaluations: Evaluations, device: Device, settings: DeviceS
     """
     problem = make_problem(evaluations.context, device, settings)
     candidates = inherited_candidates(evaluations, device.name, settings)
-    feasible = _feasible(evaluations, device, settings, problem, candidates)[1]
+    # On as many images as the search looked at: what is inherited says only roughly what a model can become.
+    feasible = _inside(evaluations, device, problem, evaluations.values(problem, candidates))
     models = [c for c, inside in zip(candidates, feasible, strict=True) if inside]
     columns = model_columns(evaluations, device, settings, models)
     losses = -evaluations.context.score.sign * columns[evaluations.context.score.name]
@@ -183,13 +184,18 @@ def _feasible(
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """``(n, columns)`` values of models, and which of them are within the limits: at least one."""
     values = _refined(evaluations, device, problem, settings, candidates)
+    return values, _inside(evaluations, device, problem, values)
+
+
+def _inside(evaluations: Evaluations, device: Device, problem: Problem, values: FloatArray) -> NDArray[np.bool_]:
+    """``(n,)`` which rows of values are within the limits; at least one is."""
     inside = problem.violation(as_losses(values, problem.columns)) <= 0
     feasible = np.asarray(np.isfinite(values).all(axis=1) & inside, dtype=bool)
     if not feasible.any():
         last = read_history(evaluations.context.folder.device(device.name)).last
         said = "nothing was evaluated" if last is None else last.message
         raise SearchError(f"{device.name} has no model within the limits: {said}; loosen the limits")
-    return values, feasible
+    return feasible
 
 
 def _refined(
