@@ -64,7 +64,8 @@ def cifar10(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         "data": {
             # Nine tenths to train, one tenth to validate; the source has 50,000.
             "source": "jpeg", "path": str(Path(arguments.data).resolve()), "max_images": arguments.images * 9 // 10,
-            "validation_percent": arguments.images / 5000, "augment": {"flip": True, "shift_percent": 12.5, "cutout_percent": 25},
+            "validation_percent": arguments.images / 5000,
+            "augment": {"flip": True, "shift_percent": 12.5, "cutout_percent": 25},
         },
         "supernet": {
             "family": "mbv3", "classes": 10, "resolutions": [24, 28, 32], "stem_width": 16, "stem_stride": 1,
