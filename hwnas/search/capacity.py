@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.pareto import non_dominated
-from hwnas.search.evolve import evolve
+from hwnas.search.evolve import Losses, evolve
 from hwnas.search.region import Region
 from hwnas.space import Arch, SearchSpace
 
@@ -34,6 +34,7 @@ def most_capable(
     n: int,
     wanted_ms: Sequence[float] = (),
     seed: int = 0,
+    preferred: Region | None = None,
 ) -> list[Arch]:
     """Return for several latencies the arch of greatest capacity that is as fast.
 
@@ -45,9 +46,11 @@ def most_capable(
         n: latencies, even in the logarithm from the fastest arch within the limits to the most capable one.
         wanted_ms: these latencies instead.
         seed: of the search.
+        preferred: a part of the space, such as its largest resolution; others are taken only for latencies that none
+            of its archs reaches.
 
     Returns:
-        Different archs by ascending latency; fewer than asked for where one serves several latencies or where no arch
+        Different archs by ascending wanted latency; fewer where one serves several latencies or where no arch
         is as fast. Empty where no arch is within the limits.
     """
 
@@ -56,18 +59,35 @@ def most_capable(
         return losses, violation_of(genomes)
 
     ends = space.encode_many([space.smallest(), space.largest()])
-    genomes, losses, violation = evolve(
-        Region.whole(space), losses_of, np.random.default_rng(seed), POPULATION, GENERATIONS, ends
-    )
-    genomes, losses = genomes[violation <= 0], losses[violation <= 0]
-    if not len(genomes):
+    whole = Region.whole(space)
+    fronts = [_front(region, losses_of, seed, ends) for region in (preferred or whole, whole)]
+    fronts = [(genomes, at) for genomes, at in fronts if len(genomes)]
+    if not fronts:
         return []
-    front = np.flatnonzero(non_dominated(losses))
-    front = front[np.argsort(losses[front, 1], kind="stable")]
-    at = losses[front, 1]
     if wanted_ms:
         targets = np.log(np.sort(np.array(wanted_ms, dtype=float)))
     else:
-        targets = np.linspace(at[0], at[-1], n) if n > 1 else at[-1:]
-    rows = [int(front[within[-1]]) for t in targets if len(within := np.flatnonzero(at <= t + 1e-12))]
-    return [space.decode(genomes[i]) for i in dict.fromkeys(rows)]
+        first, last = min(at[0] for _, at in fronts), fronts[0][1][-1]
+        targets = np.linspace(first, last, n) if n > 1 else np.array([last])
+    chosen: dict[Arch, None] = {}
+    for target in targets:
+        for genomes, at in fronts:
+            if len(within := np.flatnonzero(at <= target + 1e-12)):
+                chosen[space.decode(genomes[within[-1]])] = None
+                break
+    return list(chosen)
+
+
+def _front(
+    region: Region, losses_of: Losses, seed: int, start: IntArray
+) -> tuple[IntArray, FloatArray]:  # fmt: skip
+    """Genomes of greatest capacity at their latency, and the logarithms of the latencies, ascending."""
+    genomes, losses, violation = evolve(
+        region, losses_of, np.random.default_rng(seed), POPULATION, GENERATIONS, start
+    )  # fmt: skip
+    genomes, losses = genomes[violation <= 0], losses[violation <= 0]
+    if not len(genomes):
+        return genomes, losses[:, 0]
+    front = np.flatnonzero(non_dominated(losses))
+    front = front[np.argsort(losses[front, 1], kind="stable")]
+    return genomes[front], losses[front, 1]

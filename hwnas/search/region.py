@@ -38,6 +38,12 @@ class Region:
             np.zeros((0, len(space)), dtype=np.int64),
         )
 
+    def with_options(self, name: str, indices: IntArray) -> Region:
+        """Return the region in which a choice may take these options only."""
+        position = self.space.position(name)
+        allowed = tuple(indices if i == position else a for i, a in enumerate(self.allowed))
+        return Region(self.space, allowed, self.frozen, self.donors)
+
     @property
     def is_whole(self) -> bool:
         """Whether every genome of the space belongs to the region."""
