@@ -70,6 +70,7 @@ def workplace(tmp_path_factory, tiny_phases):
     recipe = yaml.safe_load((ROOT / "supernets" / "digits-mbv3.yaml").read_text(encoding="utf-8"))
     recipe["train"]["phases"] = tiny_phases
     recipe["search"]["evaluations"] = 8
+    recipe["finish"] = {"models": 2, "epochs": 0.2}
     recipe["evaluation"]["calibration_images"] = 64
     (folder / "supernets").mkdir()
     (folder / "supernets" / "digits-mbv3.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")

@@ -19,6 +19,7 @@ from hwnas.space import SearchSpace
 from hwnas.train.evaluate import scores
 
 FIRST, SECOND = "hexagon-dsp", "myriad-vpu"
+SEARCH = {"strategy": "direct", "evaluations": 2}
 FINISH = {"models": 3, "epochs": 2, "lr": 0.1}
 
 
@@ -26,7 +27,7 @@ FINISH = {"models": 3, "epochs": 2, "lr": 0.1}
 def direct(tiny_recipe, tmp_path_factory):
     """A run without a supernet; copy it before changing it."""
     folder = tmp_path_factory.mktemp("direct")
-    values = {**tiny_recipe, "search": {"strategy": "direct"}, "finish": FINISH}
+    values = {**tiny_recipe, "search": SEARCH, "finish": FINISH}
     (folder / "tiny.yaml").write_text(json.dumps(values))
     run(folder / "tiny.yaml", out=folder / "run")
     return folder / "run"
@@ -40,7 +41,7 @@ def copied(direct, tmp_path):
 @pytest.fixture
 def again(recipe_file):
     return lambda out, progress=silent, **changes: run(
-        recipe_file(**{"search": {"strategy": "direct"}, "finish": FINISH, **changes}), out=out, progress=progress
+        recipe_file(**{"search": SEARCH, "finish": FINISH, **changes}), out=out, progress=progress
     )
 
 
@@ -102,7 +103,7 @@ def test_a_second_start_computes_nothing(copied, again):
 def test_killed_runs_end_with_the_same_files(direct, tiny_recipe, recipe_file, killed_run, again, tmp_path):
     out = tmp_path / "run"
     train = {**tiny_recipe["train"], "checkpoint_every_s": 1e-6}
-    recipe = recipe_file(search={"strategy": "direct"}, finish=FINISH, train=train)
+    recipe = recipe_file(search=SEARCH, finish=FINISH, train=train)
     for at in (f"finish for {FIRST}, {SECOND}: 3", f"export for {FIRST}: 1"):
         killed_run(recipe, out, at)
     again(out)
@@ -194,9 +195,9 @@ def test_few_models_are_trained_directly_and_many_share_a_supernet(recipe_file, 
 
 def test_a_budget_is_divided_kept_and_spent_once(recipe_file, tmp_path):
     path = recipe_file(devices=[FIRST], finish={"models": 2}, search={"strategy": "supernet"})
-    done = run(path, out=tmp_path / "run", budget="20s")
+    done = run(path, out=tmp_path / "run", budget="10s")
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
-    assert plan["asked"]["budget_s"] == 20
+    assert plan["asked"]["budget_s"] == 10
     recipe = load_recipe(path)
     for own, given in zip(done.recipe.train.phases, recipe.train.phases, strict=True):
         assert own.epochs == pytest.approx(given.epochs * plan["phase_factor"])
@@ -205,6 +206,6 @@ def test_a_budget_is_divided_kept_and_spent_once(recipe_file, tmp_path):
     assert spent["time_s"] == pytest.approx(plan["finish_s"], abs=1e-3)
     assert {m.epochs for m in done.weights.finished.by_version.values()} == {spent["epochs"]}
     before, told = made_files(tmp_path / "run"), []
-    run(path, out=tmp_path / "run", budget="20s", progress=lambda task, *_: told.append(task))
+    run(path, out=tmp_path / "run", budget="10s", progress=lambda task, *_: told.append(task))
     assert made_files(tmp_path / "run") == before
     assert set(told) <= {f"export for {FIRST}", "budget"}
