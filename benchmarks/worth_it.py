@@ -12,7 +12,6 @@ seed are timed here in one pass at the end. Times are CPU seconds of everything,
 seed) is kept in ``--work``, so a second start continues.
 
     python benchmarks/worth_it.py --data cifar10_jpeg.npz --budget-min 40 --images 6000 --seeds 0,1,2
-    python benchmarks/worth_it.py --data mnist_uint8.npz --source npz --recipe mnist --budget-min 10 --seeds 10
 """
 
 from __future__ import annotations

@@ -89,9 +89,18 @@ def plan(
     show(
         as_json, found.as_dict(),
         f"{found}\n\n{table(['as the recipe says', 'thousand million MACs', 'share'], rows)}\n"
-        f"without a supernet: {found.direct_epochs:.3g} epochs for each of {found.models} models{times}\n"
-        + following("run", recipe),
+        f"without a supernet: {found.direct_epochs:.3g} epochs for each model{times}\n"
+        + following("run", recipe, *_same(overrides, devices, budget, models)),
     )  # fmt: skip
+
+
+def _same(
+    overrides: Sequence[str] | None, devices: str | None, budget: str | None, models: int | None
+) -> list[str]:  # fmt: skip
+    """What makes a command mean the same run."""
+    given = [*(overrides or ()), *([] if models is None else [f"finish.models={models}"])]
+    named = (("--devices", devices), ("--budget", budget))
+    return [*given, *(word for option, value in named if value is not None for word in (option, value))]
 
 
 def train(recipe: RecipeName, overrides: Overrides = None, out: Out = None, as_json: Json = False) -> None:

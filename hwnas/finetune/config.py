@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-NonNegative = Annotated[float, Field(ge=0)]
+from hwnas.train.device import DeviceName
+from hwnas.train.phases import TrainConfig
 
+NonNegative = Annotated[float, Field(ge=0)]
 
 SMALL_SIZE_PERCENT = 62.5
 """Edge of the smaller images with which a training begins, of a network's own resolution."""
@@ -35,8 +37,26 @@ class FinetuneConfig(BaseModel):
     """Edge of the smaller images, of a network's own resolution."""
     scored_percent: Annotated[float, Field(gt=0, le=100)] = 100.0
     """Share of the steps, the last ones, after whose epochs validation images are looked at."""
+    device: DeviceName = "auto"
     seed: int = 0
     checkpoint_every_s: Annotated[float, Field(gt=0)] = 20.0
+
+    @classmethod
+    def like(cls, train: TrainConfig, **changes: Any) -> FinetuneConfig:
+        """Return how a network is trained alone with a supernet's settings, but for ``changes``, without a teacher.
+
+        Its rate is that of the first phase; batch size, decay, smoothing, clipping, seed and device are the same.
+        """
+        same = (
+            "batch_size", "momentum", "weight_decay", "label_smoothing", "clip_grad_norm", "seed", "device",
+            "checkpoint_every_s",
+        )  # fmt: skip
+        values = {name: getattr(train, name) for name in same} | {"lr": train.phases[0].lr, "distill_ratio": 0.0}
+        return cls(**values | changes)
+
+    def binding(self) -> dict[str, Any]:
+        """Return what decides the weights: everything that must not change between two starts."""
+        return self.model_dump(mode="json", exclude={"checkpoint_every_s", "device"})
 
 
 def relative_cost(small_percent: float, small_size_percent: float = SMALL_SIZE_PERCENT) -> float:

@@ -24,15 +24,16 @@ from hwnas.data.random_state import seeded
 from hwnas.errors import TrainingError
 from hwnas.finetune.config import FinetuneConfig
 from hwnas.progress import Progress, silent
+from hwnas.task import Task
 from hwnas.train.checkpoint import load_tensors, load_weights, save_tensors
+from hwnas.train.device import chosen_device
 from hwnas.train.evaluate import scores
 from hwnas.train.phases import PhaseConfig
-from hwnas.train.state import check_settings, under_prefix
-from hwnas.train.step import learning_rate
+from hwnas.train.state import check_settings, momenta, restore_momenta, under_prefix
+from hwnas.train.step import learning_rate, make_optimiser
 
 MOST_SCORINGS = 25
 """Epochs after which the validation images are looked at, at most: in long trainings neighbours differ by noise."""
-
 
 SMALLEST_PX = 16
 """Images are never made smaller than this: little is left to be seen on them."""
@@ -169,14 +170,22 @@ def seconds_per_epoch(
     return per_epoch * (per_step_s + scoring_s * scored)
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """Validation images as networks of one resolution take them."""
+
+    images: Tensor
+    targets: Tensor
+
+
 @dataclass
 class _Learner:
     """A student's copy that learns, and what it has reached."""
 
     student: Student
     config: FinetuneConfig
-    splits: Splits
-    validation: Tensor
+    task: Task
+    validation: _Inputs
     network: nn.Module = field(init=False)
     before: float = field(init=False)
     best: float = field(init=False)
@@ -184,12 +193,8 @@ class _Learner:
     best_state: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.network = copy.deepcopy(self.student.network)
-        decayed = [p for p in self.network.parameters() if p.ndim > 1]
-        plain = [p for p in self.network.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": self.config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        momentum = self.config.momentum
-        self.optimiser = torch.optim.SGD(groups, lr=self.config.lr, momentum=momentum, nesterov=momentum > 0)
+        self.network = copy.deepcopy(self.student.network).to(self.validation.images.device)
+        self.optimiser = make_optimiser(self.network, self.config)
 
     def begin(self) -> None:
         """Note what the network can do as it came."""
@@ -198,13 +203,12 @@ class _Learner:
 
     def score(self) -> float:
         """Main score on validation images."""
-        task = self.splits.task
-        found = scores(self.network.eval(), self.validation, self.splits.validation.labels, task)
-        return found[task.score.name]
+        found = scores(self.network.eval(), self.validation.images, self.validation.targets, self.task)
+        return found[self.task.score.name]
 
     def keep_if_better(self, epoch: int) -> None:
         """Look at the validation images, and keep the weights where they are the best so far."""
-        reached, sign = self.score(), self.splits.task.score.sign
+        reached, sign = self.score(), self.task.score.sign
         if sign * reached > sign * self.best:
             self.best, self.best_epoch = reached, epoch
             self.best_state = copy.deepcopy(self.network.state_dict())
@@ -222,16 +226,12 @@ class _Learner:
     def result(self) -> FinetuneResult:
         """The network of the best epoch."""
         self.network.load_state_dict(self.best_state)
-        return FinetuneResult(self.network.eval(), self.before, self.best, self.best_epoch)
+        return FinetuneResult(self.network.cpu().eval(), self.before, self.best, self.best_epoch)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint needs."""
-        momenta = {
-            name: self.optimiser.state[p]["momentum_buffer"]
-            for name, p in self.network.named_parameters()
-            if self.optimiser.state.get(p, {}).get("momentum_buffer") is not None
-        }
-        groups = {"now": self.network.state_dict(), "best": self.best_state, "momentum": momenta}
+        momentum = momenta(self.network, self.optimiser)
+        groups = {"now": self.network.state_dict(), "best": self.best_state, "momentum": momentum}
         return {f"{self.student.name}/{group}.{k}": v for group, named in groups.items() for k, v in named.items()}
 
     def read(self, tensors: dict[str, Tensor], values: Mapping[str, Any], where: str) -> None:
@@ -239,10 +239,7 @@ class _Learner:
         own = under_prefix(tensors, f"{self.student.name}/")
         load_weights(self.network, under_prefix(own, "now."), where)
         self.best_state = under_prefix(own, "best.")
-        named = dict(self.network.named_parameters())
-        for name, momentum in under_prefix(own, "momentum.").items():
-            buffer = torch.empty_like(named[name])  # keeps the parameter's memory format
-            self.optimiser.state[named[name]]["momentum_buffer"] = buffer.copy_(momentum)
+        restore_momenta(self.network, self.optimiser, under_prefix(own, "momentum."))
         self.before, self.best, self.best_epoch = values["before"], values["best"], values["best_epoch"]
 
 
@@ -263,12 +260,18 @@ class _Together:
     def __post_init__(self) -> None:
         splits, config = self.splits, self.config
         self._check_teachers()
-        self.batches = TrainBatches(splits.train, *splits.mean_std, config.batch_size, self.augment, config.seed)
+        device = chosen_device(config.device)
+        self.batches = TrainBatches(
+            splits.train.to(device), *splits.mean_std, config.batch_size, self.augment, config.seed
+        )
+        if self.teacher is not None:
+            self.teacher = self.teacher[0].to(device), self.teacher[1]
         self.n_steps = max(1, round(config.epochs * self.batches.per_epoch))
         self.scored_every = max(1, math.ceil(config.epochs / MOST_SCORINGS)) * self.batches.per_epoch
         sizes = [s.resolution for s in self.students]
-        validation = {r: as_input(splits.validation.images, r, *splits.mean_std) for r in set(sizes)}
-        self.learners = [_Learner(s, config, splits, validation[s.resolution]) for s in self.students]
+        held_out = splits.validation.to(device)
+        validation = {r: _Inputs(as_input(held_out.images, r, *splits.mean_std), held_out.labels) for r in set(sizes)}
+        self.learners = [_Learner(s, config, splits.task, validation[s.resolution]) for s in self.students]
         self.resolution = max([*sizes, *([] if self.teacher is None else [self.teacher[1]])])
 
     def _check_teachers(self) -> None:
@@ -285,9 +288,8 @@ class _Together:
     def settings(self) -> dict[str, Any]:
         """What must not change between two starts."""
         return {
-            "config": self.config.model_dump(mode="json", exclude={"checkpoint_every_s"}),
-            "augment": self.augment.model_dump(mode="json"), "images": self.splits.sha256,
-            "students": [[s.name, s.resolution, s.teacher] for s in self.students],
+            "config": self.config.binding(), "augment": self.augment.model_dump(mode="json"),
+            "images": self.splits.sha256, "students": [[s.name, s.resolution, s.teacher] for s in self.students],
         }  # fmt: skip
 
     def start(self) -> None:

@@ -129,6 +129,12 @@ def choose_to_finish(evaluations: Evaluations, device: Device, settings: DeviceS
     rows = spread_over_latency(
         losses, columns["latency_ms"], settings.finish.models, settings.finish.latencies_ms.get(device.name, ())
     )
+    if not rows:
+        wanted = ", ".join(f"{ms:g}" for ms in settings.finish.latencies_ms[device.name])
+        raise SearchError(
+            f"no evaluated model of {device.name} is as fast as {wanted} ms (finish.latencies_ms); the fastest takes "
+            f"{columns['latency_ms'].min():.4g} ms"
+        )
     return [models[i] for i in rows]
 
 

@@ -75,6 +75,14 @@ def _largest_images(space: SearchSpace) -> Region:
     return Region.whole(space).with_options("resolution", np.array([last], dtype=np.int64))
 
 
+def _missed(context: RunContext, device: Device, settings: DeviceSearch, archs: Sequence[Arch]) -> str:
+    """Say which wanted latencies no arch reaches."""
+    fastest_ms = float(device.compile(context.layout).of_archs(archs).min())
+    wanted = sorted(settings.finish.latencies_ms.get(device.name, ()))
+    missed = ", ".join(f"{ms:g}" for ms in wanted if ms < fastest_ms)
+    return f"; none within the limits is as fast as {missed} ms" if missed else ""
+
+
 def search_directly(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> None:
     """Choose the archs of a device and note them as its search, unless that was done."""
     context, archive = evaluations.context, evaluations.archive
@@ -89,7 +97,7 @@ def search_directly(evaluations: Evaluations, device: Device, settings: DeviceSe
     archive.request(name, archs)
     message = (
         f"{len(archs)} archs chosen by MACs and parameters at each latency, without a supernet; each was trained "
-        "from fresh weights"
+        f"from fresh weights{_missed(context, device, settings, archs)}"
     )
     duration_s = round(time.monotonic() - started, 3)
     record = SearchRecord(name, identity, len(archs), 0, "direct", message, duration_s)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from hwnas.errors import TrainingError
@@ -24,6 +23,7 @@ from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.finished import FinishedModel
 from hwnas.runs.history import DeviceSearch
+from hwnas.supernet import fresh_subnet
 from hwnas.train.checkpoint import save_tensors, weights_version
 from hwnas.train.phases import TrainConfig
 
@@ -127,23 +127,19 @@ def _epochs(group: Path, seconds_per_epoch: Callable[[], float], finish: FinishC
 
 def training_of(train: TrainConfig, finish: FinishConfig) -> FinetuneConfig:
     """Return how models are trained to their end: what ``finish`` does not say is as in the supernet's training."""
-    return FinetuneConfig(
-        epochs=finish.epochs, lr=finish.lr or train.phases[0].lr, warmup_epochs=finish.warmup_epochs,
-        batch_size=train.batch_size, momentum=train.momentum, weight_decay=train.weight_decay,
-        label_smoothing=train.label_smoothing, clip_grad_norm=train.clip_grad_norm,
-        distill_ratio=0.0 if finish.teacher == "none" else finish.distill_ratio, seed=train.seed,
-        checkpoint_every_s=train.checkpoint_every_s, scored_percent=SCORED_PERCENT, small_percent=finish.small_percent,
+    config = FinetuneConfig.like(
+        train, epochs=finish.epochs, warmup_epochs=finish.warmup_epochs, scored_percent=SCORED_PERCENT,
+        small_percent=finish.small_percent,
+        distill_ratio=0.0 if finish.teacher == "none" else finish.distill_ratio,
     )  # fmt: skip
+    return config if finish.lr is None else config.model_copy(update={"lr": finish.lr})
 
 
 def _start(evaluations: Evaluations, candidate: Candidate, seed: int) -> nn.Module:
     """The network that is trained: what a subnet inherits, or one of fresh weights."""
     if candidate.weights_version:
         return evaluations.weights.evaluator(candidate.weights_version).subnet(candidate.arch)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = evaluations.context.layout.build_subnet(candidate.arch)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return fresh_subnet(evaluations.context.layout, candidate.arch, seed)
 
 
 def _teacher(
@@ -175,9 +171,11 @@ def _keep(
 def _settings(evaluations: Evaluations, candidate: Candidate, finish: FinishConfig, config: FinetuneConfig) -> str:
     """Digest of what decides how a model is trained."""
     context = evaluations.context
-    not_binding = {"checkpoint_every_s"} if finish.time_s is None else {"checkpoint_every_s", "epochs"}
+    binding = config.binding()
+    if finish.time_s is not None:  # the epochs follow from it
+        binding.pop("epochs")
     values: dict[str, Any] = {
-        "config": config.model_dump(mode="json", exclude=not_binding), "teacher": finish.teacher,
+        "config": binding, "teacher": finish.teacher,
         "augment": context.recipe.data.augment.model_dump(mode="json"), "images": context.splits.sha256,
         "parent": candidate.weights_version, "time_s": finish.time_s,
         "trained": evaluations.weights.trained if finish.teacher == "largest" else "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from hwnas.errors import RecipeError, SearchError
+from hwnas.finetune import FinishConfig
 from hwnas.latency.build import needs_table
 from hwnas.latency.table import Device
 from hwnas.objectives import Objective
@@ -59,6 +60,16 @@ def read_limits(texts: Sequence[str], devices: Mapping[str, object] | Sequence[s
     if unknown := sorted({c.device for c in limits if c.device is not None} - set(devices)):
         raise RecipeError(f"limits name {unknown}; devices here are {', '.join(devices)}")
     return limits
+
+
+def check_latencies(finish: FinishConfig, devices: Mapping[str, object]) -> None:
+    """Raise where models are wanted for latencies of a device that is not meant.
+
+    Raises:
+        RecipeError: such a device.
+    """
+    if unknown := sorted(set(finish.latencies_ms) - set(devices)):
+        raise RecipeError(f"finish.latencies_ms names {unknown}; devices here are {', '.join(devices)}")
 
 
 def check_searchable(context: RunContext, wanted: Mapping[str, DeviceSearch]) -> None:

@@ -35,7 +35,7 @@ from hwnas.runs.finish import finish_front
 from hwnas.runs.front import FrontModel, copy_bundle
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.latency_check import check_models, keep_measured, was_checked
-from hwnas.runs.plan import Strategy, read_plan
+from hwnas.runs.plan import Strategy, planned_search, read_plan, with_time
 from hwnas.runs.problem import check_searchable, read_limits
 from hwnas.runs.recipe import with_values
 from hwnas.runs.search import search_device
@@ -75,6 +75,7 @@ class Run(RunView):
         self.context.supernet = train_supernet(
             recipe.supernet, recipe.train, recipe.data, self.splits, folder.train, self.context.progress
         )
+        self.context.__dict__.pop("trained_weights", None)  # asked for before there was a supernet, it was empty
         return self.context.supernet
 
     @_writes
@@ -104,7 +105,8 @@ class Run(RunView):
         Args:
             devices: names or folders of profiles, also new ones; default: every device of the run.
             evaluations: archs to evaluate for each device.
-            budget: time for the search of all of them, such as ``20min`` or seconds; it sizes everything itself.
+            budget: time for the search of all of them, such as ``20min`` or seconds, which sizes it; in a run without
+                a supernet, for the training of their models.
             limits: such as ``latency_ms<=5`` or, for one device, ``edge-tpu:latency_ms<=3``; an empty list lifts them.
             searcher: algorithm; see `hwnas.search.searchers.SEARCHERS`.
 
@@ -118,7 +120,7 @@ class Run(RunView):
         parsed = None if limits is None else read_limits(limits, given)
         wanted = {}
         for name, folder in given.items():
-            known = self.context.settings(name)
+            known = self._settings_to_search(name)
             changes: dict[str, object] = {} if folder is None else {"device": folder}
             if parsed is not None:
                 own = [str(Limit(None, c.value, c.comparison, c.bound)) for c in limits_for(parsed, name)]
@@ -126,6 +128,12 @@ class Run(RunView):
             size = {"evaluations": evaluations, "algorithm": searcher}
             changes["search"] = with_values(known.search, {k: v for k, v in size.items() if v is not None}, "search")
             wanted[name] = known.model_copy(update=changes)
+        if self.strategy(wanted) == "direct" and (evaluations is not None or searcher is not None):
+            raise RecipeError(
+                f"{self.folder} has no supernet to search: its models are chosen and trained directly, so evaluations "
+                "and searcher mean nothing; train one with `hwnas run RECIPE search.strategy=supernet --out "
+                f"{self.folder}`"
+            )
         self.search_with(wanted, None if budget is None else parse_duration(budget))
 
     @_writes
@@ -138,6 +146,8 @@ class Run(RunView):
         devices that are searched after it, and the fronts of a group are chosen from all archs seen so far.
         """
         direct = self.strategy(wanted) == "direct"
+        if direct and budget_s is not None:
+            wanted = {n: with_time(s, budget_s / len(wanted)) for n, s in wanted.items()}
         if not direct:
             self.context.supernet  # noqa: B018 (an untrained run is an error before tables are measured)
         check_searchable(self.context, wanted)
@@ -331,6 +341,12 @@ class Run(RunView):
             )
             for name in names
         ]
+
+    def _settings_to_search(self, name: str) -> DeviceSearch:
+        """Settings in force; of a device that was never searched those of the recipe, as the run was planned."""
+        settings, plan = self.context.settings(name), read_plan(self.context)
+        searched = self.context.folder.device(name).settings.exists()
+        return settings if searched or plan is None else planned_search(settings, plan)
 
     def _added(self, devices: Sequence[str]) -> dict[str, str | None]:
         """Names of devices, known ones or new ones, with how they were given."""

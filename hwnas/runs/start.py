@@ -15,7 +15,7 @@ from hwnas.runs.devices import load_devices
 from hwnas.runs.folder import RunFolder
 from hwnas.runs.manifest import make_manifest
 from hwnas.runs.plan import Plan, make_plan, planned, planned_search, read_plan, what_is_asked, write_plan
-from hwnas.runs.problem import check_searchable, read_limits
+from hwnas.runs.problem import check_latencies, check_searchable, read_limits
 from hwnas.runs.recipe import Recipe, load_recipe, with_values
 from hwnas.runs.run import Run
 
@@ -51,6 +51,7 @@ def start_run(
     run.context.check_phases()
     given = load_devices(folder, loaded.devices)
     read_limits(loaded.constraints, given)
+    check_latencies(loaded.finish, given)
     wanted = {n: run.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)}
     check_searchable(run.context, wanted)
     if folder.recipe.exists():
@@ -214,7 +215,7 @@ def run(
         given = load_devices(started.context.folder, loaded.devices)
         started.context.devices.update({n: d for n, d in given.items() if n not in started.devices})
         wanted = {n: started.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)}
-        wanted = {name: planned_search(settings, planned_work, len(wanted)) for name, settings in wanted.items()}
+        wanted = {name: planned_search(settings, planned_work) for name, settings in wanted.items()}
         if planned_work.strategy == "supernet":
             started.train()
         started.search_with(wanted, planned_work.search_s, FEWEST_EVALUATIONS)

@@ -2,7 +2,7 @@
 
 from hwnas.supernet.batch_norm import calibrate_bn, fold_bn
 from hwnas.supernet.blocks.block import BlockSpec, count_params
-from hwnas.supernet.build import build_supernet, make_layout
+from hwnas.supernet.build import build_supernet, fresh_subnet, make_layout
 from hwnas.supernet.families.family import FAMILIES, Family, FamilyConfig, SupernetConfig, read_settings
 from hwnas.supernet.layout import Layout, Slot
 from hwnas.supernet.network import SuperNet, extract_subnet
@@ -21,6 +21,7 @@ __all__ = [
     "count_params",
     "extract_subnet",
     "fold_bn",
+    "fresh_subnet",
     "make_layout",
     "read_settings",
 ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from hwnas.data.random_state import seeded
+from hwnas.space import Arch
 from hwnas.supernet.families.family import FAMILIES, FamilyConfig
-from hwnas.supernet.layout import Layout
+from hwnas.supernet.layout import Layout, PlainNetwork
 from hwnas.supernet.network import SuperNet
 
 
@@ -20,4 +21,12 @@ def build_supernet(config: FamilyConfig, seed: int = 0) -> SuperNet:
     with seeded(seed):
         net = SuperNet(config, make_layout(config))
     channels_last: SuperNet = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return channels_last
+
+
+def fresh_subnet(layout: Layout, arch: Arch, seed: int = 0) -> PlainNetwork:
+    """Return the plain network of ``arch`` with fresh weights, channels-last; the same seed gives the same weights."""
+    with seeded(seed):
+        net = layout.build_subnet(arch)
+    channels_last: PlainNetwork = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return channels_last

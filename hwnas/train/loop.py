@@ -26,6 +26,7 @@ from hwnas.progress import Progress, silent
 from hwnas.supernet import SuperNet, SupernetConfig, build_supernet
 from hwnas.task import DEFAULT_TASK, HasAlphaDivergence, Task
 from hwnas.train.checkpoint import load_supernet, load_tensors, load_weights, save_supernet, weights_version
+from hwnas.train.device import chosen_device
 from hwnas.train.mixing import draw_mix
 from hwnas.train.monitor import CALIBRATION_BATCH, CALIBRATION_IMAGES, Monitor
 from hwnas.train.phases import PhaseConfig, TrainConfig, phase_space, sample_step
@@ -126,7 +127,7 @@ class _Trainer:
 
     def __post_init__(self) -> None:
         config, splits = self.config, self.splits
-        self.device = _device(config)
+        self.device = chosen_device(config.device)
         supernet = build_supernet(self.supernet_config, config.seed)
         self.spaces = [phase_space(p, supernet.space) for p in config.phases]  # all checked before the first step
         _check_divergence(config, splits.task)
@@ -266,14 +267,6 @@ def _check_divergence(config: TrainConfig, task: Task) -> None:
             f"train.phases: divergence alpha needs a task whose outputs are a distribution, which {task.name!r} is "
             "not (it has no alpha_divergence); use kl"
         )
-
-
-def _device(config: TrainConfig) -> torch.device:
-    if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise RecipeError("train.device is cuda, but PyTorch sees no GPU; use auto or cpu")
-    return torch.device("cuda", torch.cuda.current_device())
 
 
 @torch.no_grad()

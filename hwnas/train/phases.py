@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from hwnas.errors import RecipeError, SpaceError
 from hwnas.space import Arch, SearchSpace
+from hwnas.train.device import DeviceName
 
 NonNegative = Annotated[float, Field(ge=0)]
 Scalar = int | float | str
@@ -114,7 +115,7 @@ class TrainConfig(BaseModel):
     """Share of the steps in which images exchange their feature moments after the stem, and labels with them."""
     moex_label_percent: Annotated[float, Field(ge=0, le=100)] = 90.0
     """Weight of an image's own label in such a step."""
-    device: Literal["cpu", "cuda", "auto"] = "auto"
+    device: DeviceName = "auto"
     """``auto``: a GPU where PyTorch sees one."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of most operators in forward and backward passes (autocast); weights, losses and updates are float32."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from hwnas.data import DataConfig
 from hwnas.errors import ResumeError
@@ -54,11 +54,7 @@ class TrainState:
         """
         groups = {
             "supernet": self.supernet.state_dict(), "teacher": self.teacher, "pet": self.pet, "average": self.average,
-            "momentum": {
-                name: self.optimiser.state[p]["momentum_buffer"]
-                for name, p in self.supernet.named_parameters()
-                if self.optimiser.state.get(p, {}).get("momentum_buffer") is not None
-            },
+            "momentum": momenta(self.supernet, self.optimiser),
         }  # fmt: skip
         tensors = {f"{group}.{k}": v for group, named in groups.items() for k, v in named.items()}
         metadata = {
@@ -76,10 +72,7 @@ class TrainState:
         tensors, metadata = load_tensors(path)
         check_settings(metadata.get("settings", {}), settings, path)
         load_weights(self.supernet, under_prefix(tensors, "supernet."), str(path))
-        names = dict(self.supernet.named_parameters())
-        for name, momentum in under_prefix(tensors, "momentum.").items():
-            buffer = torch.empty_like(names[name])  # keeps the parameter's memory format
-            self.optimiser.state[names[name]]["momentum_buffer"] = buffer.copy_(momentum)
+        restore_momenta(self.supernet, self.optimiser, under_prefix(tensors, "momentum."))
         if metadata.get("scaler"):
             self.scaler.load_state_dict(metadata["scaler"])
         self.phase, self.step = metadata["phase"], metadata["step"]
@@ -106,6 +99,20 @@ def check_settings(found: Mapping[str, Any], expected: Mapping[str, Any], path: 
         f"{path} was made with other settings of {', '.join(differing)}; "
         "use another --out, or go back to the recipe it was made with"
     )
+
+
+def momenta(net: nn.Module, optimiser: torch.optim.SGD) -> dict[str, Tensor]:
+    """Return the momenta of a network's parameters, by name, as far as there are any yet."""
+    found = {name: optimiser.state.get(p, {}).get("momentum_buffer") for name, p in net.named_parameters()}
+    return {name: momentum for name, momentum in found.items() if momentum is not None}
+
+
+def restore_momenta(net: nn.Module, optimiser: torch.optim.SGD, tensors: Mapping[str, Tensor]) -> None:
+    """Set momenta that `momenta` returned."""
+    parameters = dict(net.named_parameters())
+    for name, momentum in tensors.items():
+        buffer = torch.empty_like(parameters[name])  # keeps the parameter's memory format
+        optimiser.state[parameters[name]]["momentum_buffer"] = buffer.copy_(momentum)
 
 
 def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -117,8 +118,22 @@ def learning_rate(phase: PhaseConfig, step: int, n_steps: int, steps_per_epoch: 
     return phase.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, n_steps - warmup)))
 
 
-def make_optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.SGD:
-    """Return SGD with Nesterov momentum; biases and batch norms are not decayed."""
+class OptimiserConfig(Protocol):
+    """What an optimiser needs to know."""
+
+    @property
+    def momentum(self) -> float:
+        """Of SGD, with Nesterov's correction."""
+        ...
+
+    @property
+    def weight_decay(self) -> float:
+        """On weights of convolutions and linear layers."""
+        ...
+
+
+def make_optimiser(net: nn.Module, config: OptimiserConfig) -> torch.optim.SGD:
+    """Return SGD with Nesterov momentum; biases and batch norms are not decayed. Every step sets its rate."""
     decayed = [p for p in net.parameters() if p.ndim > 1]
     plain = [p for p in net.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]

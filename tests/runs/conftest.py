@@ -1,11 +1,15 @@
 """Runs to change."""
 
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 
 from hwnas.progress import silent
 from hwnas.runs.start import run
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture

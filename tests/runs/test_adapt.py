@@ -1,6 +1,5 @@
 """A supernet that follows the search of each device: whose weights, whose values, and the same after any kill."""
 
-import csv
 import html
 import json
 import re
@@ -9,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from run_files import Stop, made_files, rows_of
 
 import hwnas
 from hwnas.errors import RecipeError, ResumeError, SearchError, TrainingError
@@ -26,10 +26,6 @@ DEVICES = ("hexagon-dsp", "myriad-vpu")
 ADAPTATION = {"rounds": 2, "epochs": 2, "lr": 0.1, "subnets_per_step": 2}  # so much that models become better
 SEARCH = {"algorithm": "natv2", "evaluations": 6, "adaptation": ADAPTATION}
 EXPORT = {"front_size": 2}
-
-
-class Stop(BaseException):
-    """Stands for Ctrl-C."""
 
 
 @pytest.fixture(scope="module")
@@ -66,18 +62,6 @@ def last_search(folder, device):
 def asked_last(archive, device):
     """Archs that the last search of a device asked for."""
     return archive.requested(archive.searches(device)[-1:])
-
-
-def rows_of(folder, device):
-    with (folder / "devices" / device / "front.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def made_files(folder):
-    """Everything that must not depend on when a run was stopped."""
-    same = (".safetensors", ".onnx", "/arch.json", "metrics.json", "metrics.jsonl", "front.csv")
-    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    return {name: data for name, data in found.items() if name.endswith(same)}
 
 
 def assert_same_run(folder, other):

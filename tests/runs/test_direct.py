@@ -1,11 +1,11 @@
 """Without a supernet: archs chosen by what is known without training, each trained from fresh weights."""
 
-import csv
 import json
 import shutil
 
 import numpy as np
 import pytest
+from run_files import made_files, rows_of
 
 import hwnas
 from hwnas.errors import RecipeError, SearchError
@@ -43,17 +43,6 @@ def again(recipe_file):
     return lambda out, progress=silent, **changes: run(
         recipe_file(**{"search": SEARCH, "finish": FINISH, **changes}), out=out, progress=progress
     )
-
-
-def rows_of(folder, device):
-    with (folder / "devices" / device / "front.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def made_files(folder):
-    same = (".safetensors", ".onnx", "/arch.json", "metrics.json", "models.json", "front.csv")
-    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    return {name: data for name, data in found.items() if name.endswith(same)}
 
 
 def test_no_supernet_is_trained(direct):
@@ -209,3 +198,44 @@ def test_a_budget_is_divided_kept_and_spent_once(recipe_file, tmp_path):
     run(path, out=tmp_path / "run", budget="10s", progress=lambda task, *_: told.append(task))
     assert made_files(tmp_path / "run") == before
     assert set(told) <= {f"export for {FIRST}", "budget"}
+
+
+def test_a_device_that_is_added_is_trained_as_long_as_the_run_was_planned(copied):
+    open_run(copied).search(devices=["edge-tpu"])
+    opened = open_run(copied)
+    assert {m.epochs for m in opened.weights.finished.by_version.values()} == {
+        round(json.loads((copied / "plan.json").read_text())["direct_epochs"], 2)
+    }
+
+
+def test_what_means_nothing_without_a_supernet_is_refused_not_dropped(copied):
+    before = made_files(copied)
+    for changes in ({"evaluations": 9}, {"searcher": "random"}):
+        with pytest.raises(RecipeError, match=r"has no supernet to search.*search\.strategy=supernet"):
+            open_run(copied).search(**changes)
+    assert made_files(copied) == before
+
+
+def test_a_budget_of_a_search_without_a_supernet_is_for_the_training_of_its_models(copied):
+    open_run(copied).search(devices=["edge-tpu"], budget="2s")
+    assert open_run(copied).settings("edge-tpu").finish.time_s == 2.0
+    spent = [json.loads(p.read_text())["time_s"] for p in (copied / "finished").glob("*/epochs.json")]
+    assert spent == [2.0]
+
+
+def test_weights_are_found_that_appear_after_they_were_asked_for(copied):
+    opened = open_run(copied)
+    assert opened.weights.trained == ""
+    opened.train()
+    assert opened.weights.trained == open_run(copied).weights.trained != ""
+
+
+def test_wanted_latencies_that_cannot_be_met_are_named(copied, again, recipe_file, tmp_path):
+    with pytest.raises(RecipeError, match=r"finish\.latencies_ms names \['hexagon'\]; devices here are hexagon-dsp"):
+        again(tmp_path / "out", finish={**FINISH, "latencies_ms": {"hexagon": [1.0]}})
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SearchError, match="no arch of the space is within the wanted latencies on hexagon-dsp"):
+        again(tmp_path / "out", finish={**FINISH, "latencies_ms": {FIRST: [1e-6]}})
+    slowest = max(m.latency_ms for m in open_run(copied).front(FIRST))
+    done = again(copied, finish={**FINISH, "latencies_ms": {FIRST: [1e-6, slowest]}})
+    assert done.history(FIRST).last.message.endswith("; none within the limits is as fast as 1e-06 ms")

@@ -1,26 +1,22 @@
 """Models are trained to their end: which ones, from which weights, the same after any kill, and never worse."""
 
-import csv
 import json
 import shutil
 
 import numpy as np
 import pytest
+from run_files import Stop, made_files, rows_of
 
 import hwnas
-from hwnas.errors import RecipeError, ResumeError
+from hwnas.errors import RecipeError, ResumeError, SearchError
 from hwnas.progress import silent
-from hwnas.runs.choose import spread_over_latency
+from hwnas.runs.choose import choose_to_finish, spread_over_latency
 from hwnas.runs.start import open_run, run
 from hwnas.train.evaluate import scores
 
 SEARCH = {"strategy": "supernet", "evaluations": 8}
 FINISH = {"models": 2, "epochs": 8, "lr": 0.05}
 FIRST, SECOND = "hexagon-dsp", "myriad-vpu"
-
-
-class Stop(BaseException):
-    """Stands for Ctrl-C."""
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +39,6 @@ def again(recipe_file):
     return lambda out, progress=silent, **changes: run(
         recipe_file(**{"search": SEARCH, "finish": FINISH, **changes}), out=out, progress=progress
     )
-
-
-def rows_of(folder, device):
-    with (folder / "devices" / device / "front.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def made_files(folder):
-    same = (".safetensors", ".onnx", "/arch.json", "metrics.json", "models.json", "front.csv")
-    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    return {name: data for name, data in found.items() if name.endswith(same)}
 
 
 @pytest.mark.parametrize("device", [FIRST, SECOND])
@@ -219,3 +204,11 @@ def test_rows_are_spread_over_the_logarithm_of_the_latency():
     # Several wanted latencies fall on one model: the number is kept by those farthest from it.
     ms, losses = np.array([1.0, 1.01, 1.02, 1.03, 100.0]), -np.arange(5.0)
     assert len(spread_over_latency(losses, ms, 4)) == 4
+
+
+def test_a_wanted_latency_that_no_evaluated_model_reaches_is_named(copied):
+    opened = open_run(copied)
+    settings = opened.settings(FIRST)
+    finish = settings.finish.model_copy(update={"latencies_ms": {FIRST: (1e-6,)}})
+    with opened.evaluations() as evaluations, pytest.raises(SearchError, match=r"is as fast as 1e-06 ms .*takes 1\."):
+        choose_to_finish(evaluations, opened.devices[FIRST], settings.model_copy(update={"finish": finish}))

@@ -1,11 +1,11 @@
 """What is wrong with a run is found before anything is written, and said in one line."""
 
-import csv
 import hashlib
 import shutil
 
 import numpy as np
 import pytest
+from run_files import rows_of
 
 from hwnas.archive import Archive
 from hwnas.errors import CheckpointError, DeviceError, MissingBlockError, RecipeError, ResumeError, SearchError
@@ -25,11 +25,6 @@ def digests(folder):
 
 def fronts(folder):
     return {p.parent.name: p.read_bytes() for p in folder.glob("devices/*/front.csv")}
-
-
-def rows_of(folder, device):
-    with (folder / "devices" / device / "front.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize("section", ["train", "data", "supernet", "evaluation"])

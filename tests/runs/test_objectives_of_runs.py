@@ -1,19 +1,14 @@
 """Objectives that a recipe may name beside accuracy and latency."""
 
-import csv
 import shutil
 
 import pytest
+from run_files import rows_of
 
 from hwnas.objectives.resolve import PROXY_NAMES
 from hwnas.runs.problem import make_problem
 from hwnas.runs.recipe import load_recipe
 from hwnas.runs.start import run
-
-
-def rows_of(folder):
-    with (folder / "devices" / "hexagon-dsp" / "front.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_recipe_may_name_every_proxy():
@@ -30,7 +25,7 @@ def test_a_proxy_is_an_objective_of_a_run(finished_run, recipe_file, tmp_path):
     )  # fmt: skip
     problem = make_problem(done.context, done.devices["hexagon-dsp"], done.settings("hexagon-dsp"))
     assert [o.direction for o in problem.objectives] == ["max", "min", "max", "min"]
-    rows = rows_of(folder)
+    rows = rows_of(folder, "hexagon-dsp")
     assert rows
     with done.archive() as archive:
         for row in rows:
@@ -43,11 +38,11 @@ def test_a_proxy_is_an_objective_of_a_run(finished_run, recipe_file, tmp_path):
 
 def test_a_limit_may_be_on_a_value_that_is_no_objective(finished_run, recipe_file, tmp_path):
     folder = shutil.copytree(finished_run, tmp_path / "run")
-    macs = float(rows_of(folder)[-1]["macs"]) - 1
+    macs = float(rows_of(folder, "hexagon-dsp")[-1]["macs"]) - 1
     objectives = ["top1_percent", "latency_ms"]
     limits = [f"macs<={macs}", "naswot>=1"]
     done = run(recipe_file(objectives=objectives, devices=["hexagon-dsp"], constraints=limits), out=folder)
-    rows = rows_of(folder)
+    rows = rows_of(folder, "hexagon-dsp")
     assert all(float(row["macs"]) <= macs and float(row["naswot"]) >= 1 for row in rows)
     with done.archive() as archive:
         arch = archive.find(rows[0]["key"])

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import yaml
+from run_files import Stop
 
 from hwnas.archive import Archive
 from hwnas.errors import OutputError, RecipeError, ResumeError, SearchError
@@ -75,10 +76,6 @@ def test_its_settings_stay_in_force_until_others_are_given(copied, params_limit)
     assert open_run(copied).settings(NEW).constraints == ()
     assert open_run(copied).settings(NEW).search.evaluations == 5
     assert len(open_run(copied).history(NEW).searches) == 2
-
-
-class Stop(BaseException):
-    """Stands for Ctrl-C."""
 
 
 def stopping(at):

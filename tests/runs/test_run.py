@@ -1,6 +1,5 @@
 """The whole chain on real digits: every file, nothing twice, and the same fronts after any kill."""
 
-import csv
 import hashlib
 import html
 import json
@@ -12,6 +11,7 @@ import onnx
 import pytest
 import torch
 import yaml
+from run_files import Stop, rows_of
 
 import hwnas
 from hwnas.errors import DeviceError, RecipeError, ResumeError
@@ -39,11 +39,6 @@ def fronts(folder):
 
 def asked_for(archive, device):
     return archive.requested(archive.searches(device))
-
-
-def rows_of(folder, device):
-    with (folder / "devices" / device / "front.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 # -- what a run leaves ----------------------------------------------------------------------------------
@@ -191,10 +186,6 @@ def test_the_same_recipe_gives_the_same_fronts_and_weights(finished_run, again, 
     assert fronts(tmp_path / "other") == fronts(finished_run)
     weights = "train/supernet.safetensors"
     assert (tmp_path / "other" / weights).read_bytes() == (finished_run / weights).read_bytes()
-
-
-class Stop(BaseException):
-    """Stands for Ctrl-C."""
 
 
 def test_a_run_stopped_at_every_step_ends_with_the_same_fronts(finished_run, again, tmp_path):

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hwnas.errors import MissingBlockError, RecipeError
@@ -25,9 +24,9 @@ from hwnas.latency.target import target_of
 from hwnas.latency.validity import holds_now
 from hwnas.objectives.exact import macs_of_space, params_of_space
 from hwnas.runs.context import RunContext
+from hwnas.runs.finish import SCORED_PERCENT
 from hwnas.runs.plan import RESERVE, TRAINING, read_plan
-from hwnas.space import Arch
-from hwnas.supernet import Layout
+from hwnas.supernet import fresh_subnet
 from hwnas.supernet.families.scaled import scaled_by_hand
 from hwnas.train.evaluate import scores
 
@@ -91,18 +90,15 @@ def hand_scaled_baseline(
     networks = [scaled_by_hand(context.recipe.supernet, width) for width, _ in sized]
     macs = [float(macs_of_space(layout).of_archs([arch])[0]) for layout, arch in networks]
     train, splits, augment = context.recipe.train, context.splits, context.recipe.data.augment
-    config = FinetuneConfig(
-        epochs=1, lr=lr or train.phases[0].lr, warmup_epochs=1, batch_size=train.batch_size, momentum=train.momentum,
-        weight_decay=train.weight_decay, label_smoothing=train.label_smoothing, clip_grad_norm=train.clip_grad_norm,
-        distill_ratio=0.0, seed=train.seed, checkpoint_every_s=train.checkpoint_every_s, scored_percent=20,
-    )  # fmt: skip
+    config = FinetuneConfig.like(train, epochs=1, warmup_epochs=1, scored_percent=SCORED_PERCENT)
+    config = config if lr is None else config.model_copy(update={"lr": lr})
     students = [
-        Student(f"width-{w:g}", _fresh(layout, arch, config.seed), arch.int("resolution"))
+        Student(f"width-{w:g}", fresh_subnet(layout, arch, config.seed), arch.int("resolution"))
         for (w, _), (layout, arch) in zip(sized, networks, strict=True)
     ]
     about = {
         "sized": sized, "gmacs": gmacs, "time_s": time_s, "images": splits.sha256,
-        "config": config.model_dump(mode="json"), "augment": augment.model_dump(mode="json"),
+        "config": config.binding(), "augment": augment.model_dump(mode="json"),
         "supernet": context.recipe.supernet.model_dump(mode="json"),
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
@@ -150,12 +146,6 @@ def read_baseline(context: RunContext, device: str) -> dict[str, Any] | None:
     """Return what the baseline of a device found; None where it was not run."""
     path = context.folder.device(device).baseline
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
-
-
-def _fresh(layout: Layout, arch: Arch, seed: int) -> torch.nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return layout.build_subnet(arch).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _sizes(context: RunContext, device: Device, wanted_ms: Sequence[float]) -> list[tuple[float, float]]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import scipy
-import torch
 from numpy.typing import NDArray
 
 from hwnas.files import write_json
@@ -24,6 +23,7 @@ from hwnas.progress import silent
 from hwnas.runs.context import RunContext
 from hwnas.runs.finish import training_of
 from hwnas.space import Arch
+from hwnas.supernet import fresh_subnet
 
 FloatArray = NDArray[np.float64]
 
@@ -179,12 +179,10 @@ def draw(context: RunContext, n_subnets: int, seed: int) -> list[Arch]:
 
 def alone_config(context: RunContext, epochs: float, lr: float | None, seed: int) -> FinetuneConfig:
     """Return how networks are trained alone."""
-    train = context.recipe.train
-    return FinetuneConfig(
-        epochs=epochs, lr=lr or train.phases[0].lr, warmup_epochs=min(0.5, epochs / 10), batch_size=train.batch_size,
-        momentum=train.momentum, weight_decay=train.weight_decay, label_smoothing=train.label_smoothing,
-        distill_ratio=0, seed=seed,
+    config = FinetuneConfig.like(
+        context.recipe.train, epochs=epochs, warmup_epochs=min(0.5, epochs / 10), seed=seed
     )  # fmt: skip
+    return config if lr is None else config.model_copy(update={"lr": lr})
 
 
 def finished_score(context: RunContext, arch: Arch, epochs: float) -> float:
@@ -194,7 +192,7 @@ def finished_score(context: RunContext, arch: Arch, epochs: float) -> float:
     """
     config = training_of(context.recipe.train, context.recipe.finish.model_copy(update={"epochs": epochs}))
     settings = {
-        "config": config.model_dump(mode="json"), "augment": context.recipe.data.augment.model_dump(mode="json"),
+        "config": config.binding(), "augment": context.recipe.data.augment.model_dump(mode="json"),
         "weights": context.trained_weights, "images": context.splits.sha256, "arch": arch.as_dict(),
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
@@ -213,7 +211,7 @@ def finished_score(context: RunContext, arch: Arch, epochs: float) -> float:
 def alone_scores(context: RunContext, arch: Arch, config: FinetuneConfig) -> dict[str, float]:
     """Return the test scores of a network trained alone, from the run folder where they are known."""
     settings = {
-        "config": config.model_dump(mode="json"), "augment": context.recipe.data.augment.model_dump(mode="json"),
+        "config": config.binding(), "augment": context.recipe.data.augment.model_dump(mode="json"),
         "supernet": context.recipe.supernet.model_dump(mode="json"), "images": context.splits.sha256,
         "arch": arch.as_dict(),
     }  # fmt: skip
@@ -221,9 +219,7 @@ def alone_scores(context: RunContext, arch: Arch, config: FinetuneConfig) -> dic
     path = context.folder.alone / f"{arch.key}-{digest}.json"
     if path.exists():
         return dict(json.loads(path.read_text(encoding="utf-8"))["test"])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        net = context.layout.build_subnet(arch).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = fresh_subnet(context.layout, arch, config.seed)
 
     def told(task: str, done: float, total: float, note: str = "") -> None:
         context.progress(f"{arch.key} alone", done, total, note)
