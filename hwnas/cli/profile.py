@@ -30,7 +30,9 @@ def profile(
         float, typer.Option("--time-limit", help="... and less than these seconds are spent.")
     ] = 20,
     cores: Annotated[str | None, typer.Option(help="Pin to these cores, such as 0 or 0,1.")] = None,
-    shape: Annotated[str | None, typer.Option(help="Input of a model with open axes, such as 3x224x224.")] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="Input of a model with open axes, such as 3x224x224 or, whole, 1x3x224x224.")
+    ] = None,
     count_copies: Annotated[bool, typer.Option("--count-copies", help="Count copies to and from a GPU too.")] = False,
     target: TargetName = None,
     target_option: TargetOptions = None,
@@ -47,7 +49,7 @@ def profile(
     with progress(as_json) as told:
         found = profile_all(
             models, threads, batch_size, provider, sessions, session_s, ci_percent, time_limit_s, pins, size,
-            count_copies, timer or "onnxruntime", options, told,
+            count_copies, timer or "process", options, told,
         )  # fmt: skip
     first = found[0]
     values = first.as_dict()

@@ -167,13 +167,16 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Make a device profile from 10 to 20 whole networks timed on the device."""
-    from hwnas.latency.fit import fit_profile
+    from hwnas.latency.fit import FAR, fit_profile
     from hwnas.runs.recipe import load_recipe
     from hwnas.supernet import make_layout
 
     layout = make_layout(load_recipe(recipe, overrides or ()).supernet)
     made = fit_profile(layout, measurements, source, licence, out, name, kind, runtime, precision)
     assert made.error is not None
+    for note in made.notes:
+        if FAR in note:
+            warn(note)
     show(
         as_json, made.model_dump(mode="json"),
         f"device: {out}\n{made.notes[0]}\nerror on left-out networks: {made.error.mape_percent:.2f} %, rank "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from hwnas.latency.device import (
     write_profile,
 )
 from hwnas.latency.plan import network_sample
+from hwnas.latency.spreadsheet import read_table
 from hwnas.latency.table import block_ops, relative_errors
 from hwnas.space import Arch
 from hwnas.space.dialects.once_for_all import parse_ofa
@@ -110,28 +110,15 @@ def read_measurements(path: Path, layout: Layout) -> tuple[list[Arch], NDArray[n
             arch that stands twice with different latencies.
     """
     space, found = layout.space, dict[Arch, float]()
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if missing := {"arch", "latency_ms"} - set(reader.fieldnames or ()):
-                raise TableError(f"{path} lacks columns {sorted(missing)}; `hwnas tables sample` writes such a file")
-            for line, row in enumerate(reader, 2):
-                where = f"{path}, line {line}"
-                try:
-                    values = json.loads(row["arch"])
-                    arch = parse_ofa(values, space) if "ks" in values else space.arch(values)
-                except (SpaceError, ValueError, TypeError) as error:
-                    raise TableError(f"{where}: arch is none of this recipe: {error}") from None
-                try:
-                    latency_ms = float(row["latency_ms"])
-                except (TypeError, ValueError):
-                    raise TableError(f"{where}: latency_ms is {row['latency_ms']!r}; fill in milliseconds") from None
-                if not (math.isfinite(latency_ms) and latency_ms > 0):
-                    raise TableError(f"{where}: latency_ms is {latency_ms}; times must be positive numbers")
-                if found.setdefault(arch, latency_ms) != latency_ms:
-                    raise TableError(f"{where}: arch {arch.key} stands twice with different latencies")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TableError(f"{path} cannot be read: {error}") from None
+    table = read_table(path, ("arch", "latency_ms"))
+    for line, latency_ms in zip(table.lines, table.numbers("latency_ms", "milliseconds"), strict=True):
+        try:
+            values = json.loads(line.cells["arch"])
+            arch = parse_ofa(values, space) if "ks" in values else space.arch(values)
+        except (SpaceError, ValueError, TypeError, RecursionError) as error:
+            raise TableError(f"{line.where}: arch is none of this recipe: {error}") from None
+        if found.setdefault(arch, latency_ms) != latency_ms:
+            raise TableError(f"{line.where}: arch {arch.key} stands twice with different latencies")
     if len(found) < MIN_NETWORKS:
         raise TableError(f"{path} has {len(found)} networks; time at least {MIN_NETWORKS}, better 10 to 20")
     return list(found), np.array(list(found.values()))
@@ -213,6 +200,7 @@ def fit_networks(
         networks="the networks of the fit, each left out once", n_held_out=len(archs), seed=0,
         **relative_errors(predictions[best], latency_ms),
     )  # fmt: skip
+    far = far_measurements(predictions[best], latency_ms)
     best_3 = sorted(zip(errors, (c.name for c in candidates), strict=True))[:3]
     profile = check_profile({
         "format": 1, "name": name, "title": title or name, "kind": kind, "runtime": runtime, "precision": precision,
@@ -222,11 +210,33 @@ def fit_networks(
             f"Cost model: {chosen.name}, {text}.",
             "Best tried, by error on left-out networks: " + ", ".join(f"{n} {100 * e:.1f} %" for e, n in best_3),
             "Holds for networks like those of the fit; time your own before you promise a latency.",
+            *(
+                f"{archs[i].key} {FAR}: {latency_ms[i]:.4g} ms, by the others {predictions[best][i]:.4g} ms."
+                for i in far
+            ),
         ),
     }, f"profile of {name!r}")  # fmt: skip
     make_folder(folder)
     write_profile(profile, folder)
     return load_profile(folder)
+
+
+FAR = "was measured far from what the other networks say, time it again"
+"""Stands in the notes of a profile."""
+
+FAR_RATIO = 1.5
+"""A measurement is far from the others where it is this many times off what they say ..."""
+
+FAR_SPREADS = 6.0
+"""... and further off than this many times the usual error (median of the absolute errors of logarithms)."""
+
+
+def far_measurements(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> list[int]:
+    """Return which of ``(n,)`` measurements are far from what the others say, furthest first."""
+    off = np.log(measured) - np.log(np.maximum(predicted, 1e-12))
+    off = np.abs(off - np.median(off))
+    far = off > max(np.log(FAR_RATIO), FAR_SPREADS * float(np.median(off)))
+    return sorted(np.flatnonzero(far).tolist(), key=lambda i: -off[i])
 
 
 NAMES = ("network", "operators", "macs", "dense_macs", "windowed_macs", "elements")

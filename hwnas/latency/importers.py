@@ -5,35 +5,27 @@ Nothing is copied that the recipe does not need, and licence and source travel w
 
 from __future__ import annotations
 
-import csv
-import json
-import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
 
-import yaml
+import numpy as np
 
 from hwnas.errors import TableError
 from hwnas.latency.device import check_profile, device_name_of
 from hwnas.latency.interpolate import interpolate_rows
-from hwnas.latency.table import Device, Row, block_ops, load_device, read_rows, save_device
+from hwnas.latency.keys import KEYS
+from hwnas.latency.spreadsheet import read_table
+from hwnas.latency.table import Device, Row, block_ops, load_device, save_device, signature_of
 from hwnas.latency.units import MS_PER_UNIT, unit_warning
+from hwnas.latency.values import read_values
 from hwnas.supernet import BlockSpec, Layout
-from hwnas.supernet.blocks.conv import ConvSpec
-from hwnas.supernet.blocks.head import HeadSpec
-from hwnas.supernet.blocks.mbconv import MBConvSpec
-from hwnas.supernet.families.builder import size_after
-from hwnas.supernet.slot_sum import distinct_blocks
+from hwnas.supernet.slot_sum import SlotSum, distinct_blocks
 
-TableFormat = Literal["once-for-all", "nn-meter", "nsganetv2", "csv"]
-FORMATS: tuple[str, ...] = get_args(TableFormat)
+FORMATS = (*KEYS, "csv")
 UNIT_YARDSTICK = "note10-cpu"
 """Shipped device whose cost model says whether the values are milliseconds at all."""
-
-Keys = Sequence[Sequence[str]]
-"""Parts that a block is the sum of; of each part, the names it may have."""
 
 
 def import_table(
@@ -57,7 +49,7 @@ def import_table(
         The device, and what to know about it: blocks that are missing or interpolated, values in another unit.
 
     Raises:
-        TableError: another format, damaged values, rows that disagree, or no block of the space is in the file.
+        TableError: another format, damaged values, rows that disagree, or no network of the space can be priced.
         DeviceError: the name cannot be one of a device.
     """
     path, folder, name = Path(path), Path(out), device_name_of(out, name)
@@ -75,17 +67,16 @@ def import_table(
     if not rows:
         raise TableError(f"{path} has no block of this recipe in the form of {table_format}; is it another supernet's?")
     known = [b for b in blocks if b.signature in rows]
+    far = far_rows(known, rows)
     reachable = [b for b in blocks if _between(b, known)]
     rows |= interpolate_rows(reachable, known, rows)
     notes = []
     if len(reachable) > len(known):
         notes.append(f"{len(reachable) - len(known)} of {len(blocks)} blocks are interpolated between measured sizes.")
     if missing := [b for b in blocks if b.signature not in rows]:
-        sizes = _resolutions(layout, {b.signature for b in missing})
-        notes.append(
-            f"{len(missing)} of {len(blocks)} blocks of the recipe are not in the file; networks at resolutions "
-            f"{', '.join(map(str, sizes))} may lack a time."
-        )
+        notes.append(_what_lacks(layout, blocks, missing, path))
+    notes += [f"block [{b.signature}] takes {rows[b.signature].median_ms:.4g} ms, far from what it takes at the sizes "
+              f"beside it ({expected_ms:.4g} ms); check it." for b, expected_ms in far]  # fmt: skip
     yardstick = load_device(UNIT_YARDSTICK)
     assert yardstick.profile.cost_model is not None
     values = [rows[b.signature].median_ms for b in known]
@@ -103,210 +94,85 @@ def import_table(
 
 
 def _rows(path: Path, table_format: str, blocks: Sequence[BlockSpec], unit_ms: float) -> dict[str, Row]:
+    """What the file has for the blocks of a recipe."""
+    rows: dict[str, Row] = {}
     if table_format == "csv":
         wanted = {b.signature for b in blocks}
-        return {s: Row(r.median_ms * unit_ms, r.iqr_ms * unit_ms, r.n, "imported")
-                for s, r in read_rows(path, plain=True).items() if s in wanted}  # fmt: skip
-    keys_of: Callable[[BlockSpec], Keys | None] = {
-        "once-for-all": once_for_all_keys, "nsganetv2": nsganetv2_keys, "nn-meter": nn_meter_keys,
-    }[table_format]  # fmt: skip
+        table = read_table(path, ("kind", "median_ms"))
+        for line, ms in zip(table.lines, table.numbers("median_ms", "times"), strict=True):
+            signature = signature_of(line.cells)
+            row = Row(ms * unit_ms, 0.0, 1, "imported")
+            if signature in wanted and rows.setdefault(signature, row) != row:
+                raise TableError(f"{line.where}: block [{signature}] stands twice with different times")
+        return rows
     values = read_values(path)
-    rows = {}
     for block in blocks:
-        parts = keys_of(block)
-        found = [next((values[k] for k in names if k in values), None) for names in parts or ()]
-        if parts and None not in found:
-            rows[block.signature] = Row(unit_ms * sum(v for v in found if v is not None), 0.0, 1, "imported")
+        for form in KEYS[table_format](block):
+            found = [next((values[k] for k in names if k in values), None) for names in form]
+            if None not in found:
+                rows[block.signature] = Row(unit_ms * sum(v for v in found if v is not None), 0.0, 1, "imported")
+                break
     return rows
+
+
+N_PRICED = 10_000
+"""Random networks by which is told how many can be priced."""
+
+
+def _what_lacks(layout: Layout, blocks: Sequence[BlockSpec], missing: Sequence[BlockSpec], path: Path) -> str:
+    """Say which kinds of blocks lack, and how many networks can be priced.
+
+    Raises:
+        TableError: none can.
+    """
+    lacking = {b.signature for b in missing}
+    kinds, of_all = Counter(b.kind for b in missing), Counter(b.kind for b in blocks)
+    said = ", ".join(f"{n} of {of_all[kind]} {kind}" for kind, n in kinds.items())
+    n_lacking = SlotSum.of(layout, lambda block: float(block.signature in lacking))
+    space = layout.space
+    archs = [space.smallest(), space.largest(), *space.sample(np.random.default_rng(0), N_PRICED)]
+    can = n_lacking.of_archs(archs) == 0
+    if not can.any():
+        whole = [kind for kind, n in kinds.items() if n == of_all[kind]]
+        what = f"every block of kind {', '.join(whole)} lacks" if whole else f"blocks lack ({said})"
+        first = next(b for b in missing if not whole or b.kind in whole)
+        raise TableError(
+            f"{path}: no network of the recipe can be priced: {what}, such as [{first.signature}]; is it a table of "
+            "this supernet, and the right --format?"
+        )
+    sizes = [r for r in space["resolution"].options if not can[[a["resolution"] == r for a in archs]].any()]
+    at = f"; none at resolutions {', '.join(map(str, sizes))}" if sizes else ""
+    return (
+        f"{len(missing)} of {len(blocks)} blocks of the recipe are not in the file ({said}): about "
+        f"{100 * can.mean():.3g} % of its networks can be priced{at}."
+    )
+
+
+FAR_RATIO = 2.0
+"""A block is far from its neighbours where it takes this many times what they say."""
+
+
+def far_rows(known: Sequence[BlockSpec], rows: Mapping[str, Row]) -> list[tuple[BlockSpec, float]]:
+    """Return blocks that take far longer or shorter than the same at the sizes beside them, and what these say.
+
+    Only blocks with a smaller and a larger one are judged; between, times follow a power of the size.
+    """
+    families: dict[BlockSpec, list[BlockSpec]] = {}
+    for block in known:
+        families.setdefault(replace(block, in_size_px=0), []).append(block)
+    found = []
+    for family in families.values():
+        family.sort(key=lambda b: b.in_size_px)
+        ms = [rows[b.signature].median_ms for b in family]
+        for i in range(1, len(family) - 1):
+            sizes = np.log([family[j].in_size_px for j in (i - 1, i, i + 1)])
+            expected_ms = float(np.exp(np.interp(sizes[1], sizes[[0, 2]], np.log([ms[i - 1], ms[i + 1]]))))
+            if not 1 / FAR_RATIO < ms[i] / expected_ms < FAR_RATIO:
+                found.append((family[i], expected_ms))
+    return found
 
 
 def _between(block: BlockSpec, known: Sequence[BlockSpec]) -> bool:
     """Whether a block, or the same at sizes on both sides, is known."""
     sizes = [k.in_size_px for k in known if replace(k, in_size_px=block.in_size_px) == block]
     return bool(sizes) and min(sizes) <= block.in_size_px <= max(sizes)
-
-
-def _resolutions(layout: Layout, missing: set[str]) -> list[int]:
-    """Resolutions at which a block is missing."""
-    out = []
-    for resolution in layout.space["resolution"].options:
-        one = replace(layout, space=layout.space.restrict({"resolution": [resolution]}))
-        if any(b.signature in missing for b in distinct_blocks(one)):
-            out.append(int(str(resolution)))
-    return out
-
-
-# -- keys of others --------------------------------------------------------------------------------------
-
-
-def _shape(size: int, channels: int) -> str:
-    return f"{size}x{size}x{channels}"
-
-
-def once_for_all_keys(block: BlockSpec) -> Keys | None:
-    """Return the keys of once-for-all's tables for a block of a MobileNetV3; None where they have none.
-
-    Shapes are height x width x channels; ``expand`` holds channels. The head is the sum of pooling, feature mix and
-    classifier.
-    """
-    size = block.in_size_px
-    if isinstance(block, MBConvSpec):
-        out = size_after(size, (block.stride,))
-        return [[
-            f"expanded_conv-input:{_shape(size, block.in_channels)}-output:{_shape(out, block.out_channels)}"
-            f"-expand:{block.mid_channels}-kernel:{block.kernel_size}-stride:{block.stride}"
-            f"-idskip:{int(block.residual)}-se:{int(block.se)}-hs:{int(block.act == 'hswish')}"
-        ]]  # fmt: skip
-    return _ends(block)
-
-
-def nsganetv2_keys(block: BlockSpec) -> Keys | None:
-    """Return the keys of NSGANetV2's tables; ``expand`` may be the ratio or the channels."""
-    size = block.in_size_px
-    if isinstance(block, MBConvSpec):
-        out = size_after(size, (block.stride,))
-        ratio = block.mid_channels / block.in_channels
-        return [[
-            f"MBConv-input:{_shape(size, block.in_channels)}-output:{_shape(out, block.out_channels)}"
-            f"-expand:{expand}-kernel:{block.kernel_size}-stride:{block.stride}"
-            f"-idskip:{int(block.residual)}-se:{int(block.se)}"
-            for expand in (block.mid_channels, f"{ratio:g}")
-        ]]  # fmt: skip
-    return _ends(block)
-
-
-def _ends(block: BlockSpec) -> Keys | None:
-    """Stem, last expansion and head, which the once-for-all and the NSGANetV2 form share."""
-    size = block.in_size_px
-    if isinstance(block, ConvSpec):
-        out = size_after(size, (block.stride,))
-        kind = "Conv" if block.kernel_size > 1 else "Conv_1"
-        return [[f"{kind}-input:{_shape(size, block.in_channels)}-output:{_shape(out, block.out_channels)}"]]
-    if isinstance(block, HeadSpec):
-        mixed = block.feature_channels or block.in_channels
-        parts = [[f"AvgPool2D-input:{_shape(size, block.in_channels)}-output:{_shape(1, block.in_channels)}"]]
-        if block.feature_channels:
-            parts.append([f"Conv_2-input:{_shape(1, block.in_channels)}-output:{_shape(1, mixed)}"])
-        return [*parts, [f"Logits-input:{_shape(1, mixed)}-output:{_shape(1, block.out_channels)}"]]
-    return None
-
-
-def nn_meter_keys(block: BlockSpec) -> Keys | None:
-    """Return nn-Meter's block keys, in the form of its ONNX Runtime and of its phone tables."""
-    size, cin, cout = block.in_size_px, block.in_channels, block.out_channels
-    if isinstance(block, MBConvSpec):
-        ratio = f"{block.mid_channels / cin:g}"
-        kind = "MobileNetV3ResBlock" if block.se else "MobileNetV2ResBlock"
-        act = "hard_swish" if block.act == "hswish" else block.act
-        se = "se" if block.se else "nose"
-        return [[
-            f"{kind}_{size}_{cin}_{cout}_{block.kernel_size}_{ratio}_{block.stride}_{block.act}",
-            f"conv_{size}_{cin}_{cout}_{ratio}_{block.stride}_{act}_{block.kernel_size}_{se}",
-        ]]  # fmt: skip
-    if isinstance(block, ConvSpec):
-        kind = "FirstConvBlock" if block.kernel_size > 1 else "FinalExpandBlock"
-        return [[
-            f"{kind}_{size}_{cin}_{cout}_{block.kernel_size}_None_{block.stride}_{block.act}",
-            f"firstconv_{size}_{cin}_{cout}_{block.stride}_{block.kernel_size}",
-        ]]  # fmt: skip
-    if isinstance(block, HeadSpec):
-        mixed = block.feature_channels or cin
-        parts = [[f"LogitsBlock_1_{mixed}_{cout}_None_None_None_None"]]
-        if block.feature_channels:
-            parts.append([f"FeatureMixBlock_{s}_{cin}_{mixed}_1_None_1_{block.act}" for s in (1, size)])
-        return parts
-    return None
-
-
-# -- files -----------------------------------------------------------------------------------------------
-
-
-def read_values(path: Path) -> dict[str, float]:
-    """Read a mapping of keys to times: YAML or JSON (a number, or a mapping with ``mean``), or CSV of two columns.
-
-    Of a folder all files are read, such as once-for-all's one table a resolution; a key that stands in several of them
-    was timed several times, and its mean counts.
-
-    Raises:
-        TableError: it cannot be read, a value is not a positive number, or a key stands twice in one file with
-            different values.
-    """
-    if path.is_dir():
-        found: dict[str, list[float]] = {}
-        for file in sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml", ".json", ".csv")):
-            for key, value in read_values(file).items():
-                found.setdefault(key, []).append(value)
-        if not found:
-            raise TableError(f"{path} holds no .yaml, .json or .csv tables")
-        return {key: sum(values) / len(values) for key, values in found.items()}
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TableError(f"{path} cannot be read: {error}") from None
-    if path.suffix == ".csv":
-        lines = [line for line in csv.reader(text.splitlines()) if line]
-        if not lines or len(lines[0]) < 2:
-            raise TableError(f"{path} must have a column of keys and one of times")
-        pairs: Iterable[tuple[Any, Any]] = [(line[0], line[1] if len(line) > 1 else "") for line in lines[1:]]
-    elif path.suffix == ".json":
-        try:
-            pairs = _flat(json.loads(text, object_pairs_hook=_Pairs))
-        except ValueError as error:
-            raise TableError(f"{path} is no JSON: {error}") from None
-    else:
-        try:
-            pairs = _flat(yaml.load(text, Loader=_PairLoader))
-        except yaml.YAMLError as error:
-            raise TableError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-    return _checked(path, pairs)
-
-
-def _checked(path: Path, pairs: Iterable[tuple[Any, Any]]) -> dict[str, float]:
-    out: dict[str, float] = {}
-    for key, given in pairs:
-        try:
-            value = float(given)
-        except (TypeError, ValueError):
-            raise TableError(f"{path}: {key} has {given!r}, which is no time") from None
-        if not (math.isfinite(value) and value > 0):
-            raise TableError(f"{path}: {key} has {value}; times must be positive numbers")
-        if out.setdefault(str(key), value) != value:
-            raise TableError(f"{path}: {key} stands twice, with {out[str(key)]} and {value}; keep the right one")
-    if not out:
-        raise TableError(f"{path} holds no times")
-    return out
-
-
-class _Pairs(list[tuple[Any, Any]]):
-    """A mapping whose repeated keys are kept."""
-
-
-def _flat(value: Any) -> list[tuple[Any, Any]]:
-    """Pairs of keys and times; tables may lie in a mapping, and a time in a mapping with ``mean``."""
-    if not isinstance(value, _Pairs):
-        return []
-    out: list[tuple[Any, Any]] = []
-    for key, inner in value:
-        if isinstance(inner, _Pairs):
-            entry: Mapping[Any, Any] = dict(inner)
-            if "mean" in entry or "latency" in entry:
-                out.append((key, entry.get("mean", entry.get("latency"))))
-            else:
-                out += _flat(inner)
-        else:
-            out.append((key, inner))
-    return out
-
-
-class _PairLoader(yaml.SafeLoader):
-    """Keeps repeated keys, which YAML would silently drop."""
-
-
-def _pairs_of(loader: _PairLoader, node: yaml.MappingNode) -> _Pairs:
-    built: list[tuple[Hashable, Any]] = [
-        (loader.construct_object(k, deep=True), loader.construct_object(v, deep=True)) for k, v in node.value
-    ]
-    return _Pairs(built)
-
-
-_PairLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _pairs_of)

@@ -11,7 +11,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hwnas.errors import HostError, HwnasError, MeasurementError
 from hwnas.export.graph import trace
+from hwnas.export.onnx_facts import Model, precision_of
 from hwnas.export.onnx_nodes import build_onnx
 from hwnas.latency.conditions import Conditions
 from hwnas.latency.measurement import Measurement, summarise
@@ -27,8 +27,6 @@ from hwnas.latency.target import Target, ThisMachine
 from hwnas.latency.time_onnx import REFERENCE, Burst, BurstConfig, Facts
 from hwnas.progress import Progress, silent
 from hwnas.supernet.blocks.mbconv import MBConvSpec
-
-Model: TypeAlias = "Path | onnx.ModelProto | bytes"
 
 
 class MeasureConfig(BaseModel):
@@ -58,7 +56,10 @@ class MeasureConfig(BaseModel):
     count_copies: bool = False
     """Count copies to and from the memory of a GPU too."""
     input_shape: tuple[int, ...] | None = None
-    """Channels, height, width, for models whose axes are open."""
+    """For models whose axes are open: the whole input, or what is behind its batch axis."""
+    limit_s: float = Field(default=0.0, ge=0)
+    """A model that takes longer to load, or for its first run, is given up; 0: no limit. Only targets that time models
+    in a process of their own can give up."""
 
 
 def measure(
@@ -142,7 +143,7 @@ def time_models(
     names = names or [str(m) if isinstance(m, Path) else f"model {i}" for i, m in enumerate(models)]
     how = BurstConfig(
         provider, tuple(burst_s or [config.burst_s] * len(models)), config.threads, config.batch_size, config.bursts,
-        config.min_runs, config.warmup_runs, config.cores, config.count_copies, config.input_shape,
+        config.min_runs, config.warmup_runs, config.cores, config.count_copies, config.input_shape, config.limit_s,
     )  # fmt: skip
     try:
         yield from target.bursts(sources, names, reference_model(config.batch_size).SerializeToString(), how, schedule)
@@ -180,23 +181,6 @@ def conditions_of(facts: Facts, config: MeasureConfig, provider: str | None) -> 
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         cores=",".join(map(str, config.cores)) if config.cores else facts.cores, copies=config.count_copies,
     )  # fmt: skip
-
-
-def precision_of(model: Model) -> str:
-    """Return ``int8`` where a model has quantised tensors, else ``fp32``.
-
-    Raises:
-        MeasurementError: it is no ONNX model.
-    """
-    try:
-        if isinstance(model, Path):
-            proto = onnx.load(str(model), load_external_data=False)
-        else:
-            proto = onnx.load_from_string(model) if isinstance(model, bytes) else model
-    except Exception as error:  # protobuf's own classes share no public base
-        name = model if isinstance(model, Path) else "the model"
-        raise MeasurementError(f"{name} does not load as ONNX: {error}") from error
-    return "int8" if any(n.op_type == "DequantizeLinear" for n in proto.graph.node) else "fp32"
 
 
 @lru_cache(maxsize=8)

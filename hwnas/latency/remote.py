@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import shlex
 import subprocess
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hwnas.errors import HostError, MeasurementError
-from hwnas.latency import time_onnx
+from hwnas.latency.job import (
+    JOB,
+    SCRIPT,
+    burst_in,
+    facts_in,
+    files_of_model,
+    job_of_facts,
+    job_of_timings,
+    last_line,
+    read_lines,
+    script,
+)
 from hwnas.latency.time_onnx import Burst, BurstConfig, Facts
 
 SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5")
 """Never asks for a password; a host that stops answering is given up after 15 seconds."""
-SCRIPT = "time_onnx.py"
-"""What runs there."""
 HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:\[\]-]*")
 
 
@@ -55,10 +62,10 @@ class RemoteHost:
         Raises:
             HostError: it does not answer, or lacks python, numpy or onnxruntime.
         """
-        with self._folder({"job.json": b"{}"}) as folder:
+        with self._folder({JOB: job_of_facts()}) as folder:
             for line in self._lines(folder):
-                if "facts" in line:
-                    return Facts(**line["facts"])
+                if (found := facts_in(line)) is not None:
+                    return found
         raise HostError(f"{self.host} says nothing about itself; try `ssh {self.host} {self.python} -V`")
 
     def bursts(
@@ -71,41 +78,44 @@ class RemoteHost:
             MeasurementError: a model cannot be timed there.
             HostError: it does not answer, or the connection ends early; what was yielded before is good.
         """
-        needed = sorted({m for m, _ in schedule})
-        files = {f"{m}.onnx": _content(models[m]) for m in needed} | {"reference.onnx": reference}
-        job = {
-            "models": [f"{m}.onnx" for m in range(len(models))], "names": list(names),
-            "reference": "reference.onnx", "config": asdict(config), "schedule": list(schedule),
-        }  # fmt: skip
+        files: dict[str, bytes | Path] = {"reference.onnx": reference}
+        paths = [""] * len(models)
+        for number in sorted({m for m, _ in schedule}):
+            its = files_of_model(models[number], number)
+            paths[number] = next(iter(its))
+            files |= its
+        files[JOB] = job_of_timings(paths, names, "reference.onnx", config, schedule)
         done = 0
-        with self._folder({**files, "job.json": json.dumps(job).encode()}) as folder:
+        with self._folder(files) as folder:
             for line in self._lines(folder):
-                if "error" in line:
-                    raise MeasurementError(f"{self.host}: {line['error']}")
-                if "burst" in line:
-                    values = line["burst"]
-                    tuples = {k: tuple(values[k]) for k in ("values_ms", "input_shape")}
-                    made = Burst(**{**values, **tuples})
-                    done += made.model >= 0
-                    yield made
+                burst = burst_in(line, f"{self.host}: ")
+                if burst is not None:
+                    done += burst.model >= 0
+                    yield burst
                 if "done" in line:
                     return
         raise HostError(f"{self.host} was lost after {done} of {len(schedule)} timings; start again to continue")
 
     @contextmanager
-    def _folder(self, files: Mapping[str, bytes]) -> Iterator[str]:
+    def _folder(self, files: Mapping[str, bytes | Path]) -> Iterator[str]:
         """Make a folder there that holds ``files`` and `hwnas.latency.time_onnx`, and remove it afterwards."""
         archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            for name, content in {**files, SCRIPT: Path(time_onnx.__file__).read_bytes()}.items():
-                entry = tarfile.TarInfo(name)
-                entry.size = len(content)
-                tar.addfile(entry, io.BytesIO(content))
+        with tarfile.open(fileobj=archive, mode="w", dereference=True) as tar:
+            for name, content in {**files, SCRIPT: script()}.items():
+                if isinstance(content, Path):
+                    try:
+                        tar.add(content, name, recursive=False)
+                    except OSError as error:
+                        raise MeasurementError(f"{content} cannot be read: {error.strerror}") from None
+                else:
+                    entry = tarfile.TarInfo(name)
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
         make = 'd=$(mktemp -d "${TMPDIR:-/tmp}/hwnas-XXXXXX") && tar -xf - -C "$d" && echo "$d"'
         made = self._run(make, archive.getvalue())
         folder = made.stdout.decode().strip().splitlines()[-1] if made.stdout.strip() else ""
         if made.returncode or not folder:
-            raise HostError(f"{self.host} does not answer: {_last_line(made.stderr) or f'exit {made.returncode}'}")
+            raise HostError(f"{self.host} does not answer: {last_line(made.stderr) or f'exit {made.returncode}'}")
         try:
             yield folder
         finally:
@@ -114,19 +124,15 @@ class RemoteHost:
 
     def _lines(self, folder: str) -> Iterator[dict[str, Any]]:
         """Run it there and yield what it prints."""
-        command = f"cd {shlex.quote(folder)} && {shlex.quote(self.python)} -u {SCRIPT} job.json"
+        command = f"cd {shlex.quote(folder)} && {shlex.quote(self.python)} -u {SCRIPT} {JOB}"
         with subprocess.Popen(
             [*self._ssh, command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:  # fmt: skip
             assert process.stdout is not None
             assert process.stderr is not None
             try:
-                for text in process.stdout:
-                    with suppress(ValueError):  # a line that was cut off
-                        line = json.loads(text)
-                        if isinstance(line, dict):
-                            yield line
-                said = _last_line(process.stderr.read())
+                yield from read_lines(process.stdout)
+                said = last_line(process.stderr.read())
             finally:
                 process.terminate()
         if process.returncode not in (0, 2, -15) and said and "Connection" not in said and "Timeout" not in said:
@@ -139,12 +145,3 @@ class RemoteHost:
             raise HostError("there is no ssh on this machine; install openssh-client") from None
         except subprocess.TimeoutExpired:
             raise HostError(f"{self.host} does not answer within 10 minutes") from None
-
-
-def _content(model: str | bytes) -> bytes:
-    return model if isinstance(model, bytes) else Path(model).read_bytes()
-
-
-def _last_line(text: bytes) -> str:
-    lines = text.decode(errors="replace").strip().splitlines()
-    return lines[-1].strip() if lines else ""

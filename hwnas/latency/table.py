@@ -162,12 +162,8 @@ def save_device(device: Device, folder: Path, blocks: Sequence[BlockSpec]) -> No
     write_profile(device.profile, folder)
 
 
-def read_rows(path: Path, plain: bool = False) -> dict[str, Row]:
+def read_rows(path: Path) -> dict[str, Row]:
     """Read a ``blocks.csv``.
-
-    Args:
-        path: the file.
-        plain: a table of others, which may lack ``n``, ``iqr_ms`` and ``origin``.
 
     Raises:
         TableError: a missing column, a value that is not a positive number, or two rows of one block that disagree.
@@ -176,11 +172,10 @@ def read_rows(path: Path, plain: bool = False) -> dict[str, Row]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
-            if missing := {"kind", *(("median_ms",) if plain else VALUE_COLUMNS)} - set(reader.fieldnames or ()):
+            if missing := {"kind", *VALUE_COLUMNS} - set(reader.fieldnames or ()):
                 raise TableError(f"{path} lacks columns {sorted(missing)}; latency_tables/README.md has the schema")
             for line, values in enumerate(reader, 2):
-                defaults = {"n": "1", "iqr_ms": "0", "origin": "imported"} if plain else {}
-                signature, row = _row({**defaults, **values}, f"{path}, line {line}")
+                signature, row = _row(values, f"{path}, line {line}")
                 if signature in rows and rows[signature] != row:
                     raise TableError(f"{path}, line {line}: block [{signature}] stands twice with different times")
                 rows[signature] = row
@@ -192,14 +187,19 @@ def read_rows(path: Path, plain: bool = False) -> dict[str, Row]:
 def _row(values: Mapping[str, str], where: str) -> tuple[str, Row]:
     if None in values:
         raise TableError(f"{where}: has more cells than columns")
-    cells = [f"{k}={v}" for k, v in values.items() if k != "kind" and k not in VALUE_COLUMNS and v != ""]
     try:
         row = Row(float(values["median_ms"]), float(values["iqr_ms"]), int(values["n"]), values["origin"])
     except (TypeError, ValueError) as error:
         raise TableError(f"{where}: {error}") from None
     if not (math.isfinite(row.median_ms) and row.median_ms > 0):
         raise TableError(f"{where}: median_ms is {row.median_ms}; times must be positive numbers")
-    return " ".join([values["kind"], *sorted(cells)]), row
+    return signature_of(values), row
+
+
+def signature_of(cells: Mapping[str, str]) -> str:
+    """Return the signature of the block that a row describes: its kind and its filled columns."""
+    columns = [f"{k}={v}" for k, v in cells.items() if k != "kind" and k not in VALUE_COLUMNS and v != ""]
+    return " ".join([cells["kind"], *sorted(columns)])
 
 
 def relative_errors(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> dict[str, float]:

@@ -64,7 +64,11 @@ class Target(Protocol):
 
 TARGETS: Registry[Callable[..., Target]] = Registry(
     "target",
-    {"onnxruntime": "hwnas.latency.target:ThisMachine", "ssh": "hwnas.latency.remote:RemoteHost"},
+    {
+        "onnxruntime": "hwnas.latency.target:ThisMachine",
+        "process": "hwnas.latency.own_process:OwnProcess",
+        "ssh": "hwnas.latency.remote:RemoteHost",
+    },
     needs=("__call__",),
     page="hwnas.latency.target",
 )

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -75,7 +77,10 @@ class BurstConfig:
     count_copies: bool = False
     """Count copies to and from the memory of a GPU too."""
     input_shape: tuple[int, ...] | None = None
-    """Channels, height, width, for models whose axes are open."""
+    """For models whose axes are open: the whole input, or what is behind its batch axis."""
+    limit_s: float = 0.0
+    """A model that takes longer to load, or for its first run, is given up; 0: no limit. Only a process of its own can
+    give up (`main`)."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class Burst:
     """Processor time of this process, of the time that passed; below 1, somebody else was running and the burst counts
     less. 1 from a target whose timings do not depend on a core of the host."""
     input_shape: tuple[int, ...] = ()
-    """Channels, height, width."""
+    """Without the batch: channels, height, width, or in the order of the model."""
     peak_memory_mb: float | None = None
     """What the session added to the process' memory at most; None where the system does not say."""
 
@@ -185,7 +190,7 @@ def open_session(source: str | bytes, name: str, config: BurstConfig) -> Runner:
     try:
         session = onnxruntime.InferenceSession(source, options, providers=[provider])
     except Exception as error:
-        raise TimingError(f"{name} does not load in ONNX Runtime: {error}") from error
+        raise TimingError(f"{name} does not load in ONNX Runtime: {_reason(error)}") from error
     if session.get_providers()[0] != provider:
         raise TimingError(
             f"provider {provider!r} was asked for, but {session.get_providers()[0]!r} is active; "
@@ -194,14 +199,24 @@ def open_session(source: str | bytes, name: str, config: BurstConfig) -> Runner:
     if len(session.get_inputs()) != 1:
         raise TimingError(f"{name} has {len(session.get_inputs())} inputs; models with one are timed")
     first = session.get_inputs()[0]
-    shape = _shape(first.shape, name, config)
-    types = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8,
-             "tensor(int8)": np.int8}  # fmt: skip
+    shape, n_batch_axes = _shape(first.shape, name, config)
+    types = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64,
+             "tensor(uint8)": np.uint8, "tensor(int8)": np.int8}  # fmt: skip
     if first.type not in types:
         raise TimingError(f"{name} takes {first.type}; known are {', '.join(types)}")
-    noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    values = noise.astype(types[first.type])
+    try:
+        noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        values = noise.astype(types[first.type])
+    except (MemoryError, ValueError):
+        raise TimingError(
+            f"an input of {_text(shape)} for {name} does not fit into memory; give a smaller one"
+        ) from None
     outputs = [o.name for o in session.get_outputs()]
+    inputs = {first.name: values}
+
+    def run() -> object:
+        return session.run(outputs, inputs)
+
     if provider in DEVICE_MEMORY and not config.count_copies:
         # The input lies on the device and the outputs stay there; a run ends when the device is done.
         binding = session.io_binding()
@@ -211,32 +226,95 @@ def open_session(source: str | bytes, name: str, config: BurstConfig) -> Runner:
         for output in outputs:
             binding.bind_output(output, DEVICE_MEMORY[provider])
 
-        def run_bound() -> None:
+        def run() -> object:
             session.run_with_iobinding(binding)
             binding.synchronize_outputs()
+            return None
 
-        return Runner(run_bound, tuple(shape[1:]))
-    inputs = {first.name: values}
-    return Runner(lambda: session.run(outputs, inputs), tuple(shape[1:]))
+    try:
+        run()
+    except Exception as error:
+        hint = "; was it exported for another batch? Try --batch-size 1" if config.batch_size > 1 else ""
+        raise TimingError(f"{name} does not run with input {_text(shape)}: {_reason(error)}{hint}") from error
+    return Runner(run, tuple(shape[n_batch_axes:]))
 
 
-def _shape(declared: Sequence[Any], name: str, config: BurstConfig) -> list[int]:
-    """The input shape to run with: the model's, with the batch and the asked shape in place of open axes."""
-    asked = config.input_shape
-    batch = config.batch_size
-    if asked is not None and len(asked) != len(declared) - 1:
-        raise TimingError(f"{name} has input shape {list(declared)}; {list(asked)} does not fit behind its batch axis")
-    wanted = [batch, *(asked if asked is not None else declared[1:])]
-    if not all(isinstance(d, int) for d in wanted):
+def _shape(declared: Sequence[Any] | None, name: str, config: BurstConfig) -> tuple[list[int], int]:
+    """The input shape to run with, and how many batch axes it has, 0 or 1.
+
+    It is the model's, with the batch and the asked shape in place of open axes, which models declare as a name, as 0,
+    as -1 or not at all. Whole shapes and those behind the batch axis are told apart by their number of axes.
+    """
+    axes = [d if isinstance(d, int) and d > 0 else None for d in declared or ()]
+    asked, batch = config.input_shape, config.batch_size
+    if asked is not None and min(asked, default=0) < 1:
+        raise TimingError(f"--shape {_text(asked)}: an axis has at least 1 entry")
+    if not axes:
+        if asked is None:
+            raise TimingError(f"{name} does not say how many axes its input has; give it whole: --shape 1x3x224x224")
+        axes = [None] * len(asked)
+        batched = len(asked) not in UNBATCHED
+    else:
+        batched = axes[0] is None or len(axes) not in UNBATCHED
+    shown = _text([d if mine is None else mine for d, mine in zip(declared or axes, axes, strict=True)])
+    if asked is None:
+        wanted = [batch if batched else axes[0], *axes[1:]]
+    elif len(asked) == len(axes):
+        wanted = list(asked)
+        if batched and asked[0] != batch:
+            raise TimingError(
+                f"--shape {_text(asked)} has a batch of {asked[0]}, asked was a batch of {batch}; "
+                f"give --batch-size {asked[0]}, or --shape {_text(asked[1:])}"
+            )
+    elif batched and len(asked) == len(axes) - 1:
+        wanted = [batch, *asked]
+    else:
         raise TimingError(
-            f"{name} has input shape {list(declared)} with open axes besides the batch; "
-            "say how large they are, such as --shape 3x224x224"
+            f"{name} has an input of {len(axes)} axes, {shown}; --shape {_text(asked)} has {len(asked)}; "
+            f"give --shape {_example(axes)}"
         )
-    for axis, (mine, its) in enumerate(zip(wanted, declared, strict=True)):
-        if isinstance(its, int) and mine != its:
-            what = f"a fixed batch of {its}" if axis == 0 else f"{its} in axis {axis} of its input"
-            raise TimingError(f"{name} has {what}, asked was {mine}")
-    return wanted
+    if None in wanted:
+        raise TimingError(
+            f"{name} has input shape {shown} with open axes besides the batch; say how large they are, such as "
+            f"--shape {_example(axes[1:] if batched else axes)}"
+        )
+    if batch != 1 and not batched:
+        raise TimingError(f"{name} takes {shown}, one image a call: it has no batch axis; leave --batch-size out")
+    for axis, (mine, its) in enumerate(zip(wanted, axes, strict=True)):
+        if its is None or mine == its:
+            continue
+        if axis == 0 and batched:
+            raise TimingError(f"{name} has a fixed batch of {its}, asked was {mine}; give --batch-size {its}")
+        raise TimingError(
+            f"{name} has {its} in axis {axis} of its input {shown}, asked was {_text(wanted)}; "
+            f"give --shape {_example(axes[1:] if batched else axes)}"
+        )
+    return [int(d) for d in wanted if d is not None], int(batched)
+
+
+UNBATCHED = (1, 3)
+"""An input with so many axes has no batch axis, unless its first axis is open: one image, or one row of values."""
+
+
+def _example(axes: Sequence[int | None]) -> str:
+    """A shape to give for these axes: 224 pixels, or a batch of 1, where they are open."""
+    return _text([(1 if i == 0 and len(axes) > 3 else 224) if d is None else d for i, d in enumerate(axes)])
+
+
+def _text(shape: Sequence[Any]) -> str:
+    return "x".join("?" if d is None else str(d) for d in shape)
+
+
+def _reason(error: Exception) -> str:
+    """What ONNX Runtime says, in one line, without where in its source it stands."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"\S+\.(?:h|cc|cpp)(?::\d+)? [\w:~<>]+(?:\([^()]*\))?(?: const)? ?", "", text)
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."
+
+
+MAX_REASON = 300
+"""Characters of a runtime's message that are passed on."""
 
 
 def bursts(
@@ -265,7 +343,8 @@ def bursts(
         last_ns = clock.wall_ns()
         for model, number in schedule:
             memory = _PeakMemory()
-            opened = open_session(models[model], names[model], config)
+            with _ended_after(config.limit_s, names[model]):
+                opened = open_session(models[model], names[model], config)
             for part in range(config.bursts):
                 if clock.wall_ns() - last_ns > REFERENCE_EVERY_S * 1e9:
                     yield _burst(speed, REFERENCE, 0, REFERENCE_BURST_S, REFERENCE_RUNS, MIN_WARMUP_RUNS, clock)
@@ -330,14 +409,39 @@ class _PeakMemory:
         return 0
 
 
+@contextmanager
+def _ended_after(limit_s: float, name: str) -> Iterator[None]:
+    """End this process where what is done inside takes longer: nothing else stops a runtime that does not return."""
+    if not limit_s:
+        yield
+        return
+
+    def end() -> None:
+        tell(
+            error=f"{name} took longer than {limit_s:g} s to load, or for one run; raise --time-limit if it is so slow"
+        )
+        os._exit(2)
+
+    tell(opens=name)
+    timer = threading.Timer(limit_s, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def tell(**values: Any) -> None:
+    """Print one JSON value; the process that started this one reads it."""
+    sys.stdout.write(json.dumps(values) + "\n")
+    sys.stdout.flush()
+
+
 def main(path: str) -> int:
     """Do the job of a JSON file; every line printed is one JSON value, the last says whether all is done."""
     job = json.loads(Path(path).read_text(encoding="utf-8"))
     here = Path(path).parent
-
-    def tell(**values: Any) -> None:
-        sys.stdout.write(json.dumps(values) + "\n")  # the other side reads this
-        sys.stdout.flush()
 
     try:
         tell(facts=asdict(facts()))

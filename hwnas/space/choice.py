@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from hwnas.errors import SpaceError
 
@@ -11,6 +16,52 @@ Option = Scalar | tuple[Scalar | None, ...]
 """One value of a choice: a scalar, or a tuple with one entry for each of the choice's fields.
 
 None in a tuple: the field means nothing for this option, such as the kernel size of an operator without a kernel."""
+
+
+def as_option(value: Any, whose: str) -> Option:
+    """Return a value as options are: lists and arrays become tuples, and NumPy's numbers Python's.
+
+    Args:
+        value: a number, text or truth value, or a list of them (None in a list stands for nothing).
+        whose: of which choice, for messages.
+
+    Raises:
+        SpaceError: it can be no option, since it has no place in a file or is equal to nothing.
+    """
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return tuple(None if entry is None else _as_scalar(entry, whose) for entry in value)
+    return _as_scalar(value, whose)
+
+
+def _as_scalar(value: Any, whose: str) -> Scalar:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int | float) and math.isfinite(value):
+        return value
+    raise SpaceError(
+        f"{value!r:.60} can be no option of choice {whose!r}; options are finite numbers, texts, True and False, or "
+        "lists of them"
+    )
+
+
+def as_options(values: Any, whose: str) -> tuple[Option, ...]:
+    """Return the options of a choice, given as any sequence of them.
+
+    Raises:
+        SpaceError: it is no sequence, or holds what can be no option.
+    """
+    ordered = not isinstance(values, str | bytes | Mapping | set | frozenset)
+    try:
+        found = list(values) if ordered else None
+    except TypeError:
+        found = None
+    if found is None:
+        raise SpaceError(f"options of choice {whose!r} are {values!r:.60}; give a list of them, such as [1, 2]")
+    return tuple(as_option(v, whose) for v in found)
 
 
 @dataclass(frozen=True)
@@ -33,6 +84,9 @@ class Choice:
     """Options of the parent under which this choice exists."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise SpaceError(f"a choice is called {self.name!r:.60}; its name is a text")
+        object.__setattr__(self, "options", as_options(self.options, self.name))
         if not self.options:
             raise SpaceError(f"choice {self.name!r} has no options; give at least one")
         if len(set(self.options)) != len(self.options):
@@ -61,7 +115,8 @@ class Choice:
         """
         try:
             return self.options.index(option)
-        except ValueError:
-            raise SpaceError(
-                f"{option!r} is not an option of {self.name!r}; its options are {list(self.options)}"
-            ) from None
+        except ValueError:  # perhaps it is one of NumPy's, or a list
+            plain = as_option(option, self.name)
+        if plain in self.options:
+            return self.options.index(plain)
+        raise SpaceError(f"{option!r:.60} is not an option of {self.name!r}; its options are {list(self.options)}")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hwnas.errors import SpaceError
 from hwnas.space.arch import Arch
-from hwnas.space.choice import Choice, Option
+from hwnas.space.choice import Choice, Option, as_options
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -56,15 +56,15 @@ class SearchSpace:
             choices: options by name; any JSON scalars or lists of them.
             stages: groups of names from a network's input to its output, for a staged search.
         """
+        if not isinstance(choices, Mapping):
+            raise SpaceError(f"choices are {choices!r:.60}; give a mapping of names to options")
 
-        def fields(name: str, options: Sequence[Any]) -> tuple[str, ...]:
-            width = len(options[0]) if options and isinstance(options[0], tuple | list) else 1
+        def fields(name: str, options: Sequence[Option]) -> tuple[str, ...]:
+            width = len(options[0]) if options and isinstance(options[0], tuple) else 1
             return (name,) if width == 1 else tuple(f"{name}.{i}" for i in range(width))
 
-        made = tuple(
-            Choice(name, tuple(_as_option(o) for o in options), fields(name, options))
-            for name, options in choices.items()
-        )
+        read = {name: as_options(options, str(name)) for name, options in choices.items()}
+        made = tuple(Choice(name, options, fields(name, options)) for name, options in read.items())
         return cls(made, tuple(tuple(s) for s in stages))
 
     # -- looking at it -------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ class SearchSpace:
             if on:
                 if choice.name not in values:
                     raise SpaceError(f"choice {choice.name!r} is missing; its options are {list(choice.options)}")
-                genome[i] = choice.index(_as_option(values[choice.name]))
+                genome[i] = choice.index(values[choice.name])
         return self.decode(genome)
 
     def largest(self) -> Arch:
@@ -332,7 +332,7 @@ class SearchSpace:
         Raises:
             SpaceError: an unknown choice, an option it does not have, or none left.
         """
-        keep = {self[name].name: {_as_option(o) for o in given} for name, given in options.items()}
+        keep = {self[name].name: set(as_options(_listed(given), name)) for name, given in options.items()}
         for name, wanted in keep.items():
             if extra := [o for o in wanted if o not in self[name].options]:
                 raise SpaceError(f"{extra} are no options of {name!r}; its options are {list(self[name].options)}")
@@ -356,7 +356,7 @@ class SearchSpace:
         """
         space = self
         for name, given in fields.items():
-            wanted = set(given)
+            wanted = set(as_options(_listed(given), name))
             having = [c for c in space.choices if name in c.fields]
             values = {c.name: {c.field_value(o, name) for o in c.options} - {None} for c in having}
             known = sorted(set().union(*values.values()), key=_order) if values else []
@@ -390,11 +390,11 @@ class SearchSpace:
         return True
 
 
+def _listed(given: Any) -> list[Any]:
+    """Options in which order does not matter; one alone stands for a list of one."""
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else [given]
+
+
 def _order(value: Any) -> tuple[str, Any]:
     """Numbers before texts, each in their own order."""
     return ("", value) if isinstance(value, int | float) else (type(value).__name__, value)
-
-
-def _as_option(value: Any) -> Option:
-    """Lists of JSON become the tuples that options are."""
-    return tuple(value) if isinstance(value, list | tuple) else value
