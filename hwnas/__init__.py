@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hwnas.data import load_data as load_data
     from hwnas.data.source import Opened as Opened
     from hwnas.data.source import Source as Source
+    from hwnas.errors import ArgumentError as ArgumentError
     from hwnas.errors import CheckpointError as CheckpointError
     from hwnas.errors import DataError as DataError
     from hwnas.errors import DeviceError as DeviceError
@@ -135,6 +136,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Arch": "hwnas.space",
     "Archive": "hwnas.archive",
+    "ArgumentError": "hwnas.errors",
     "AugmentConfig": "hwnas.data",
     "Baseline": "hwnas.runs.analysis.baseline",
     "BlockSpec": "hwnas.supernet",

@@ -3,6 +3,7 @@
 The tree; every class also inherits the built-in that a caller would expect::
 
     HwnasError
+    ├── ArgumentError         (ValueError)    what was given to a public function
     ├── SpaceError            (ValueError)    an arch or option outside its space
     ├── RecipeError           (ValueError)    a file, key or value of a recipe or a command
     ├── SearchError           (ValueError)    a search that cannot be asked for: budget, objectives, limits, settings
@@ -26,6 +27,10 @@ The command line turns any of them into one line and exit code 2.
 
 class HwnasError(Exception):
     """Base of every error that hwnas raises on purpose; its message says what to do next."""
+
+
+class ArgumentError(HwnasError, ValueError):
+    """What was given to a public function is of another kind than it takes."""
 
 
 class SpaceError(HwnasError, ValueError):

@@ -11,9 +11,9 @@ import hwnas
 
 PACKAGE = Path(hwnas.__file__).parent
 ORDER = (
-    "errors", "files", "progress", "registry", "space", "pareto", "task", "data", "supernet", "train", "export",
-    "latency", "objectives", "predictors", "archive", "search", "finetune", "report", "runs", "cli", "testing",
-    "__main__",
+    "errors", "arguments", "files", "progress", "registry", "space", "pareto", "task", "data", "supernet", "train",
+    "export", "latency", "objectives", "predictors", "archive", "search", "finetune", "report", "runs", "cli",
+    "testing", "__main__",
 )  # fmt: skip
 LIGHT = [
     "hwnas", "hwnas.cli", "hwnas.space", "hwnas.pareto", "hwnas.predictors", "hwnas.search",

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hwnas.arguments import checked_arguments
 from hwnas.errors import CheckpointError, OutputError, SpaceError
 from hwnas.export.onnx_check import verify_onnx
 from hwnas.export.onnx_file import to_onnx
@@ -159,6 +160,7 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
         raise OutputError(f"cannot write {folder}: {error.strerror}; choose another folder") from None
 
 
+@checked_arguments
 def load_model(bundle: str | Path) -> nn.Sequential:
     """Rebuild the network of a bundle with its weights, in eval mode.
 

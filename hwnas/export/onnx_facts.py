@@ -61,7 +61,7 @@ def open_onnx(model: Model) -> onnx.ModelProto:
         raise MeasurementError(f"{name} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # protobuf's own classes share no public base
         raise MeasurementError(f"{name} does not load as ONNX: {' '.join(str(error).split())}") from error
-    if not proto.graph.node:
+    if isinstance(model, Path) and not proto.graph.node:
         raise MeasurementError(f"{name} does not load as ONNX: it has no operators")
     return proto
 

@@ -11,12 +11,14 @@ import onnx
 import torch
 from torch import nn
 
+from hwnas.arguments import checked_arguments
 from hwnas.errors import ExportError
 from hwnas.export.graph import trace
 from hwnas.export.onnx_nodes import OPSET, build_onnx
 from hwnas.files import write_atomically
 
 
+@checked_arguments
 def to_onnx(
     module: nn.Module, in_channels: int, resolution: int, path: Path, metadata: Mapping[str, Any] | None = None
 ) -> None:

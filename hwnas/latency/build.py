@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.arguments import checked_arguments
 from hwnas.errors import TableError
 from hwnas.files import make_folder, write_text
 from hwnas.latency.correction import correction_features, fit_correction
@@ -41,6 +42,7 @@ RECIPE_FILE = "recipe.yaml"
 """Beside a table: the recipe whose blocks it was built for."""
 
 
+@checked_arguments
 def build_table(
     layout: Layout, out: str | Path, device: str | Path | DeviceProfile = "local-cpu", name: str | None = None,
     target: str | Target | None = None, target_options: Mapping[str, TargetOption] | None = None,
@@ -171,7 +173,12 @@ def _device(
     return Device(corrected.profile.model_copy(update=update), rows)
 
 
-def _error(networks: str, estimates: NDArray[np.float64], measured_ms: NDArray[np.float64], seed: int) -> ProfileError:
+def _error(
+    networks: str, estimates: NDArray[np.float64], measured_ms: NDArray[np.float64], seed: int
+) -> ProfileError | None:
+    """The published error; None where the space has so few networks that none was left to judge by."""
+    if not len(measured_ms):
+        return None
     return ProfileError(
         networks=networks, n_held_out=len(measured_ms), seed=seed, **relative_errors(estimates, measured_ms)
     )

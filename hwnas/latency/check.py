@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.arguments import checked_arguments
 from hwnas.latency.device import TargetOption
 from hwnas.latency.measure import MeasureConfig
 from hwnas.latency.onnx_models import network_onnx
@@ -22,6 +23,7 @@ from hwnas.progress import Progress, silent
 from hwnas.supernet import Layout
 
 
+@checked_arguments
 def check_table(
     layout: Layout, table: str | Path, networks: int = 60, seed: int = 1000, strict: bool = False,
     target: str | Target | None = None, target_options: Mapping[str, TargetOption] | None = None,
@@ -29,9 +31,10 @@ def check_table(
 ) -> dict[str, Any]:  # fmt: skip
     """Time fresh random subnets and compare them with the estimates of a measured table.
 
-    They are at resolutions that the correction was not fitted at, as far as the space has such. The machine may run
-    faster or slower than when the table was made: `measure_beside` says by how much, and estimates are compared at
-    that speed; the error without that is given too.
+    Of a space so small that the table was made with all of them, these are timed again. They are at resolutions that
+    the correction was not fitted at, as far as the space has such. The machine may run faster or slower than when the
+    table was made: `measure_beside` says by how much, and estimates are compared at that speed; the error without that
+    is given too.
 
     Args:
         layout: the space.
@@ -64,6 +67,8 @@ def check_table(
     fresh = [r for r in space["resolution"].options if r not in used] or list(space["resolution"].options)
     near = space.restrict({"resolution": fresh})
     archs = network_sample(near, networks, seed, space, [k.arch for k in known], ends=False)
+    if not archs:  # the table was made with every network that there is
+        archs = network_sample(near, networks, seed, space, ends=False)
     settings = MeasureConfig(
         threads=profile.threads or 1, batch_size=profile.batch_size, sessions=config.rounds,
         burst_s=config.network_time_s,

@@ -14,6 +14,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from hwnas.arguments import checked_arguments
 from hwnas.errors import SpaceError, TableError
 from hwnas.export.onnx_file import to_onnx
 from hwnas.export.op import Op
@@ -76,6 +77,7 @@ class Candidate:
         return out
 
 
+@checked_arguments
 def sample_networks(layout: Layout, out: str | Path, networks: int = 16, seed: int = 0) -> Path:
     """Write networks of random weights as ONNX files, and a CSV file that asks for their latencies.
 
@@ -124,6 +126,7 @@ def read_measurements(path: Path, layout: Layout) -> tuple[list[Arch], NDArray[n
     return list(found), np.array(list(found.values()))
 
 
+@checked_arguments
 def fit_profile(
     layout: Layout, measurements: str | Path, source: str, licence: str, out: str | Path, name: str | None = None,
     kind: str = "npu", runtime: str = "not stated", precision: str = "not stated", title: str | None = None,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hwnas.arguments import checked_arguments
 from hwnas.errors import TableError
 from hwnas.latency.device import check_profile, device_name_of
 from hwnas.latency.interpolate import interpolate_rows
@@ -28,6 +29,7 @@ UNIT_YARDSTICK = "note10-cpu"
 """Shipped device whose cost model says whether the values are milliseconds at all."""
 
 
+@checked_arguments
 def import_table(
     layout: Layout, path: str | Path, table_format: str, source: str, licence: str, out: str | Path,
     name: str | None = None, unit: str = "ms", title: str | None = None,

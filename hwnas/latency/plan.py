@@ -17,6 +17,9 @@ from hwnas.supernet.slot_sum import distinct_blocks
 MEASURED_RESOLUTIONS = 4
 """Of a space with more resolutions, so many are measured, and the others interpolated."""
 
+MIN_DIVIDED = 6
+"""Of a space with fewer networks, all are fitted to, and no error is published."""
+
 
 class TableConfig(BaseModel):
     """How much is measured for a table."""
@@ -91,7 +94,11 @@ def plan_build(layout: Layout, config: TableConfig) -> Plan:
     near = space.restrict({"resolution": list(resolutions)})
     blocks = [b for b in distinct_blocks(layout) if block_ops(b)]
     known = set(distinct_blocks(replace(layout, space=near)))
-    fitted = network_sample(near, config.n_networks, config.seed, space)
+    n_all = near.size
+    n_fitted = config.n_networks
+    if n_all < config.n_networks + 4:  # a third is kept to judge by, where that leaves enough to fit
+        n_fitted = n_all if n_all < MIN_DIVIDED else -(-2 * n_all // 3)
+    fitted = network_sample(near, n_fitted, config.seed, space)
     n_far = config.n_held_out // 2 if others else 0
     held_out = network_sample(near, config.n_held_out - n_far, config.seed + 1, space, fitted)
     if n_far:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hwnas.arguments import checked_arguments
 from hwnas.errors import MeasurementError
 from hwnas.latency.device import TargetOption
 from hwnas.latency.measure import MeasureConfig, measure
@@ -13,6 +14,7 @@ from hwnas.latency.target import Target, make_target
 from hwnas.progress import Progress, silent
 
 
+@checked_arguments
 def profile(
     model: str | Path, threads: int = 1, batch_size: int = 1, provider: str | None = None, sessions: int = 3,
     session_s: float = 2.5, ci_percent: float = 2.0, time_limit_s: float = 20.0,
@@ -27,6 +29,7 @@ def profile(
     )[0]  # fmt: skip
 
 
+@checked_arguments
 def profile_all(
     models: Sequence[str | Path], threads: int = 1, batch_size: int = 1, provider: str | None = None, sessions: int = 3,
     session_s: float = 2.5, ci_percent: float = 2.0, time_limit_s: float = 20.0,

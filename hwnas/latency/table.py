@@ -14,6 +14,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from hwnas.arguments import checked_arguments
 from hwnas.errors import MissingBlockError, TableError
 from hwnas.export.graph import Graph, trace
 from hwnas.export.op import Op
@@ -127,6 +128,7 @@ def _trace_any_size(block: BlockSpec) -> Graph:
     return trace(module)
 
 
+@checked_arguments
 def load_device(name_or_folder: str | Path) -> Device:
     """Return a device by the name of a shipped profile, or by the folder of one's own.
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from hwnas.arguments import checked_arguments
 from hwnas.data import DataConfig
 from hwnas.errors import HwnasError, RecipeError, SearchError
 from hwnas.files import shipped_folder
@@ -154,6 +155,7 @@ def find_recipe(name_or_path: str | Path) -> Path:
     )
 
 
+@checked_arguments
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe.
 

@@ -13,6 +13,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from hwnas.arguments import checked_arguments
 from hwnas.errors import RecipeError
 from hwnas.export.bundle import Bundle
 from hwnas.files import n_ranks, write_json
@@ -79,6 +80,7 @@ class Run(RunView):
         return self.context.supernet
 
     @_writes
+    @checked_arguments
     def tables(self, devices: Sequence[str] | None = None) -> None:
         """Measure the block tables of devices that are measured on the spot and have none yet."""
         for name in self.named(devices):
@@ -90,6 +92,7 @@ class Run(RunView):
                 )  # fmt: skip
 
     @_writes
+    @checked_arguments
     def search(
         self,
         devices: Sequence[str] | None = None,
@@ -184,6 +187,7 @@ class Run(RunView):
         return "direct" if planned and asked == {"auto"} else "supernet"
 
     @_writes
+    @checked_arguments
     def export(
         self,
         device: str | None = None,
@@ -267,6 +271,7 @@ class Run(RunView):
         return write_report(results, self.folder)
 
     @_writes
+    @checked_arguments
     def finetune(
         self,
         key: str,
@@ -300,6 +305,7 @@ class Run(RunView):
                 evaluations, self.devices[name], self.settings(name), self.candidate(name, arch), folder, config
             )
 
+    @checked_arguments
     def fleet(self, models: int, limits: Sequence[str] = ()) -> Fleet:
         """Pick at most ``models`` evaluated archs that serve all searched devices; see `plan_fleet`.
 
@@ -313,6 +319,7 @@ class Run(RunView):
             devices = [self.searched_device(n) for n in names]
             return plan_fleet(evaluations, devices, models, parsed)
 
+    @checked_arguments
     def supernet_quality(
         self, n_subnets: int = 6, epochs: float = 10, lr: float | None = None, seed: int = 0,
         finish_epochs: float = 0.0, device: str | None = None,
@@ -322,6 +329,7 @@ class Run(RunView):
         return supernet_quality(self.context, n_subnets, epochs, lr, seed, finish_epochs, timed)
 
     @_writes
+    @checked_arguments
     def baseline(self, devices: Sequence[str] | None = None, lr: float | None = None) -> list[Baseline]:
         """Train the family scaled by hand, at as many points and with as much compute as the run; report it beside.
 

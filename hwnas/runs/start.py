@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hwnas.arguments import checked_arguments
 from hwnas.data import Splits
 from hwnas.errors import CheckpointError, RecipeError, ResumeError
 from hwnas.files import write_json, write_text
@@ -20,6 +21,7 @@ from hwnas.runs.recipe import Recipe, load_recipe, with_values
 from hwnas.runs.run import Run
 
 
+@checked_arguments
 def start_run(
     recipe: str | Path | Recipe,
     out: str | Path | None = None,
@@ -75,6 +77,7 @@ def start_run(
     return run
 
 
+@checked_arguments
 def open_run(folder: str | Path, progress: Progress = silent, executor: str | None = None) -> Run:
     """Open an existing run folder with the recipe it was made with.
 
@@ -93,6 +96,7 @@ def open_run(folder: str | Path, progress: Progress = silent, executor: str | No
     return Run(RunContext(RunFolder(Path(folder)), loaded, progress))
 
 
+@checked_arguments
 def plan(
     recipe: str | Path,
     overrides: Sequence[str] = (),
@@ -157,6 +161,7 @@ def with_executor(recipe: Recipe, name: str | None, where: str) -> Recipe:
     return with_values(recipe, {"executor": {"name": name, "options": {}}}, where)
 
 
+@checked_arguments
 def quickstart(
     out: str | Path = "runs/quickstart", devices: Sequence[str] | None = None, progress: Progress = silent
 ) -> Run:
@@ -164,6 +169,7 @@ def quickstart(
     return run("digits-mbv3", devices=devices, out=out, progress=progress)
 
 
+@checked_arguments
 def run(
     recipe: str | Path,
     overrides: Sequence[str] = (),

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hwnas.arguments import checked_arguments
 from hwnas.errors import CheckpointError
 from hwnas.files import write_atomically
 from hwnas.supernet import SuperNet, build_supernet, read_settings
@@ -80,6 +81,7 @@ def save_supernet(supernet: SuperNet, folder: Path, info: Mapping[str, Any] | No
     return path
 
 
+@checked_arguments
 def load_supernet(folder: str | Path) -> SuperNet:
     """Read a supernet from a folder of ``hwnas train`` (or from its file), in eval mode.
 

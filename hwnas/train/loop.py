@@ -24,6 +24,7 @@ from hwnas.errors import CheckpointError, RecipeError, TrainingError
 from hwnas.files import make_folder
 from hwnas.progress import Progress, silent
 from hwnas.supernet import SuperNet, SupernetConfig, build_supernet
+from hwnas.supernet.weights.other_classes import inherited_state
 from hwnas.task import DEFAULT_TASK, HasAlphaDivergence, Task
 from hwnas.train.checkpoint import load_supernet, load_tensors, load_weights, save_supernet, weights_version
 from hwnas.train.device import chosen_device
@@ -150,25 +151,26 @@ class _Trainer:
             state.read(path, self.settings)
             self.monitor.forget_after(sum(self.steps[: state.phase]) + state.step)
             return
+        begins: dict[str, Tensor] = {}
+        new = ""
         if start is not None:
-            state.supernet.load_state_dict(self._given(start))
+            begins, new = inherited_state(state.supernet, load_supernet(start), f"train.start_from {start}")
+            state.supernet.load_state_dict(begins)
+        if new:
+            self.progress("inherit", 1, 1, new)
         if teacher_from is not None:
-            state.teacher = self._calibrated(self._given(teacher_from)) if self._needs_teacher() else {}
-        elif start is not None:
+            given, other = inherited_state(state.supernet, load_supernet(teacher_from), str(teacher_from))
+            if other:
+                raise CheckpointError(f"{teacher_from} cannot teach: {other}")
+            state.teacher = self._calibrated(given) if self._needs_teacher() else {}
+        elif begins and not new:
             state.teacher = copied(state.supernet.state_dict()) if self._needs_teacher() else {}
         elif self.config.phases[0].teacher == "fixed":
             raise RecipeError(
                 f"train.phases {self.config.phases[0].name!r}: teacher fixed is trained in the first phase; "
-                "use none or inplace there, or set train.start_from"
+                f"use none or inplace there{f' ({new})' if new else ', or set train.start_from'}"
             )
         self.monitor.forget_after(0)
-
-    def _given(self, folder: Path) -> dict[str, Tensor]:
-        """State of a supernet that others have trained."""
-        given = load_supernet(folder)
-        if given.config != self.supernet_config:
-            raise CheckpointError(f"train.start_from {folder} is a supernet of other settings; give one of the same")
-        return given.state_dict()
 
     def _needs_teacher(self) -> bool:
         return any(p.teacher == "fixed" for p in self.config.phases[self.state.phase :])

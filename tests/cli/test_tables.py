@@ -13,7 +13,7 @@ from hwnas.cli import main
 from hwnas.cli.runs import warn_of_other_machines
 from hwnas.export.onnx_file import to_onnx
 from hwnas.export.quantize import quantize_onnx
-from hwnas.latency.importers import once_for_all_keys
+from hwnas.latency.keys import once_for_all_keys
 from hwnas.latency.table import load_device
 from hwnas.runs.recipe import load_recipe
 from hwnas.supernet import make_layout
@@ -69,7 +69,7 @@ def test_a_table_is_built_and_checked(cli, recipe_file, tmp_path):
 
 
 def test_a_table_of_others_is_imported(cli, recipe_file, layout_of_file, tmp_path):
-    values = {k[0]: 0.005 for b in distinct_blocks(layout_of_file) for k in once_for_all_keys(b)}
+    values = {names[0]: 0.005 for b in distinct_blocks(layout_of_file) for names in once_for_all_keys(b)[0]}
     (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(values))
     words = [
         "--recipe",
@@ -218,7 +218,7 @@ def test_a_target_of_ones_own_times_models_tables_and_checks(cli, recipe_file, t
     ("words", "message"),
     [
         (["--target", "ssh"], "target 'ssh' cannot be made with {}"),
-        (["--target", "phone"], "target 'phone' is unknown; known are onnxruntime, ssh"),
+        (["--target", "phone"], "target 'phone' is unknown; known are onnxruntime, process, ssh"),
         (["--target-option", "host"], "give it as key=value, such as host=user@board"),
         (["--target-option", "host=board"], "are of no target; name it, such as --target ssh"),
         (["--target", "onnxruntime", "--host", "board"], "leave it out, or leave out --target onnxruntime"),

@@ -96,7 +96,7 @@ def test_whatever_a_target_raises_is_an_error_of_measuring():
 
 
 def test_targets_are_found_by_name():
-    assert TARGETS.names()[:2] == ["onnxruntime", "ssh"]
+    assert TARGETS.names()[:2] == ["onnxruntime", "process"]
     assert isinstance(make_target("onnxruntime"), ThisMachine)
     board = make_target("ssh", {"host": "user@board"})
     assert isinstance(board, RemoteHost)
@@ -107,7 +107,7 @@ def test_targets_are_found_by_name():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("onnxruntim", {}, r"target 'onnxruntim' is unknown; known are onnxruntime, ssh.*mean 'onnxruntime'"),
+        ("onnxruntim", {}, r"target 'onnxruntim' is unknown; known are onnxruntime, process, ssh.*mean 'onnxruntime'"),
         ("ssh", {}, "target 'ssh' cannot be made with {}"),
         ("onnxruntime", {"speed": 2}, "cannot be made with {'speed': 2}"),
         ("no.such.module:Target", {}, "cannot be imported"),

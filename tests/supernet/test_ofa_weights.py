@@ -195,6 +195,25 @@ def test_kernel_maps_are_read_under_their_published_names(small):
     assert torch.equal(small.parts["stage1_block2"].depthwise.maps["7to5"], tensors[name])
 
 
+@pytest.mark.slow
+def test_a_checkpoint_of_other_classes_gives_all_but_the_head(small, tmp_path):
+    changes = ["supernet.classes=4", "supernet.expand_width=48", "supernet.feature_width=64"]
+    tensors = published_form(small)
+    torch.save({"state_dict": tensors}, tmp_path / "seven.pth")
+    told = []
+    import_ofa(tmp_path / "seven.pth", "ofa-mbv3-w1.0", tmp_path / "out", changes, lambda *values: told.append(values))
+    assert told == [("import", 1, 1, "the head is new, for 4 instead of 7 classes; all other weights are inherited")]
+    made = hwnas.load_supernet(tmp_path / "out")
+    names = ofa_names(made)
+    for name, tensor in made.state_dict().items():
+        if ".classifier." in name:
+            assert tensor.shape[0] == 4
+        else:
+            assert torch.equal(tensor, tensors[names[name]]), name
+    with pytest.raises(CheckpointError, match=r"does not fit recipe 'ofa-mbv3-w1\.0': \d+ misshapen"):
+        import_ofa(tmp_path / "seven.pth", "ofa-mbv3-w1.0", tmp_path / "other", changes[:1])
+
+
 def names_of(recipe):
     return ofa_names(build_supernet(hwnas.load_recipe(recipe, ["supernet.classes=3"]).supernet))
 

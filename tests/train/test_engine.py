@@ -13,6 +13,7 @@ from hwnas.data import DataConfig, as_input
 from hwnas.errors import CheckpointError, RecipeError, ResumeError
 from hwnas.supernet import build_supernet, calibrate_bn, extract_subnet, make_layout
 from hwnas.supernet.families.ofav2 import OFAv2Config
+from hwnas.supernet.weights.other_classes import head_tensors
 from hwnas.task.classification import CLASSIFICATION
 from hwnas.train import PhaseConfig, TrainConfig, scores, train_supernet
 from hwnas.train.checkpoint import load_supernet, load_tensors, save_supernet, weights_version
@@ -324,6 +325,36 @@ def test_a_training_begins_with_given_weights(exits_config, splits, tmp_path, ti
         train_supernet(exits_config, other, DataConfig(), splits, tmp_path / "b")
     with pytest.raises(CheckpointError, match="is a supernet of other settings"):
         train_supernet(tiny, config, DataConfig(), splits, tmp_path / "d")
+
+
+def test_other_classes_get_a_new_head_and_inherit_the_rest(exits_config, splits, tmp_path):
+    start = exits_config.model_copy(update={"classes": 9, "resolutions": (*exits_config.resolutions, 40)})
+    given = build_supernet(start, 3).eval()
+    save_supernet(given, tmp_path / "start")
+    told = []
+    config = train(
+        phases=({"name": "p", "epochs": 0.2, "lr": 1e-12},), start_from=str(tmp_path / "start"), seed=5
+    )  # fmt: skip
+    made = train_supernet(
+        exits_config, config, DataConfig(), splits, tmp_path / "out", lambda task, *_: told.append((task, _[-1]))
+    )
+    new = head_tensors(exits_config)
+    assert new == {n for n in made.state_dict() if n.endswith(("classifier.weight", "classifier.bias"))}
+    before, fresh = given.state_dict(), build_supernet(exits_config, 5).state_dict()
+    for name, tensor in made.named_parameters():
+        torch.testing.assert_close(tensor.data, (fresh if name in new else before)[name], rtol=0, atol=1e-8)
+    said = "the head is new, for 7 instead of 9 classes; all other weights are inherited"
+    assert ("inherit", said) in told
+    fixed = train(phases=(phase(teacher="fixed"),), start_from=str(tmp_path / "start"))
+    with pytest.raises(RecipeError, match=r"use none or inplace there \(the head is new"):
+        train_supernet(exits_config, fixed, DataConfig(), splits, tmp_path / "fixed")
+
+
+def test_a_start_of_other_sizes_names_what_differs(exits_config, splits, tmp_path):
+    save_supernet(build_supernet(exits_config.model_copy(update={"classes": 9, "stem_width": 24})), tmp_path / "start")
+    config = train(start_from=str(tmp_path / "start"))
+    with pytest.raises(CheckpointError, match="it differs in stem_width; give one of the same settings"):
+        train_supernet(exits_config, config, DataConfig(), splits, tmp_path / "out")
 
 
 def test_a_teacher_of_another_folder_is_its_largest_net_recalibrated(exits_config, splits, tmp_path, tiny):

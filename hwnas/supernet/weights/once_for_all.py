@@ -14,6 +14,7 @@ from hwnas.supernet.build import make_layout
 from hwnas.supernet.families.family import SupernetConfig
 from hwnas.supernet.network import SuperNet
 from hwnas.supernet.weights.ofa_names import fold
+from hwnas.supernet.weights.other_classes import head_tensors
 
 
 def read_ofa_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -41,6 +42,8 @@ def read_ofa_checkpoint(path: Path) -> dict[str, Tensor]:
 def load_ofa_weights(supernet: SuperNet, tensors: Mapping[str, Tensor], where: str) -> None:
     """Copy a once-for-all checkpoint into a supernet of the same family and sizes.
 
+    The head keeps its weights where the checkpoint tells another number of classes apart.
+
     Args:
         supernet: of a family that once-for-all has (`Layout.ofa_names`); unchanged if anything does not fit.
         tensors: of `read_ofa_checkpoint`.
@@ -53,15 +56,17 @@ def load_ofa_weights(supernet: SuperNet, tensors: Mapping[str, Tensor], where: s
     if problems:
         raise CheckpointError(f"{where} does not fit family {supernet.config.family!r}: {'; '.join(problems)}")
     names = ofa_names(supernet)
-    own = supernet.state_dict()
+    own, new = supernet.state_dict(), _of_other_classes(supernet, tensors)
     for name, tensor in own.items():
-        source = tensors.get(names[name])
+        source = None if names[name] in new else tensors.get(names[name])
         if source is not None:  # num_batches_tracked may be absent, it decides nothing
             tensor.copy_(source.reshape(tensor.shape))
 
 
 def differences(supernet: SuperNet, tensors: Mapping[str, Tensor]) -> list[str]:
     """Say in a few phrases how a checkpoint differs from what a supernet needs; empty: it fits.
+
+    A head for another number of classes does not count; see `other_classes`.
 
     Raises:
         CheckpointError: once-for-all has no such networks.
@@ -71,9 +76,30 @@ def differences(supernet: SuperNet, tensors: Mapping[str, Tensor]) -> list[str]:
     needed = {names[n]: tuple(t.shape) for n, t in own.items() if not n.endswith("num_batches_tracked")}
     given = {n: tuple(t.shape) for n, t in tensors.items() if not n.endswith("num_batches_tracked")}
     missing, extra = sorted(set(needed) - set(given)), sorted(set(given) - set(needed))
-    wrong = [f"{n} {given[n]} instead of {needed[n]}" for n in sorted(needed) if n in given and given[n] != needed[n]]
+    free = _of_other_classes(supernet, tensors)
+    wrong = [
+        f"{n} {given[n]} instead of {needed[n]}"
+        for n in sorted(needed)
+        if n in given and given[n] != needed[n] and n not in free
+    ]
     found = (("missing", missing), ("extra", extra), ("misshapen", wrong))
     return [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in found if names]
+
+
+def other_classes(supernet: SuperNet, tensors: Mapping[str, Tensor]) -> int | None:
+    """Return the number of classes that a checkpoint tells apart, where it is not that of a supernet; else None."""
+    found = {int(tensors[name].shape[0]) for name in _of_other_classes(supernet, tensors)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _of_other_classes(supernet: SuperNet, tensors: Mapping[str, Tensor]) -> frozenset[str]:
+    """Folded names of tensors of the head that fit but for the number of classes, their first axis."""
+    names, own = ofa_names(supernet), supernet.state_dict()
+    head = {names[n]: own[n].shape for n in head_tensors(supernet.config)}
+    return frozenset(
+        n for n, shape in head.items()
+        if n in tensors and tensors[n].shape != shape and tensors[n].ndim and tensors[n].shape[1:] == shape[1:]
+    )  # fmt: skip
 
 
 def ofa_names(supernet: SuperNet) -> dict[str, str]:
