@@ -10,7 +10,7 @@ from typing import Literal
 
 from hwnas.errors import SearchError
 
-_FORM = re.compile(r"\s*(?:([^\s:<>=]+)\s*:\s*)?([A-Za-z_]\w*)\s*(<=|>=)\s*(\S+)\s*")
+_FORM = re.compile(r"\s*(?:([^\s:<>=]+)\s*:\s*)?([A-Za-z_][\w.-]*)\s*(<=|>=)\s*(\S+)\s*")
 
 
 @dataclass(frozen=True)

@@ -219,6 +219,44 @@ def test_a_table_of_a_known_machine_is_exact(layout, tmp_path, machine, made_up)
     assert known[0].measured_ms == pytest.approx(machine.whole(layout.space.smallest()), rel=1e-4)
 
 
+def one_network(layout, n_left=1):
+    """The space of the largest network and its neighbours in resolution."""
+    space = layout.space.restrict({"resolution": list(layout.space["resolution"].options)[-n_left:]})
+    for name in [c.name for c in space.choices if c.name != "resolution"]:
+        space = space.restrict({name: [space[name].options[-1]]})
+    return replace(layout, space=space)
+
+
+@pytest.mark.parametrize("n_networks", [1, 2])
+def test_a_space_of_few_networks_has_a_table_without_a_published_error(
+    layout, n_networks, tmp_path, monkeypatch, made_up
+):
+    few = one_network(layout, n_networks)
+    machine = machine_of(few, monkeypatch)
+    made = build_table(few, tmp_path, name="mine", config=MEDIUM, target=made_up(machine.time_ms))
+    assert (made.profile.error, made.profile.interpolation) == (None, None)
+    assert made.profile.correction.n_networks == n_networks == few.space.size
+    for arch in few.space.decode_many(few.space.all_genomes()):
+        assert made.estimate_ms(arch) == pytest.approx(machine.whole(arch), rel=0.02)
+    assert load_device(tmp_path) == made
+    found = check_table(few, tmp_path, target=made_up(machine.time_ms), config=MEDIUM)
+    assert found["n_networks"] == n_networks
+    assert found["mape_percent"] < 2
+
+
+def test_of_a_small_space_a_third_of_the_networks_judges(layout):
+    space = one_network(layout, 2).space
+    stage = next(c.name for c in space.choices if len(layout.space[c.name].options) > 2 and c.parent is None)
+    several = replace(layout, space=replace(space, choices=tuple(
+        layout.space[c.name] if c.name == stage else c for c in space.choices
+    )))  # fmt: skip
+    n = several.space.size
+    if n < 6:
+        pytest.skip("the space of the tests has changed")
+    plan = plan_build(several, TableConfig())
+    assert (len(plan.fitted), len(plan.held_out)) == (-(-2 * n // 3), n - -(-2 * n // 3))
+
+
 def test_a_machine_that_jumps_is_no_other_machine(layout, tmp_path, machine, made_up):
     def jumping(moment):
         return 0.62 if (moment // 41) % 4 == 2 else 1.0

@@ -45,6 +45,8 @@ def searcher(name):
         (" top1_percent >= 98 ", Limit(None, "top1_percent", ">=", 98.0)),
         ("edge-tpu:latency_ms<=3", Limit("edge-tpu", "latency_ms", "<=", 3.0)),
         ("my.board_2 : params<=1e6", Limit("my.board_2", "params", "<=", 1e6)),
+        ("my-score>=-0.5", Limit(None, "my-score", ">=", -0.5)),
+        ("edge-tpu:f1.macro>=0.9", Limit("edge-tpu", "f1.macro", ">=", 0.9)),
     ],
 )
 def test_what_is_printed_can_be_read(text, limit):
