@@ -45,13 +45,16 @@ class FinetuneConfig(BaseModel):
     def like(cls, train: TrainConfig, **changes: Any) -> FinetuneConfig:
         """Return how a network is trained alone with a supernet's settings, but for ``changes``, without a teacher.
 
-        Its rate is that of the first phase; batch size, decay, smoothing, clipping, seed and device are the same.
+        Its rate is that of the first phase, where there is one; batch size, decay, smoothing, clipping, seed and device
+        are the same.
         """
         same = (
             "batch_size", "momentum", "weight_decay", "label_smoothing", "clip_grad_norm", "seed", "device",
             "checkpoint_every_s",
         )  # fmt: skip
-        values = {name: getattr(train, name) for name in same} | {"lr": train.phases[0].lr, "distill_ratio": 0.0}
+        values = {name: getattr(train, name) for name in same} | {"distill_ratio": 0.0}
+        if train.phases:
+            values["lr"] = train.phases[0].lr
         return cls(**values | changes)
 
     def binding(self) -> dict[str, Any]:

@@ -118,16 +118,18 @@ def make_plan(
     epochs = max((s.finish.epochs for s in wanted.values()), default=0.0)
     finish = epochs * epoch_gmacs
     trained = begun and (context.folder.train / "supernet.safetensors").exists()
-    seconds = _time_steps(context) if budget_s is not None else {}
+    given = not recipe.train.phases  # the weights of train.start_from are used as they are
+    seconds = _time_steps(context) if budget_s is not None and not given else {}
     to_spend = 0.0
     if budget_s is not None:
         tables_s = TABLE_S * sum(needs_table(context.devices[name]) for name in wanted)
         to_spend = max(0.5 * budget_s, budget_s * (1 - RESERVE) - tables_s - (time.monotonic() - started))
-    if budget_s is None:
-        direct_epochs = (train + search + finish) / epoch_gmacs if archs else 0.0
-    else:
+    direct_epochs = 0.0
+    if archs and budget_s is None:
+        direct_epochs = (train + search + finish) / epoch_gmacs
+    elif archs and seconds:
         per_gmac = sum(seconds.values()) / train
-        direct_epochs = to_spend / (epoch_gmacs * per_gmac) if archs else 0.0
+        direct_epochs = to_spend / (epoch_gmacs * per_gmac)
     if strategies == {"direct"} and not archs:
         raise RecipeError("search.strategy direct trains the models of finish.models, which is 0; give at least 1")
     strategy: Strategy
@@ -136,6 +138,8 @@ def make_plan(
         why = "as search.strategy says"
     elif trained:
         strategy, why = "supernet", "the run has one"
+    elif given:
+        strategy, why = "supernet", "train.start_from gives one, and no phase trains it further"
     elif not archs:
         strategy, why = "supernet", "models are handed over as the supernet gives them (finish.models is 0)"
     else:
@@ -148,11 +152,11 @@ def make_plan(
             f"{ENOUGH_IMAGES:,}"
         )
     known = read_plan(context) if begun else None
-    given = {"phase_factor": known.phase_factor} if trained and known is not None else {}
+    divided = {"phase_factor": known.phase_factor} if trained and known is not None else {}
     if budget_s is not None:
         train_s = 0.0 if trained else sum(seconds.values())
-        given |= {"finish_s": to_spend} if strategy == "direct" else _shares(to_spend, train_s, bool(archs))
-    return Plan(strategy, f"{strategy}: {why}", asked, n_models, train, search, finish, direct_epochs, **given)
+        divided |= {"finish_s": to_spend} if strategy == "direct" else _shares(to_spend, train_s, bool(archs))
+    return Plan(strategy, f"{strategy}: {why}", asked, n_models, train, search, finish, direct_epochs, **divided)
 
 
 def what_is_asked(recipe: Recipe, wanted: Mapping[str, DeviceSearch], budget_s: float | None) -> dict[str, Any]:

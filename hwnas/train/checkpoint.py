@@ -83,19 +83,26 @@ def save_supernet(supernet: SuperNet, folder: Path, info: Mapping[str, Any] | No
 
 @checked_arguments
 def load_supernet(folder: str | Path) -> SuperNet:
-    """Read a supernet from a folder of ``hwnas train`` (or from its file), in eval mode.
+    """Read the supernet of a run or of a training, given its folder or its file, in eval mode.
 
     Raises:
         CheckpointError: missing, damaged, or tensors that do not fit its own settings.
     """
-    path = Path(folder)
-    path = path / "supernet.safetensors" if path.is_dir() or not path.suffix else path
+    path = supernet_file(folder)
     tensors, metadata = load_tensors(path)
     if "supernet" not in metadata:
         raise CheckpointError(f"{path} holds no supernet; give the folder that `hwnas train` wrote")
     supernet = build_supernet(read_settings(metadata["supernet"], str(path)))
     load_weights(supernet, tensors, str(path))
     return supernet.eval()
+
+
+def supernet_file(folder: str | Path) -> Path:
+    """Return the file of the supernet of a run or of a training, given its folder or the file itself."""
+    path, name = Path(folder), "supernet.safetensors"
+    if path.is_dir() or not path.suffix:
+        return path / "train" / name if (path / "train" / name).exists() else path / name
+    return path
 
 
 def weights_version(path: Path) -> str:

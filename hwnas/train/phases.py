@@ -95,7 +95,8 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     batch_size: Annotated[int, Field(gt=1)] = 64
-    phases: tuple[PhaseConfig, ...] = Field(min_length=1)
+    phases: tuple[PhaseConfig, ...]
+    """One after the other; none, with ``start_from``: its weights are taken as they are."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Of SGD with Nesterov's correction."""
     weight_decay: NonNegative = 3e-5
@@ -122,7 +123,8 @@ class TrainConfig(BaseModel):
     sync_batch_norm: bool = True
     """With several ranks: batch norms see the whole batch; off: each rank its own part."""
     start_from: str | None = None
-    """Folder of a supernet of the same settings whose weights the first phase begins with; default: random weights."""
+    """Folder of a run or supernet of the same settings, or a checkpoint of once-for-all, whose weights the first phase
+    begins with (for other classes with a new head); default: random weights."""
     monitor_epochs: NonNegative = 0.0
     """Every so many epochs, the validation score of the smallest, middle and largest subnet goes to the log."""
     tensorboard: bool = False
@@ -134,6 +136,8 @@ class TrainConfig(BaseModel):
     def _fits(self) -> TrainConfig:
         if self.mixup_alpha and self.moex_percent:
             raise ValueError("mixup_alpha and moex_percent both mix labels; set one of them")
+        if not self.phases and self.start_from is None:
+            raise ValueError("phases is empty; give at least one phase, or the weights to use in start_from")
         return self
 
 
