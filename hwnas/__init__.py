@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from hwnas.errors import TableError as TableError
     from hwnas.errors import TableMismatchError as TableMismatchError
     from hwnas.errors import TrainingError as TrainingError
+    from hwnas.errors import WorkerError as WorkerError
     from hwnas.export.bundle import Bundle as Bundle
     from hwnas.export.bundle import load_model as load_model
     from hwnas.export.onnx_file import to_onnx as to_onnx
@@ -218,6 +219,7 @@ _HOMES = {
     "Task": "hwnas.task",
     "TrainConfig": "hwnas.train",
     "TrainingError": "hwnas.errors",
+    "WorkerError": "hwnas.errors",
     "build_supernet": "hwnas.supernet",
     "build_table": "hwnas.latency.build",
     "calibrate_bn": "hwnas.supernet",

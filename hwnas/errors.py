@@ -15,6 +15,7 @@ The tree; every class also inherits the built-in that a caller would expect::
     │   └── TableMismatchError                tables or measurements of different conditions
     ├── MeasurementError      (RuntimeError)  a timing that could not be taken or trusted
     │   └── HostError                         another machine that does not answer, or is lost on the way
+    ├── WorkerError           (RuntimeError)  workers that are lost again and again
     ├── ExportError           (RuntimeError)  an export that failed or broke parity
     ├── TrainingError         (RuntimeError)  a loss that is not finite
     ├── CheckpointError       (ValueError)    a checkpoint that is damaged or of another network
@@ -75,6 +76,10 @@ class MeasurementError(HwnasError, RuntimeError):
 
 class HostError(MeasurementError):
     """Another machine that was to take timings does not answer, or was lost on the way."""
+
+
+class WorkerError(HwnasError, RuntimeError):
+    """The worker of an evaluation is lost again and again, or those who send workers are gone."""
 
 
 class ExportError(HwnasError, RuntimeError):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hwnas.arguments import checked_arguments
 from hwnas.data import Splits
@@ -78,13 +79,17 @@ def start_run(
 
 
 @checked_arguments
-def open_run(folder: str | Path, progress: Progress = silent, executor: str | None = None) -> Run:
+def open_run(
+    folder: str | Path, progress: Progress = silent, executor: str | None = None,
+    executor_options: Mapping[str, Any] | None = None,
+) -> Run:  # fmt: skip
     """Open an existing run folder with the recipe it was made with.
 
     Args:
         folder: of the run.
         progress: told of everything that takes time.
         executor: who evaluates, a name of `hwnas.runs.executor.EXECUTORS`; default: as the recipe says.
+        executor_options: what a named executor is made with, such as ``{"address": "auto"}`` for ``ray``.
 
     Raises:
         CheckpointError: the folder holds no run.
@@ -92,7 +97,7 @@ def open_run(folder: str | Path, progress: Progress = silent, executor: str | No
     path = RunFolder(Path(folder)).recipe
     if not path.exists():
         raise CheckpointError(f"{folder} is no run folder: it has no recipe.yaml; make one with `hwnas run RECIPE`")
-    loaded = with_executor(load_recipe(path), executor, str(path))
+    loaded = with_executor(load_recipe(path), executor, executor_options, str(path))
     return Run(RunContext(RunFolder(Path(folder)), loaded, progress))
 
 
@@ -150,15 +155,17 @@ def plan_of(
     return make_plan(context, wanted, budget_s), context.splits, True
 
 
-def with_executor(recipe: Recipe, name: str | None, where: str) -> Recipe:
-    """Return a recipe with another executor, made without options; None or the same name: as it is.
+def with_executor(recipe: Recipe, name: str | None, options: Mapping[str, Any] | None, where: str) -> Recipe:
+    """Return a recipe with another executor and its options; without a name, or with the same alone: as it is.
 
     Raises:
-        RecipeError: an unknown executor.
+        RecipeError: an unknown executor, or options without a name.
     """
-    if name in (None, recipe.executor.name):
+    if options and name is None:
+        raise RecipeError(f"options {dict(options)} are of no executor; name it, such as --executor ray")
+    if name is None or (name == recipe.executor.name and options is None):
         return recipe
-    return with_values(recipe, {"executor": {"name": name, "options": {}}}, where)
+    return with_values(recipe, {"executor": {"name": name, "options": dict(options or {})}}, where)
 
 
 @checked_arguments
@@ -180,6 +187,7 @@ def run(
     out: str | Path | None = None,
     progress: Progress = silent,
     executor: str | None = None,
+    executor_options: Mapping[str, Any] | None = None,
 ) -> Run:
     """Do the whole chain: train, search every device, export, check and report; continue what is there.
 
@@ -193,6 +201,7 @@ def run(
         out: the run folder; default: ``runs/<name of the recipe>``.
         progress: told of everything that takes time.
         executor: who evaluates, a name of `hwnas.runs.executor.EXECUTORS`; default: as the recipe says.
+        executor_options: what a named executor is made with, such as ``{"address": "auto"}`` for ``ray``.
 
     Returns:
         The run; ``run.front("hexagon-dsp").knee().export("out/")`` gives a model.
@@ -209,7 +218,9 @@ def run(
         values["constraints"] = list(limits)
     if evaluations is not None:
         values["search"] = {"evaluations": evaluations}
-    loaded = with_values(with_executor(load_recipe(recipe, overrides), executor, str(recipe)), values, str(recipe))
+    loaded = with_values(
+        with_executor(load_recipe(recipe, overrides), executor, executor_options, str(recipe)), values, str(recipe)
+    )
     budget_s = None if budget is None else parse_duration(budget)
     if budget_s is not None:
         check_sizable(loaded.search)

@@ -47,6 +47,10 @@ class Arch:
         text = json.dumps(self.items, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    def __reduce__(self) -> tuple[type[Arch], tuple[tuple[tuple[str, Option], ...]]]:
+        """Be sent elsewhere without the space; `SearchSpace.arch` of `as_dict` puts it into one again."""
+        return Arch, (self.items,)
+
     def __hash__(self) -> int:
         return hash(self.items)
 
