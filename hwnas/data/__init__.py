@@ -3,16 +3,19 @@
 from hwnas.data.augment import AugmentConfig, augment
 from hwnas.data.batches import TrainBatches, as_input
 from hwnas.data.config import DataConfig
-from hwnas.data.dataset import load_data
+from hwnas.data.dataset import Dataset, DatasetSplit, load_data, open_dataset
 from hwnas.data.images import ImageSet, Splits
 
 __all__ = [
     "AugmentConfig",
     "DataConfig",
+    "Dataset",
+    "DatasetSplit",
     "ImageSet",
     "Splits",
     "TrainBatches",
     "as_input",
     "augment",
     "load_data",
+    "open_dataset",
 ]
