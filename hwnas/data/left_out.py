@@ -23,7 +23,8 @@ class LeftOut:
     """Names of the first of them."""
 
     def __str__(self) -> str:
-        names = f" ({some(self.examples, EXAMPLES)})" if self.examples else ""
+        more = ", ..." if self.count > len(self.examples) == EXAMPLES else ""
+        names = f" ({some(self.examples, EXAMPLES)}{more})" if self.examples else ""
         return f"{printable(self.reason)}: {self.count:,}{names}"
 
     def as_dict(self) -> dict[str, Any]:

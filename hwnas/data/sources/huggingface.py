@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,20 @@ def _loaded(path: str | None) -> dict[str, Any]:
         raise DataError("data.source huggingface needs the package datasets: pip install 'hwnas[datasets]'") from None
     if path is None:
         raise DataError("data source 'huggingface' needs data.path: the name of a dataset, or a folder of save_to_disk")
-    try:
+    with _one_line(f"data.path {path!r}"):
         local = Path(path).expanduser()
         found = datasets.load_from_disk(str(local)) if local.is_dir() else datasets.load_dataset(path)
-    except Exception as error:  # of datasets, pyarrow, fsspec and the network
-        reason = printable(str(error)) or type(error).__name__
-        raise DataError(f"data.path {path!r} cannot be loaded with datasets: {reason}") from error
     return dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Make one line of whatever datasets, pyarrow, fsspec and the network raise."""
+    try:
+        yield
+    except Exception as error:
+        reason = printable(str(error)) or type(error).__name__
+        raise DataError(f"{what} cannot be loaded with datasets: {reason}; download or save it again") from error
 
 
 def _columns(features: Mapping[str, Any], config: SourceConfig, where: str) -> tuple[str, str]:
@@ -123,7 +131,9 @@ def _labels(splits: Mapping[Any, Any], column: str, where: str) -> tuple[tuple[s
                 raise DataError(f"{what} has no column {column!r}")
             found[split] = np.full(len(rows), MISSING)
             continue
-        feature, values = rows.features[column], list(rows[column])
+        feature = rows.features[column]
+        with _one_line(what):
+            values = list(rows[column])
         if getattr(feature, "names", None) is not None:
             own = tuple(map(str, feature.names))
             numbers = np.array([MISSING if v is None else v for v in values], dtype=np.int64)
@@ -169,7 +179,8 @@ class RowImages:
         """Return ``(B, 3, size_px, size_px)``."""
         out = np.empty((len(indices), 3, size_px, size_px), dtype=np.uint8)
         for place, index in enumerate(indices.tolist()):
-            stored = self.rows[int(self.index[index])][self.column] or {}
+            with _one_line(self.place(index)):
+                stored = self.rows[int(self.index[index])][self.column] or {}
             content, path = stored.get("bytes"), stored.get("path")
             if content is None and path is None:
                 raise DataError(f"{self.place(index)} has no image; remove the row or give it one")
