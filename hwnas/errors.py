@@ -23,7 +23,12 @@ The tree; every class also inherits the built-in that a caller would expect::
 The command line turns any of them into one line and exit code 2.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class HwnasError(Exception):

@@ -67,11 +67,14 @@ def contact_sheet(dataset: Dataset, augment: AugmentConfig, resolution: int, see
     plain, varied = _seen(pixels, resolution), _varied(pixels, augment, resolution, seed)
     scale = max(1, round(EDGE_PX / resolution))
     tile = resolution * scale + GAP_PX
-    sheet = pillow.new("RGB", (2 * EACH * tile + 4 * GAP_PX, len(rows) * (tile + LABEL_PX) + GAP_PX), "white")
+    size = 2 * EACH * tile + 4 * GAP_PX, LABEL_PX + len(rows) * (tile + LABEL_PX) + GAP_PX
+    sheet = pillow.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
+    for side, heading in enumerate((f"resized to {resolution} px", "as augmented in training")):
+        draw.text((side * EACH * tile + (1 + 2 * side) * GAP_PX, GAP_PX), heading, fill="black")
     position = 0
     for row, (name, indices) in enumerate(rows):
-        top = row * (tile + LABEL_PX) + GAP_PX
+        top = LABEL_PX + row * (tile + LABEL_PX) + GAP_PX
         # The font that is always there has Latin letters only.
         draw.text((GAP_PX, top), printable(name).encode("latin-1", "replace").decode("latin-1"), fill="black")
         for column in range(len(indices)):

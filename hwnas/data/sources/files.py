@@ -143,7 +143,8 @@ def existing_path(config: SourceConfig) -> Path:
         found = path if path.exists() else elsewhere
         exists = bool(config.path) and found.exists()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, a user that is not known
-        raise DataError(f"data.path {printable(config.path)[:200]!r} is no path: {error}; give another") from None
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"data.path {config.path[:100]!r} cannot be looked for: {reason}; give another") from None
     if not exists:
         raise DataError(
             f"data.path {config.path!r} does not exist; give the file or folder of your images, "
