@@ -99,12 +99,12 @@ class OutputError(HwnasError, OSError):
     """A file or folder cannot be written."""
 
 
-def printable(text: str) -> str:
+def escaped(text: str) -> str:
     """Return a name that others chose as it can be shown in one line: control characters and broken bytes escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def some(names: Sequence[str], n: int = 5) -> str:
     """Return the first of some names that others chose, for a message."""
-    shown = ", ".join(repr(printable(name)) for name in names[:n])
+    shown = ", ".join(repr(name) for name in names[:n])
     return f"{shown} and {len(names) - n:,} more" if len(names) > n else shown

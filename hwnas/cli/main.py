@@ -17,7 +17,7 @@ from hwnas.cli.profile import profile
 from hwnas.cli.published import import_ofa
 from hwnas.cli.runs import VERBS
 from hwnas.cli.tables import app as tables_app
-from hwnas.errors import HwnasError, OutputError, printable
+from hwnas.errors import HwnasError, OutputError, escaped
 
 app = typer.Typer(
     name="hwnas",
@@ -73,5 +73,5 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    typer.echo(f"error: {printable(' '.join(message.split()))}", err=True)
+    typer.echo(f"error: {escaped(' '.join(message.split()))}", err=True)
     sys.exit(2)

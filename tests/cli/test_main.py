@@ -25,7 +25,7 @@ from hwnas.train.checkpoint import save_supernet
 
 COMMANDS = [
     "quickstart", "run", "train", "search", "export", "finetune", "profile", "tables", "devices", "report", "doctor",
-    "fleet", "bench", "plugins", "import-ofa",
+    "fleet", "bench", "plugins", "import-ofa", "data",
 ]  # fmt: skip
 
 

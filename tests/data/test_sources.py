@@ -18,7 +18,8 @@ def files_of(tmp_path, name, rng):
     """Write a small dataset of a source, and return what its config says beside the name."""
     x, y = rng.integers(0, 256, (40, 3, 32, 32), dtype=np.uint8), np.arange(40) % (10 if name == "cifar10" else 4)
     if name == "npz":
-        np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x[:8], y_test=y[:8], classes=np.array(list("abcd")))
+        splits = {"x_test": x[:8], "y_test": y[:8], "x_val": x[:12], "y_val": y[:12], "classes": np.array(list("abcd"))}
+        np.savez(tmp_path / "a.npz", x_train=x, y_train=y, **splits, notes=np.zeros(3))
         return {"path": str(tmp_path / "a.npz")}
     if name == "jpeg":
         arrays = {}

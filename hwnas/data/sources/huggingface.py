@@ -16,7 +16,7 @@ from hwnas.data.pictures import open_picture, square_pixels
 from hwnas.data.source import Labels, Opened, Pixels, Source, SourceConfig
 from hwnas.data.sources.labels import MISSING, mapped, names_of, numbered
 from hwnas.data.split_names import chosen_splits
-from hwnas.errors import DataError, printable, some
+from hwnas.errors import DataError, escaped, some
 
 
 class HuggingFace(Source):
@@ -31,7 +31,7 @@ class HuggingFace(Source):
     def open(self, config: SourceConfig, size_px: int) -> Opened:
         """Load the dataset; images are decoded when their pixels are asked for."""
         splits = _loaded(config.path)
-        where = f"dataset {printable(str(config.path))!r}"
+        where = f"dataset {str(config.path)!r}"
         left_out = LeftOutCounter()
         names = chosen_splits(splits)
         if "train" not in names:
@@ -79,7 +79,7 @@ def _one_line(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = printable(str(error)) or type(error).__name__
+        reason = escaped(str(error)) or type(error).__name__
         raise DataError(f"{what} cannot be loaded with datasets: {reason}; download or save it again") from error
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hwnas.data.sources.tree import Tree
 from hwnas.data.split_names import SplitName, chosen_splits, split_of
-from hwnas.errors import DataError, printable, some
+from hwnas.errors import DataError, escaped, some
 
 Layout = dict[SplitName, dict[str, Path]]
 """The folder of every class, by split; splits of which nothing has a label are not there."""
@@ -140,7 +140,7 @@ def _refuse_a_wrapping(tree: Tree, folder: Path, classes: list[Path]) -> None:
     """Raise where all classes are in one more folder, as an unpacked archive may have them."""
     if len(classes) == 1 and len(tree.folders(classes[0])) > 1:
         raise DataError(
-            f"{_shown(folder)} has the one folder {printable(classes[0].name)!r}, which has folders in it; "
+            f"{_shown(folder)} has the one folder {classes[0].name!r}, which has folders in it; "
             + (
                 f"if these are the classes, give data.path={_shown(classes[0])}"
                 if folder == tree.root
@@ -154,7 +154,7 @@ def _key(name: str) -> str:
 
 
 def _shown(path: Path) -> str:
-    return printable(str(path))
+    return escaped(str(path))
 
 
 def _first_reason(tree: Tree) -> str:
