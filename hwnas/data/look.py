@@ -138,6 +138,7 @@ def look(
         DataError: the source cannot be opened at all, or has no training images or labels that mean nothing.
     """
     size_px = config.image_size_px or image_size_px
+    config = config.model_copy(update={"cache": None})  # the files are what is looked at
     what, opened = opened_source(config, size_px)
     problems: list[str] = []
     collected(problems, lambda: check_labels(opened, task, classes, what))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from hwnas.data.sources.files import existing_path
 from hwnas.data.sources.layout import find_layout
 from hwnas.data.sources.tree import Tree
 from hwnas.errors import DataError, escaped
-from hwnas.files import write_atomically
+from hwnas.files import first_rank, write_atomically, write_text
 
 
 class Folder(Source):
@@ -57,6 +57,8 @@ class FolderImages:
     root: Path
     files: FileImages
     cache: Path | None
+    opened: dict[int, MemoryImages] = field(default_factory=dict, repr=False, compare=False)
+    """What is kept, by size, once it was opened."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -72,8 +74,9 @@ class FolderImages:
 
     def pixels(self, indices: NDArray[np.int64], size_px: int) -> Pixels:
         """Return ``(B, 3, size_px, size_px)`` from the cache, which is filled first, or from the files."""
-        kept = None if self.cache is None else self._kept(self.cache, size_px)
-        return self.files.pixels(indices, size_px) if kept is None else kept.pixels(indices, size_px)
+        if self.cache is not None and size_px not in self.opened and (kept := self._kept(self.cache, size_px)):
+            self.opened[size_px] = kept
+        return self.opened.get(size_px, self.files).pixels(indices, size_px)
 
     def _kept(self, cache: Path, size_px: int) -> MemoryImages | None:
         """All images in one memory-mapped file; None where another process is writing it."""
@@ -88,12 +91,28 @@ class FolderImages:
             self.files.decode_into(whole, np.arange(len(paths)))
             whole.flush()
 
-        if not path.exists():
+        seal = path.with_suffix(".sha256")
+        if not _is_whole(path, seal):
             write_atomically(path, fill)
-        if not path.exists():
+            if first_rank():
+                write_text(seal, _digest(path))
+        if not _is_whole(path, seal):
             return None
         # Pages are read when they are used, and a change of them stays in memory.
         return MemoryImages(np.load(path, mmap_mode="c"), self.labels)
+
+
+def _is_whole(path: Path, seal: Path) -> bool:
+    """Whether decoded images are kept as they were written; damaged ones are decoded again."""
+    try:
+        return seal.read_text(encoding="utf-8") == _digest(path)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 FOLDER = Folder()
