@@ -172,9 +172,10 @@ def check_labels(opened: Opened, task: Task, classes: int, what: str) -> None:
     """Raise where there are no training images, or labels that the task or the network cannot have."""
     if len(opened.train) == 0:
         raise DataError(f"{what} has no training images; give at least a few per class")
-    given = [part.labels for part in (opened.validation, opened.test) if part is not None and len(part)]
-    held_out = np.concatenate(given) if given else None
-    task.check(opened.train.labels, held_out, classes, opened.classes, what)
+    task.check(opened.train.labels, None, classes, opened.classes, what)
+    for part in (opened.validation, opened.test):
+        if part is not None and len(part):
+            task.check(opened.train.labels, part.labels, classes, opened.classes, what)
 
 
 def divided(opened: Opened, config: DataConfig, task: Task) -> Parts:

@@ -44,7 +44,27 @@ def chosen_splits(names: Iterable[str]) -> dict[SplitName, str]:
         split = split_of(name)
         if split is not None:
             found.setdefault(split, []).append(name)
-    return {split: min(found[split], key=lambda n: (_rank(split, n), n)) for split in SPELLINGS if split in found}
+    return {
+        split: min(found[split], key=lambda n: (_rank(split, n), n != n.casefold(), n))
+        for split in SPELLINGS
+        if split in found
+    }
+
+
+def hidden_splits(names: Iterable[str]) -> list[str]:
+    """Return names that are a split beside another word, the same for training and another split.
+
+    Such as ``seg_train`` and ``seg_test``, which are probably no classes. Empty where there are none.
+    """
+    found: dict[tuple[str, ...], dict[SplitName, str]] = {}
+    for name in names:
+        words = re.split(r"[\W_]+", name.strip().casefold())
+        for place in {0, len(words) - 1}:
+            split = split_of(words[place])
+            rest = (*words[:place], "*", *words[place + 1 :])
+            if split is not None and len(words) > 1:
+                found.setdefault(rest, {})[split] = name
+    return next((sorted(f.values()) for f in found.values() if "train" in f and len(f) > 1), [])
 
 
 def _rank(split: SplitName, name: str) -> int:

@@ -92,7 +92,15 @@ def test_names_of_splits_in_every_usual_spelling(name, split):
     assert split_of(name) == split
 
 
+@pytest.mark.parametrize("labels", [["bullet_train", "steam_train"], ["train_station", "test_tube"], ["a_b", "b_a"]])
+def test_classes_of_two_words_are_classes(tmp_path, labels):
+    for label in labels:
+        pictures(tmp_path / label)
+    assert opened(tmp_path).classes == tuple(sorted(labels))
+
+
 def test_of_several_names_of_one_split_the_commonest_is_chosen():
+    assert chosen_splits(["TRAIN", "Train", "train"]) == {"train": "train"}
     chosen = chosen_splits(["dev", "train2017", "validation", "Test", "eval", "train", "extra"])
     assert chosen == {"train": "train", "validation": "validation", "test": "Test"}
 
@@ -167,6 +175,11 @@ def test_a_class_of_a_split_may_be_called_like_one(tmp_path):
         (["train", "test"], "has the splits 'test', 'train' with images, but no folders of classes in them"),
         (["val/cat", "val/dog", "test/cat"], "has the splits 'test', 'val', and no train"),
         ([""], "has no folders of classes; put the images of each class in a folder of its own"),
+        (
+            ["seg_train/cat", "seg_test/cat", "seg_pred"],
+            "has the folders 'seg_test', 'seg_train', which look like splits",
+        ),
+        (["train-v2/cat", "val-v2/cat"], "has the folders 'train-v2', 'val-v2', which look like splits; call them"),
         (["pets/cat", "pets/dog"], r"has the one folder 'pets', .* give data\.path=.*pets$"),
         (["train/pets/cat", "train/pets/dog", "test/cat"], "has the one folder 'pets', .* move them to .*train$"),
         (

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hwnas.data.sources.tree import Tree
-from hwnas.data.split_names import SplitName, chosen_splits, split_of
+from hwnas.data.split_names import SplitName, chosen_splits, hidden_splits, split_of
 from hwnas.errors import DataError, escaped, some
 
 Layout = dict[SplitName, dict[str, Path]]
@@ -47,6 +47,11 @@ def find_layout(tree: Tree) -> Layout:
         raise DataError(
             f"{_shown(tree.root)} has no folders of classes; put the images of each class in a folder of its own "
             f"({_first_reason(tree)})"
+        )
+    if like_splits := hidden_splits(f.name for f in folders):
+        raise DataError(
+            f"{_shown(tree.root)} has the folders {some(like_splits)}, which look like splits; call them train, "
+            "validation and test, or otherwise if they are classes"
         )
     inner = {f: chosen_splits(g.name for g in tree.folders(f)) for f in folders}
     if len(folders) > 1 and all("train" in found for found in inner.values()):
