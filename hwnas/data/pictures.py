@@ -65,8 +65,6 @@ def open_picture(given: Path | bytes, where: str, mode: str | None = None) -> Im
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of metadata, which do not matter, and of sizes that can still be read
             with pillow.open(given if isinstance(given, Path) else io.BytesIO(given)) as image:
-                if 0 in image.size:
-                    raise ValueError(f"it has {image.width} x {image.height} pixels")
                 image.load()
                 picture = eight_bit_picture(image)
                 turn = _turn(image)

@@ -183,3 +183,29 @@ def test_images_in_which_nothing_is_wrong(tmp_path, monkeypatch, tiny_recipe, cl
     assert "class  train  validation  test" in out
     assert "test: 20 % of the training images, held out" in out
     assert lines == []
+
+
+def test_an_image_above_the_limit_is_one_line(newcomer, cli, monkeypatch):
+    shutil.rmtree(newcomer / "train" / "puma")
+    (newcomer / "train" / "bee" / "03.png").unlink()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    Image.new("1", (50, 50)).save(newcomer / "train" / "cow" / "scan.png")
+    for verb, more in (("data", ()), ("train", ("--out", "run"))):
+        code, _, lines = cli(verb, *PATHS, "supernet.in_channels=3", "supernet.classes=3", *more)
+        assert code == 2
+        assert lines[-1] == (
+            "error: cannot read image pics/train/cow/scan.png: Image size (2500 pixels) exceeds limit of 2000 pixels; "
+            "make it smaller or remove it"
+        )
+
+
+def test_classes_of_16_bits_stay_different(tmp_path, monkeypatch, tiny_recipe, cli):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_recipe))
+    rng = np.random.default_rng(0)
+    for name, level in (("dark", 6000), ("light", 40000)):
+        for i in range(12):
+            save(tmp_path / "pics" / name / f"{i}.png", (level + rng.integers(0, 4000, (12, 12))).astype(np.uint16))
+    found = json.loads(cli("data", *PATHS, "supernet.in_channels=3", "supernet.classes=2", "--json")[1])
+    means = [c["mean_levels"][0] for c in found["classes"]]
+    assert means == pytest.approx([8000 / 256, 42000 / 256], abs=1)

@@ -272,11 +272,14 @@ def test_metadata_that_cannot_be_read_do_not_matter(exif):
 
 
 @pytest.mark.parametrize("size", [(3, 3000), (3000, 3)])
-def test_a_very_long_image_is_cut_before_it_is_resized(size):
+def test_a_very_long_image_is_cut_before_it_is_resized(size, monkeypatch):
+    resize, sizes = Image.Image.resize, []
+    monkeypatch.setattr(Image.Image, "resize", lambda self, to, *rest: sizes.append(to) or resize(self, to, *rest))
     pixels = np.zeros((*size[::-1], 3), np.uint8)
     pixels[size[1] // 2 - 1 : size[1] // 2 + 2, size[0] // 2 - 1 : size[0] // 2 + 2] = 255
     assert max(size) > LONGEST * min(size)
     assert square_pixels(Image.fromarray(pixels), 30).mean() > 200
+    assert max(sizes[0]) <= LONGEST * 30
 
 
 def test_rules_for_numbers():
