@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,10 @@ UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """What turns an image of this orientation upright: members of ``PIL.Image.Transpose``."""
 OPAQUE = ("RGB", "RGBX", "CMYK", "YCbCr", "HSV", "P")
 TRANSPARENT = ("RGBA", "RGBa", "LA", "La", "PA")
+
+
+# What Pillow has to say about a broken file is in its exception; without a handler it would also go to the terminal.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class NoRuleError(ValueError):
