@@ -3,8 +3,9 @@
 from hwnas.data.augment import AugmentConfig, augment
 from hwnas.data.batches import TrainBatches, as_input
 from hwnas.data.config import DataConfig
-from hwnas.data.dataset import Dataset, DatasetSplit, load_data, open_dataset
+from hwnas.data.dataset import load_data, open_dataset
 from hwnas.data.images import ImageSet, Splits
+from hwnas.data.opened import Dataset, DatasetSplit
 
 __all__ = [
     "AugmentConfig",

@@ -6,100 +6,21 @@ of what a source opened: `open_dataset` decodes nothing, `load_data` decodes eve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hwnas.data.batches import resized
 from hwnas.data.config import DataConfig
 from hwnas.data.images import ImageSet, Splits
-from hwnas.data.left_out import LeftOut
-from hwnas.data.source import HasColumns, Images, Labels, Opened, Pixels, place_of
+from hwnas.data.opened import SPLITS, Dataset, DatasetSplit, Rows
+from hwnas.data.source import HasColumns, Images, Labels, Opened
 from hwnas.data.sources import SOURCES
 from hwnas.data.split_names import SplitName
 from hwnas.errors import DataError, some
 from hwnas.task import Task
 
-Rows = NDArray[np.int64]
 Parts = dict[SplitName, tuple[Images, Rows, str]]
 """By split: images of the source, which rows of them, and where these come from."""
-SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class DatasetSplit:
-    """Some images of a source, by their rows; pixels are decoded when they are asked for."""
-
-    images: Images
-    """Of the source."""
-    rows: Rows
-    """Which of them, in which order."""
-    size_px: int
-    """Edge to which images that differ in size are decoded."""
-    in_channels: int
-    """Of the network."""
-    what: str
-    """Begins messages."""
-    origin: str
-    """Where they come from, such as ``15 % of the training images``."""
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def labels(self) -> Labels:
-        """``(N,)`` int64 numbers of classes; of other tasks what the source gives, such as ``(N, k)`` floats."""
-        return self.images.labels[self.rows]
-
-    def place(self, index: int) -> str:
-        """Return where an image lies: its file, or what else its source calls it by."""
-        return place_of(self.images, int(self.rows[index]))
-
-    def pixels(self, indices: NDArray[np.int64], resolution: int | None = None) -> Pixels:
-        """Decode images ``indices``, in this order, with as many channels as the network takes.
-
-        Args:
-            indices: ``(B,)`` numbers from 0.
-            resolution: edge in pixels to which they are brought as for a network, then rounded; None: as they are kept.
-
-        Returns:
-            ``(B, C, H, W)`` uint8.
-
-        Raises:
-            DataError: an image cannot be read (it is named), or does not fit the network.
-        """
-        chosen = self.rows[np.asarray(indices, dtype=np.int64)]
-        pixels = with_channels(self.images.pixels(chosen, self.size_px), self.in_channels, self.what)
-        if resolution is None or pixels.shape[2:] == (resolution, resolution):
-            return pixels
-        brought = resized(torch.from_numpy(np.ascontiguousarray(pixels)), resolution)
-        return (brought * 255).round().clamp(0, 255).to(torch.uint8).numpy()
-
-    def all_pixels(self) -> Pixels:
-        """Return `pixels` of all images, which may be those in the memory of the source."""
-        return with_channels(self.images.pixels(self.rows, self.size_px), self.in_channels, self.what)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What a recipe says about images, opened and divided; nothing is decoded yet."""
-
-    name: str
-    """Of the source."""
-    classes: tuple[str, ...]
-    """In the order of their numbers; of other tasks what the network's outputs stand for."""
-    train: DatasetSplit
-    validation: DatasetSplit
-    test: DatasetSplit
-    task: Task
-    left_out: tuple[LeftOut, ...] = ()
-    """What the source found and does not give."""
-
-    def splits(self) -> dict[SplitName, DatasetSplit]:
-        """Return the three splits by name."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
 def open_dataset(config: DataConfig, task: Task, in_channels: int, classes: int, image_size_px: int) -> Dataset:
@@ -229,22 +150,6 @@ def check_levels(low: int, high: int, what: str) -> None:
             f"{what}: every pixel of the training images is {low}, so there is nothing to learn; values up to 255 in "
             "files of 16 bits are one reason (the upper 8 bits are used): save 8 bits, or multiply by 257"
         )
-
-
-def with_channels(pixels: Pixels, in_channels: int, what: str) -> Pixels:
-    """Return ``(B, C, H, W)`` pixels with as many channels as a network takes.
-
-    Raises:
-        DataError: they have more.
-    """
-    given = pixels.shape[1]
-    if given == in_channels:
-        return pixels
-    if given == 1:
-        return np.repeat(pixels, in_channels, axis=1)
-    raise DataError(
-        f"{what} has images of {given} channels, the network takes {in_channels}; set supernet.in_channels={given}"
-    )
 
 
 def _split(strata: NDArray[np.int64], rows: Rows, percent: float, seed: int) -> tuple[Rows, Rows]:

@@ -10,19 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.data.config import DataConfig
-from hwnas.data.dataset import (
-    SPLITS,
-    Dataset,
-    DatasetSplit,
-    check_labels,
-    check_levels,
-    check_parts,
-    divided,
-    made_dataset,
-    opened_source,
-    with_channels,
-)
+from hwnas.data.dataset import check_labels, check_levels, check_parts, divided, made_dataset, opened_source
 from hwnas.data.left_out import LeftOut
+from hwnas.data.opened import SPLITS, Dataset, DatasetSplit, with_channels
 from hwnas.data.split_names import SplitName
 from hwnas.errors import DataError, escaped, some
 from hwnas.progress import Progress, silent

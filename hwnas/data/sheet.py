@@ -10,8 +10,8 @@ import torch
 
 from hwnas.data.augment import AugmentConfig
 from hwnas.data.batches import TrainBatches, resized
-from hwnas.data.dataset import Dataset
 from hwnas.data.images import ImageSet
+from hwnas.data.opened import Dataset
 from hwnas.errors import OutputError, escaped
 from hwnas.files import write_atomically
 

@@ -71,6 +71,25 @@ def test_nothing_is_decoded_before_it_is_asked_for(tmp_path):
         data.train.pixels(np.array([5]))
 
 
+@pytest.mark.parametrize("indices", [[14], [-1], [0.0], ["0"], [True], 3, [[0]], None, [2**70]])
+def test_images_that_are_not_there_are_one_line(tmp_path, indices):
+    data = opened(folder(tmp_path, {"ant": 9, "bee": 9}), 2)
+    assert len(data.train) < 15
+    with pytest.raises(DataError, match=r"images are (chosen by a row of whole numbers|numbered from 0 to \d+), got"):
+        data.train.pixels(indices)
+
+
+def test_numbers_of_images_may_be_of_any_integer_type(tmp_path):
+    data = opened(folder(tmp_path, {"ant": 9, "bee": 9}), 2)
+    wanted = data.train.pixels([1, 2])
+    for indices in ((1, 2), range(1, 3), np.array([1, 2], np.uint8), torch.tensor([1, 2])):
+        assert np.array_equal(data.train.pixels(indices), wanted)
+    assert data.train.pixels([], np.int64(7)).shape == (0, 3, 7, 7)
+    for resolution in (0, -3, 2.5, "9", 10**6):
+        with pytest.raises(DataError, match=r"resolution is .*; give a whole number of pixels from 1 to 8192"):
+            data.train.pixels([0], resolution)
+
+
 def test_a_recipe_is_opened_by_its_name(recipe_file):
     data = hwnas.open_data(recipe_file(), ["data.max_images=40"])
     assert data.classes == tuple("0123456789")
