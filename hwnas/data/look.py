@@ -131,11 +131,11 @@ def look(
     config = config.model_copy(update={"cache": None})  # the files are what is looked at
     what, opened = opened_source(config, size_px)
     problems: list[str] = []
-    collected(problems, lambda: check_labels(opened, task, classes, what))
+    _collected(problems, lambda: check_labels(opened, task, classes, what))
     if problems and (len(opened.train) == 0 or opened.train.labels.ndim != 1):
         raise DataError(problems[0])
     parts = divided(opened, config, task)
-    collected(problems, lambda: check_parts(opened, parts, task, what))
+    _collected(problems, lambda: check_parts(opened, parts, task, what))
     dataset = made_dataset(config, opened, parts, task, in_channels, size_px, what)
     total, by_class = Levels(), [Levels() for _ in dataset.classes]
     done, n_images = 0, sum(map(len, dataset.splits().values()))
@@ -154,8 +154,8 @@ def look(
             progress("images", done, n_images, name)
     if total.sums is not None:
         channels = np.zeros((1, len(total.sums), 1, 1), np.uint8)
-        collected(problems, lambda: with_channels(channels, in_channels, what))
-        collected(problems, lambda: check_levels(total.lowest, total.highest, what))
+        _collected(problems, lambda: with_channels(channels, in_channels, what))
+        _collected(problems, lambda: check_levels(total.lowest, total.highest, what))
     problems += unreadable[:MOST_SHOWN]
     if len(unreadable) > MOST_SHOWN:
         problems.append(f"{len(unreadable) - MOST_SHOWN:,} more images cannot be read")
@@ -174,7 +174,7 @@ def look(
     )  # fmt: skip
 
 
-def collected(problems: list[str], check: Callable[[], object]) -> None:
+def _collected(problems: list[str], check: Callable[[], object]) -> None:
     """Do a check, and keep what it raises."""
     try:
         check()
@@ -199,7 +199,7 @@ def _classes_of(split: DatasetSplit) -> NDArray[np.int64]:
     """Number of the class of every image; -1 where labels are no numbers of classes."""
     labels = split.labels
     if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
-        return labels.astype(np.int64)
+        return labels
     return np.full(len(split), -1, dtype=np.int64)
 
 
