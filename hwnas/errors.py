@@ -25,6 +25,13 @@ The tree; every class also inherits the built-in that a caller would expect::
 The command line turns any of them into one line and exit code 2.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class HwnasError(Exception):
     """Base of every error that hwnas raises on purpose; its message says what to do next."""
@@ -100,3 +107,14 @@ class ResumeError(HwnasError, ValueError):
 
 class OutputError(HwnasError, OSError):
     """A file or folder cannot be written."""
+
+
+def escaped(text: str) -> str:
+    """Return a name that others chose as it can be shown in one line: control characters and broken bytes escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def some(names: Sequence[str], n: int = 5) -> str:
+    """Return the first of some names that others chose, for a message."""
+    shown = ", ".join(repr(name) for name in names[:n])
+    return f"{shown} and {len(names) - n:,} more" if len(names) > n else shown

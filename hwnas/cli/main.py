@@ -10,13 +10,14 @@ import typer
 
 from hwnas import __version__
 from hwnas.cli.bench import app as bench_app
+from hwnas.cli.data import data
 from hwnas.cli.devices import app as devices_app
 from hwnas.cli.machine import doctor, plugins
 from hwnas.cli.profile import profile
 from hwnas.cli.published import import_ofa
 from hwnas.cli.runs import VERBS
 from hwnas.cli.tables import app as tables_app
-from hwnas.errors import HwnasError, OutputError
+from hwnas.errors import HwnasError, OutputError, escaped
 
 app = typer.Typer(
     name="hwnas",
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 for verb in VERBS:
     app.command()(verb)
+app.command()(data)
 app.command()(profile)
 app.add_typer(devices_app, name="devices")
 app.add_typer(tables_app, name="tables")
@@ -71,5 +73,5 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    typer.echo(f"error: {escaped(' '.join(message.split()))}", err=True)
     sys.exit(2)

@@ -32,9 +32,10 @@ class DataConfig(SourceConfig):
         return SOURCES.check(name)
 
     @model_serializer(mode="wrap")
-    def _without_empty_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Files and hashes of runs that need no options stay what they were before there were any.
+    def _without_empty_settings(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Files and hashes of runs that need none of these stay what they were before there were any.
         values: dict[str, Any] = handler(self)
-        if not self.options:
-            values.pop("options", None)
+        for name in ("options", "label_column", "image_column"):
+            if not values.get(name):
+                values.pop(name, None)
         return values

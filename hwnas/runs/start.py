@@ -8,6 +8,7 @@ from typing import Any
 
 from hwnas.arguments import checked_arguments
 from hwnas.data import Splits
+from hwnas.data.left_out import told
 from hwnas.errors import CheckpointError, RecipeError, ResumeError
 from hwnas.files import write_json, write_text
 from hwnas.progress import Progress, silent
@@ -66,7 +67,9 @@ def start_run(
                 f"{folder.root} holds a run with other settings of {', '.join(differing)}; "
                 "use another --out, or the same recipe"
             )
-    run.splits  # noqa: B018 (data that cannot be used is found before anything is written)
+    left_out = told(run.splits.left_out)  # data that cannot be used is found before anything is written
+    if left_out:
+        progress("images", 1, 1, left_out)
     with folder.lock():
         # Before the recipe, whose phases follow from it. Without a budget it follows from the recipe at any time.
         if plan is not None and (not folder.plan.exists() or (plan.timed and read_plan(run.context) != plan)):

@@ -25,7 +25,7 @@ from hwnas.train.checkpoint import save_supernet
 
 COMMANDS = [
     "quickstart", "run", "train", "search", "export", "finetune", "profile", "tables", "devices", "report", "doctor",
-    "fleet", "bench", "plugins", "import-ofa",
+    "fleet", "bench", "plugins", "import-ofa", "data",
 ]  # fmt: skip
 
 
@@ -117,7 +117,8 @@ def test_an_image_folder_that_cannot_be_used_is_one_line(mistake, recipe_file, t
             picture(root / "ant" / f"{i}.png", rng)
         expected = "has one class only"
     if kind == "broken":
-        (root / "bee").mkdir()
+        for i in range(9):
+            picture(root / "bee" / f"{i}.png", rng)
         (root / "bee" / "7.png").write_bytes(b"\x89PNG cut short")
         expected = f"cannot read image {root / 'bee' / '7.png'}"
     net = {**tiny_recipe["supernet"], "in_channels": 3, "classes": 2}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from hwnas.data.source import Opened, Source, SourceConfig
-from hwnas.data.sources.files import array_images, existing_path, numbered
+from hwnas.data.sources.files import array_images, existing_path
+from hwnas.data.sources.labels import numbered
 from hwnas.errors import DataError
 
 
@@ -21,12 +23,12 @@ class Idx(Source):
         train, test = (
             array_images(
                 _idx_array(root, f"{prefix}-images-idx3-ubyte", 3),
-                _idx_array(root, f"{prefix}-labels-idx1-ubyte", 1),
+                _idx_array(root, f"{prefix}-labels-idx1-ubyte", 1).astype(np.int64),
                 f"{root}: {prefix}",
             )
             for prefix in ("train", "t10k")
         )
-        return Opened(numbered(train.labels), train, test)
+        return Opened(numbered(train.labels, str(root)), train, test)
 
 
 IDX = Idx()
@@ -39,7 +41,7 @@ def _idx_array(root: Path, name: str, n_axes: int) -> np.ndarray:
         raise DataError(f"{root} lacks {name} (or {name}.gz)")
     try:
         content = gzip.decompress(found[0].read_bytes()) if found[0].suffix == ".gz" else found[0].read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{found[0]} cannot be read: {error}") from None
     if len(content) < 4 + 4 * n_axes or content[:4] != bytes((0, 0, 8, n_axes)):
         raise DataError(f"{found[0]} is not an IDX file of unsigned bytes with {n_axes} axes")
