@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -16,7 +21,7 @@ from hwnas.cli.profile import profile
 from hwnas.cli.published import import_ofa
 from hwnas.cli.runs import VERBS
 from hwnas.cli.tables import app as tables_app
-from hwnas.errors import HwnasError, OutputError
+from hwnas.errors import HwnasError, OutputError, one_line
 
 app = typer.Typer(
     name="hwnas",
@@ -53,13 +58,19 @@ def common(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line and exit code 2, never a traceback."""
+    """Run the command line; a user's mistake is one line and exit code 2, never a traceback.
+
+    SIGTERM, with which clusters and containers stop a process, ends it as Ctrl-C does.
+    """
     try:
-        app()
+        with _stopped_like_ctrl_c():
+            app()
     except HwnasError as error:
         _fail(str(error))
+    except MemoryError:
+        _fail("there is not enough memory; give a smaller batch, fewer images or a smaller network")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EFBIG):
             raise
         _fail(
             str(OutputError(f"cannot write {error.filename or 'a file'}: {error.strerror}; free space or choose --out"))
@@ -70,6 +81,24 @@ def main() -> None:
         raise
 
 
+@contextmanager
+def _stopped_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM do in this process what SIGINT does; processes that it forks end at once."""
+    own = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == own:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _fail(message: str) -> None:
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    typer.echo(f"error: {one_line(message)}", err=True)
     sys.exit(2)

@@ -15,10 +15,10 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from hwnas.errors import SpaceError, TableError
+from hwnas.errors import SpaceError, TableError, UnreadableError, shown
 from hwnas.export.onnx_file import to_onnx
 from hwnas.export.op import Op
-from hwnas.files import make_folder, write_text
+from hwnas.files import csv_text, make_folder, write_text
 from hwnas.latency.cost_model import OP_TYPES, CostModel, OpCost, op_features
 from hwnas.latency.device import (
     DeviceProfile,
@@ -31,6 +31,7 @@ from hwnas.latency.device import (
 )
 from hwnas.latency.plan import network_sample
 from hwnas.latency.table import block_ops, relative_errors
+from hwnas.reading import made_of, parse_json, read_text
 from hwnas.space import Arch
 from hwnas.space.dialects.once_for_all import parse_ofa
 from hwnas.supernet import Layout
@@ -90,15 +91,13 @@ def sample_networks(layout: Layout, out: str | Path, networks: int = 16, seed: i
     """
     folder = Path(out)
     make_folder(folder)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "latency_ms", "arch"])
+    rows: list[list[object]] = [["file", "latency_ms", "arch"]]
     for arch in network_sample(layout.space, networks, seed):
         channels, resolution, _ = layout.input_shape(arch)
         to_onnx(layout.build_subnet(arch).eval(), channels, resolution, folder / f"{arch.key}.onnx")
-        writer.writerow([f"{arch.key}.onnx", "", json.dumps(arch.as_dict())])
+        rows.append([f"{arch.key}.onnx", "", json.dumps(arch.as_dict())])
     path = folder / MEASUREMENTS_FILE
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(rows))
     return path
 
 
@@ -111,27 +110,33 @@ def read_measurements(path: Path, layout: Layout) -> tuple[list[Arch], NDArray[n
     """
     space, found = layout.space, dict[Arch, float]()
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
+        with made_of(path):
+            reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
             if missing := {"arch", "latency_ms"} - set(reader.fieldnames or ()):
                 raise TableError(f"{path} lacks columns {sorted(missing)}; `hwnas tables sample` writes such a file")
             for line, row in enumerate(reader, 2):
                 where = f"{path}, line {line}"
                 try:
-                    values = json.loads(row["arch"])
-                    arch = parse_ofa(values, space) if "ks" in values else space.arch(values)
-                except (SpaceError, ValueError, TypeError) as error:
-                    raise TableError(f"{where}: arch is none of this recipe: {error}") from None
+                    values = parse_json(row["arch"] or "", where)
+                    with made_of(where):
+                        arch = parse_ofa(values, space) if "ks" in values else space.arch(values)
+                except (SpaceError, UnreadableError) as error:
+                    reason = error.reason if isinstance(error, UnreadableError) else str(error)
+                    raise TableError(f"{where}: arch is none of this recipe: {reason}") from None
                 try:
                     latency_ms = float(row["latency_ms"])
                 except (TypeError, ValueError):
-                    raise TableError(f"{where}: latency_ms is {row['latency_ms']!r}; fill in milliseconds") from None
+                    raise TableError(
+                        f"{where}: latency_ms is {shown(row['latency_ms'])}; fill in milliseconds"
+                    ) from None
                 if not (math.isfinite(latency_ms) and latency_ms > 0):
                     raise TableError(f"{where}: latency_ms is {latency_ms}; times must be positive numbers")
                 if found.setdefault(arch, latency_ms) != latency_ms:
                     raise TableError(f"{where}: arch {arch.key} stands twice with different latencies")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise TableError(f"{path} cannot be read: {error}") from None
+    except UnreadableError as error:
+        raise TableError(f"{path} cannot be read: {error.reason}") from None
     if len(found) < MIN_NETWORKS:
         raise TableError(f"{path} has {len(found)} networks; time at least {MIN_NETWORKS}, better 10 to 20")
     return list(found), np.array(list(found.values()))

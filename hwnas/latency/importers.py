@@ -6,20 +6,20 @@ Nothing is copied that the recipe does not need, and licence and source travel w
 from __future__ import annotations
 
 import csv
-import json
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 
-from hwnas.errors import TableError
+from hwnas.errors import TableError, UnreadableError, one_line, shown
 from hwnas.latency.device import check_profile, device_name_of
 from hwnas.latency.interpolate import interpolate_rows
 from hwnas.latency.table import Device, Row, block_ops, load_device, read_rows, save_device
 from hwnas.latency.units import MS_PER_UNIT, unit_warning
+from hwnas.reading import TEXT_BYTES, parse_json, parse_yaml, read_text
 from hwnas.supernet import BlockSpec, Layout
 from hwnas.supernet.blocks.conv import ConvSpec
 from hwnas.supernet.blocks.head import HeadSpec
@@ -240,34 +240,35 @@ def read_values(path: Path) -> dict[str, float]:
             raise TableError(f"{path} holds no .yaml, .json or .csv tables")
         return {key: sum(values) / len(values) for key, values in found.items()}
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TableError(f"{path} cannot be read: {error}") from None
+        return _read_values(path, read_text(path))
+    except UnreadableError as error:
+        raise TableError(f"{path} cannot be read: {error.reason}; give the table as its tool wrote it") from None
+
+
+def _read_values(path: Path, text: str) -> dict[str, float]:
     if path.suffix == ".csv":
-        lines = [line for line in csv.reader(text.splitlines()) if line]
+        try:
+            lines = [line for line in csv.reader(text.splitlines()) if line]
+        except csv.Error as error:
+            raise UnreadableError(str(path), f"it is no CSV: {error}") from None
         if not lines or len(lines[0]) < 2:
             raise TableError(f"{path} must have a column of keys and one of times")
         pairs: Iterable[tuple[Any, Any]] = [(line[0], line[1] if len(line) > 1 else "") for line in lines[1:]]
     elif path.suffix == ".json":
-        try:
-            pairs = _flat(json.loads(text, object_pairs_hook=_Pairs))
-        except ValueError as error:
-            raise TableError(f"{path} is no JSON: {error}") from None
+        pairs = _flat(parse_json(text, str(path), _Pairs))
     else:
-        try:
-            pairs = _flat(yaml.load(text, Loader=_PairLoader))
-        except yaml.YAMLError as error:
-            raise TableError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+        pairs = _flat(parse_yaml(text, str(path), TEXT_BYTES, _pairs_of))
     return _checked(path, pairs)
 
 
 def _checked(path: Path, pairs: Iterable[tuple[Any, Any]]) -> dict[str, float]:
     out: dict[str, float] = {}
     for key, given in pairs:
+        key = one_line(str(key), 400)
         try:
             value = float(given)
-        except (TypeError, ValueError):
-            raise TableError(f"{path}: {key} has {given!r}, which is no time") from None
+        except (TypeError, ValueError, OverflowError):
+            raise TableError(f"{path}: {key} has {shown(given)}, which is no time") from None
         if not (math.isfinite(value) and value > 0):
             raise TableError(f"{path}: {key} has {value}; times must be positive numbers")
         if out.setdefault(str(key), value) != value:
@@ -298,15 +299,8 @@ def _flat(value: Any) -> list[tuple[Any, Any]]:
     return out
 
 
-class _PairLoader(yaml.SafeLoader):
-    """Keeps repeated keys, which YAML would silently drop."""
-
-
-def _pairs_of(loader: _PairLoader, node: yaml.MappingNode) -> _Pairs:
-    built: list[tuple[Hashable, Any]] = [
-        (loader.construct_object(k, deep=True), loader.construct_object(v, deep=True)) for k, v in node.value
-    ]
-    return _Pairs(built)
-
-
-_PairLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _pairs_of)
+def _pairs_of(loader: Any, node: yaml.Node) -> Any:
+    """Values of a YAML node with repeated keys kept, which YAML would silently drop."""
+    if isinstance(node, yaml.MappingNode):
+        return _Pairs((_pairs_of(loader, key), _pairs_of(loader, value)) for key, value in node.value)
+    return loader.construct_object(node, deep=True)

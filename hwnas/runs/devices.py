@@ -9,7 +9,7 @@ from hwnas.errors import OutputError, RecipeError
 from hwnas.files import make_folder
 from hwnas.latency.build import needs_table
 from hwnas.latency.device import PROFILE_FILE, load_profile, shipped_devices
-from hwnas.latency.table import TABLE_FILE, Device, load_device
+from hwnas.latency.table import SUMS_FILE, TABLE_FILE, Device, load_device, write_sums
 from hwnas.runs.folder import RunFolder
 from hwnas.runs.history import read_settings
 
@@ -72,8 +72,10 @@ def keep_device(folder: RunFolder, device: Device, given: str) -> None:
         return
     make_folder(target)
     try:
+        (target / SUMS_FILE).unlink(missing_ok=True)
         for name in (TABLE_FILE, PROFILE_FILE):  # the profile last: its presence says that the folder is complete
             if (source / name).is_file():
                 shutil.copyfile(source / name, target / name)
+        write_sums(target)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror}; free space or choose another --out") from None

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-from hwnas.errors import SpaceError
+from hwnas.errors import SpaceError, shown
 from hwnas.space.choice import Choice, Option
+
+
+def check_key(text: str) -> str:
+    """Return ``text`` where it can be the key of an arch: keys name files and folders.
+
+    Raises:
+        SpaceError: it is not twelve hexadecimal digits.
+    """
+    if re.fullmatch(r"[0-9a-f]{12}", text) is None:
+        raise SpaceError(f"{shown(text, 60)} is no key of a model: keys are twelve hexadecimal digits")
+    return text
 
 
 class ArchSpace(Protocol):

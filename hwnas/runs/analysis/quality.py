@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from hwnas.objectives.exact import params_of_space
 from hwnas.progress import silent
 from hwnas.runs.context import RunContext
 from hwnas.runs.finish import training_of
+from hwnas.runs.kept import read_kept
 from hwnas.space import Arch
 from hwnas.supernet import fresh_subnet
 
@@ -205,7 +207,18 @@ def finished_score(context: RunContext, arch: Arch, epochs: float) -> float:
             evaluator.subnet(largest) if config.distill_ratio else None,
         )  # fmt: skip
         write_json(path, {**settings, "test": context.test_scores(result.network, arch)})
-    return float(json.loads(path.read_text(encoding="utf-8"))["test"][context.score.name])
+    return _kept(path)[context.score.name]
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """What a file of `RunFolder.alone` holds, among other things."""
+
+    test: dict[str, float]
+
+
+def _kept(path: Path) -> dict[str, float]:
+    return read_kept(_Tested, path, "remove it; the network is trained again").test
 
 
 def alone_scores(context: RunContext, arch: Arch, config: FinetuneConfig) -> dict[str, float]:
@@ -218,7 +231,7 @@ def alone_scores(context: RunContext, arch: Arch, config: FinetuneConfig) -> dic
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     path = context.folder.alone / f"{arch.key}-{digest}.json"
     if path.exists():
-        return dict(json.loads(path.read_text(encoding="utf-8"))["test"])
+        return _kept(path)
     net = fresh_subnet(context.layout, arch, config.seed)
 
     def told(task: str, done: float, total: float, note: str = "") -> None:
