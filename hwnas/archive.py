@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hwnas.errors import HwnasError, OutputError, ResumeError, SpaceError, UnreadableError, shown
+from hwnas.errors import HwnasError, OutputError, ResumeError, SpaceError, UnreadableError, one_line, shown
 from hwnas.files import SEAL, make_folder, write_text
 from hwnas.reading import ROUGHLY, read_text, sha256_of
 from hwnas.space import Arch, SearchSpace
@@ -125,9 +125,10 @@ class Archive:
 
     def _check(self, known: Mapping[str, object], recipe_hash: str) -> None:
         if known and known.get("format") != str(FORMAT):
+            found = one_line(str(known.get("format")), 40)
             raise ResumeError(
-                f"{self.path} was written by another version of hwnas (format {shown(known.get('format'))}, here "
-                f"{FORMAT}); go on with that version, or start again with another --out"
+                f"{self.path} was written by another version of hwnas (format {found}, here {FORMAT}); go on with that "
+                "version, or start again with another --out"
             )
         if known and known.get("recipe_hash") != recipe_hash:
             raise ResumeError(
@@ -337,4 +338,4 @@ class Archive:
 
 def _digest(path: Path) -> str:
     """SHA-256 of a file; empty where it is not there."""
-    return sha256_of(path) if path.exists() else ""
+    return sha256_of(path) if path.is_file() else ""

@@ -109,9 +109,9 @@ class DeviceProfile(BaseModel):
     """Number format of weights and activations, such as ``fp32`` or ``int8``."""
     provider: str | None
     """Execution provider of the target; null: what it uses by default, or a target without providers."""
-    threads: _Count | None
+    threads: Annotated[int, Field(ge=1, le=4096)] | None
     """Threads on the host; null where it does not apply or the source does not say."""
-    batch_size: _Count
+    batch_size: Annotated[int, Field(ge=1, le=65_536)]
     """Images in one inference."""
     origin: Literal["measured", "imported", "modelled"]
     """``measured`` by hwnas, ``imported`` from others, ``modelled`` by the fitted cost model."""

@@ -18,7 +18,8 @@ import onnx
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from hwnas.errors import HostError, HwnasError, MeasurementError
+from hwnas.errors import ExportError, HostError, HwnasError, MeasurementError
+from hwnas.export.external_data import external_files
 from hwnas.export.graph import trace
 from hwnas.export.onnx_nodes import build_onnx
 from hwnas.latency.conditions import Conditions
@@ -191,8 +192,11 @@ def precision_of(model: Model) -> str:
     try:
         if isinstance(model, Path):
             proto = onnx.load(str(model), load_external_data=False)
+            external_files(proto, model.parent)
         else:
             proto = onnx.load_from_string(model) if isinstance(model, bytes) else model
+    except ExportError as error:
+        raise MeasurementError(str(error)) from None
     except Exception as error:  # protobuf's own classes share no public base
         name = model if isinstance(model, Path) else "the model"
         raise MeasurementError(f"{name} does not load as ONNX: {error}") from error

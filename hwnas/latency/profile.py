@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hwnas.errors import MeasurementError
+from hwnas.errors import MeasurementError, UnreadableError
 from hwnas.latency.device import TargetOption
 from hwnas.latency.measure import MeasureConfig, measure
 from hwnas.latency.measurement import Measurement
 from hwnas.latency.target import Target, make_target
 from hwnas.progress import Progress, silent
+from hwnas.reading import made_of
 
 
 def profile(
@@ -57,12 +58,16 @@ def profile_all(
         PluginError: there is no such target, or it does not take the options.
     """
     paths = [_model_file(Path(model)) for model in models]
-    bursts = max(1, round(session_s / BURST_S))
-    config = MeasureConfig(
-        threads=threads, batch_size=batch_size, sessions=sessions, bursts=bursts, burst_s=session_s / bursts,
-        ci_percent=ci_percent, time_limit_s=time_limit_s, cores=None if cores is None else tuple(cores),
-        input_shape=None if input_shape is None else tuple(input_shape), count_copies=count_copies,
-    )  # fmt: skip
+    try:
+        with made_of("settings of the measurement"):
+            bursts = max(1, round(session_s / BURST_S))
+            config = MeasureConfig(
+                threads=threads, batch_size=batch_size, sessions=sessions, bursts=bursts, burst_s=session_s / bursts,
+                ci_percent=ci_percent, time_limit_s=time_limit_s, cores=None if cores is None else tuple(cores),
+                input_shape=None if input_shape is None else tuple(input_shape), count_copies=count_copies,
+            )  # fmt: skip
+    except UnreadableError as error:
+        raise MeasurementError(f"{error}; give other numbers") from None
     timer = make_target(target, target_options) if isinstance(target, str) else target
     return measure(paths, config, provider, timer, f"time {paths[0].name}", progress)
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from hwnas.errors import RecipeError
+from hwnas.errors import RecipeError, shown
 from hwnas.files import write_json
 from hwnas.objectives.subnets import SubnetEvaluator
 from hwnas.runs.context import RunContext
@@ -73,6 +73,8 @@ def parse_duration(text: str | float) -> float:
     """
     if not isinstance(text, str):
         text = f"{float(text)}s"
+    if len(text) > 40:  # no time is as long, and the pattern takes the square of the length
+        raise RecipeError(f"budget {shown(text, 60)} is not a time with a unit, such as 90s, 20min or 1h30min")
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([a-z]+)", text.strip().lower())
     whole = re.sub(r"\s", "", text.strip().lower())
     if not parts or "".join(n + u for n, u in parts) != whole or any(u not in UNITS_S for _, u in parts):

@@ -267,7 +267,7 @@ def _override(values: dict[str, Any], text: str) -> None:
     *parents, last = key.split(".")
     target: Any = values
     try:
-        parsed = parse_yaml(value, f"override {shown(text)}")
+        parsed = parse_yaml(value, "override")
         for part in parents:
             target = target[int(part)] if isinstance(target, list) else target.setdefault(part, {})
         if isinstance(target, list):
@@ -275,6 +275,8 @@ def _override(values: dict[str, Any], text: str) -> None:
         else:
             target[last] = parsed
     except UnreadableError as error:
-        raise RecipeError(f"{error}; give it as section.key=value, the value in YAML") from None
+        raise RecipeError(
+            f"override {shown(text)} does not fit the recipe: {error.reason}; the value is read as YAML"
+        ) from None
     except (ValueError, IndexError, TypeError, AttributeError):
         raise RecipeError(f"override {shown(text)} does not fit the recipe; {shown(key)} leads to no setting") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -23,6 +23,17 @@ def check_key(text: str) -> str:
     if re.fullmatch(r"[0-9a-f]{12}", text) is None:
         raise SpaceError(f"{shown(text, 60)} is no key of a model: keys are twelve hexadecimal digits")
     return text
+
+
+def named(values: object) -> set[str]:
+    """Return the names of the choices for which plain values hold an option.
+
+    Raises:
+        SpaceError: they are no mapping of names.
+    """
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise SpaceError(f"an arch is a mapping of names of choices to options, got {shown(values)}")
+    return set(values)
 
 
 class ArchSpace(Protocol):

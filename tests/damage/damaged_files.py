@@ -91,6 +91,42 @@ FILES = {
 """One file of every kind, below the folder that `make` fills."""
 
 
+EVERY = (
+    "train", "search", "run", "export", "check", "report", "front", "finetune", "bench supernet", "bench baseline"
+)  # fmt: skip
+
+READ_BY = {
+    "recipe.yaml": EVERY, "manifest.json": EVERY,
+    "plan.json": ("search", "run", "bench baseline"),
+    "archive.db": ("search", "run", "export", "check", "report", "finetune"),
+    "supernet.safetensors": ("train", "search", "export", "report", "finetune", "bench supernet", "load_supernet"),
+    "metrics.jsonl": ("report",),
+    "adapted supernet": ("export", "finetune"),
+    "search.yaml": ("search", "export", "report"),
+    "search.json": ("search", "export", "report", "front", "finetune"),
+    "front.csv": ("search", "export", "report", "front", "finetune"),
+    "model.onnx": ("export", "run"),
+    "weights.safetensors": ("export", "load_model"),
+    "arch.json": ("export", "load_model"),
+    "metrics.json": ("export", "report"),
+    "MODEL_CARD.md": ("export",),
+    "profile.yaml": ("search", "export", "report", "check", "tables check"),
+    "blocks.csv": ("search", "export", "report", "check", "tables check"),
+    "networks.csv": ("search", "check", "tables check"),
+    "latency_check.json": ("check", "report", "run"),
+    "models.json": ("search", "export", "report", "finetune"),
+    "finished model": ("export", "finetune"),
+    "alone": ("bench supernet",),
+    "baseline.json": ("report",),
+    "widths": ("bench baseline",),
+    "checkpoint.safetensors": ("train on",),
+    "log of a training": ("train on",),
+    "budget.json": ("search --budget",),
+    "timings.jsonl": ("tables build",),
+}  # fmt: skip
+"""Verbs that look at a file; whether one reads it is tried, see `readers`."""
+
+
 def make(work):
     """Fill ``work`` with a whole run, an unfinished training, a search with a budget and an unfinished table."""
     import yaml
@@ -232,7 +268,7 @@ def readers(work, file, names=None):
     """Return the verbs that read a file: those that fail, or make it anew, where it is rubbish."""
     found = {}
     for name, verb in verbs().items():
-        if names is None or name in names:
+        if name in (READ_BY[file] if names is None else names):
             what, _ = tried(work, file, lambda data: RUBBISH, verb)
             if what != "used":
                 found[name] = verb

@@ -28,6 +28,7 @@ from hwnas.runs.context import RunContext
 from hwnas.runs.finish import SCORED_PERCENT, Epochs
 from hwnas.runs.kept import read_kept
 from hwnas.runs.plan import RESERVE, TRAINING, read_plan
+from hwnas.runs.recipe import with_values
 from hwnas.supernet import fresh_subnet
 from hwnas.supernet.families.scaled import scaled_by_hand
 from hwnas.train.evaluate import scores
@@ -93,7 +94,7 @@ def hand_scaled_baseline(
     macs = [float(macs_of_space(layout).of_archs([arch])[0]) for layout, arch in networks]
     train, splits, augment = context.recipe.train, context.splits, context.recipe.data.augment
     config = FinetuneConfig.like(train, epochs=1, warmup_epochs=1, scored_percent=SCORED_PERCENT)
-    config = config if lr is None else config.model_copy(update={"lr": lr})
+    config = with_values(config, {} if lr is None else {"lr": lr}, "baseline")
     students = [
         Student(f"width-{w:g}", fresh_subnet(layout, arch, config.seed), arch.int("resolution"))
         for (w, _), (layout, arch) in zip(sized, networks, strict=True)
