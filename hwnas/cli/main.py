@@ -21,7 +21,7 @@ from hwnas.cli.profile import profile
 from hwnas.cli.published import import_ofa
 from hwnas.cli.runs import VERBS
 from hwnas.cli.tables import app as tables_app
-from hwnas.errors import HwnasError, OutputError, one_line
+from hwnas.errors import HwnasError, one_line
 
 app = typer.Typer(
     name="hwnas",
@@ -70,11 +70,11 @@ def main() -> None:
     except MemoryError:
         _fail("there is not enough memory; give a smaller batch, fewer images or a smaller network")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EFBIG):
-            raise
-        _fail(
-            str(OutputError(f"cannot write {error.filename or 'a file'}: {error.strerror}; free space or choose --out"))
-        )
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EFBIG):
+            _fail(f"cannot write {error.filename or 'a file'}: {error.strerror}; free space or choose --out")
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.EIO):
+            _fail(f"cannot use {error.filename or 'a file'}: {error.strerror}; give another name or place")
+        raise
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
             typer.echo("stopped; the same command continues where it stopped", err=True)

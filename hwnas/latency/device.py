@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -214,10 +215,10 @@ def device_folder(name_or_folder: str | Path) -> Path:
     if given in names:
         return shipped_folder("latency_tables") / given
     folder = Path(name_or_folder)
-    if (folder / PROFILE_FILE).is_file():
+    if os.path.isfile(folder / PROFILE_FILE):  # False, too, where the name is too long
         return folder
     raise DeviceError(
-        f"device {given!r} is unknown; shipped devices are {', '.join(names)}; "
+        f"device {shown(given)} is unknown; shipped devices are {', '.join(names)}; "
         f"or give a folder that holds a {PROFILE_FILE} (latency_tables/README.md shows how to make one)"
     )
 

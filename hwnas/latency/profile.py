@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -77,7 +78,7 @@ BURST_S = 0.1
 
 
 def _model_file(path: Path) -> Path:
-    path = path / "model.onnx" if path.is_dir() else path
-    if not path.is_file():
+    path = path / "model.onnx" if os.path.isdir(path) else path
+    if not os.path.isfile(path):
         raise MeasurementError(f"{path} does not exist; give an .onnx file or a model folder of a run")
     return path

@@ -38,7 +38,8 @@ def inside(folder: Path, name: str) -> Path:
         UnreadableError: it is an absolute path, has ``..`` in it, or is no name of a file at all.
     """
     parts = re.split(r"[/\\]", name)
-    if not name or "\0" in name or Path(name).is_absolute() or any(part in ("", ".", "..") for part in parts):
+    known = all(part not in ("", ".", "..") and len(part.encode(errors="replace")) < 256 for part in parts)
+    if not known or "\0" in name or Path(name).is_absolute():
         raise UnreadableError(str(folder), f"{shown(name)} is no name of a file in it")
     return folder / name
 

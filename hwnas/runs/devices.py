@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def known_devices(folder: RunFolder, of_recipe: tuple[str, ...]) -> dict[str, De
 
 def _load(folder: RunFolder, given: str, name: str | None = None) -> Device:
     """A device as it was given; measured on the spot, or its folder gone: as this run keeps it."""
-    if name is not None and given not in shipped_devices() and not (Path(given) / PROFILE_FILE).is_file():
+    if name is not None and given not in shipped_devices() and not os.path.isfile(Path(given) / PROFILE_FILE):
         return load_device(folder.device(name).table)
     device = load_device(given)
     _check_name(device, given)

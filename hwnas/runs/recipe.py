@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -145,7 +146,7 @@ def find_recipe(name_or_path: str | Path) -> Path:
         RecipeError: neither.
     """
     path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
+    if path.suffix in (".yaml", ".yml") and os.path.isfile(path):
         return path
     # Not Path.stem: the names of recipes may have dots, such as ofa-mbv3-w1.2.
     name = path.name.removesuffix(".yaml") if path.parts[:-1] in ((), ("supernets",)) else None

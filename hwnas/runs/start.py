@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def open_run(folder: str | Path, progress: Progress = silent, executor: str | No
         CheckpointError: the folder holds no run.
     """
     path = RunFolder(Path(folder)).recipe
-    if not path.exists():
+    if not os.path.exists(path):
         raise CheckpointError(f"{folder} is no run folder: it has no recipe.yaml; make one with `hwnas run RECIPE`")
     loaded = with_executor(_recipe_of(RunFolder(Path(folder))), executor, str(path))
     return Run(RunContext(RunFolder(Path(folder)), loaded, progress))

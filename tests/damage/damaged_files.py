@@ -9,10 +9,12 @@ faults, ``traceback`` and ``silent`` (the verb went on with the damaged file).
 """
 
 import contextlib
+import importlib
 import io
 import json
 import multiprocessing
 import os
+import pkgutil
 import shutil
 import sys
 import tempfile
@@ -20,6 +22,8 @@ import time
 import traceback
 from collections import Counter
 from pathlib import Path
+
+import hwnas
 
 PLACES = (0.0, 0.25, 0.5, 0.75, 0.98)
 """Shares of a file's length."""
@@ -287,7 +291,17 @@ def trial(work, file, damages=tuple(DAMAGES), names=None):
     return found
 
 
+def import_all():
+    """Import what verbs import when they need it, once for all children."""
+    for name in ("matplotlib.figure", "onnxruntime", "onnxscript", "plotly.graph_objects", "sklearn.gaussian_process"):
+        importlib.import_module(name)
+    for found in pkgutil.walk_packages(hwnas.__path__, "hwnas."):
+        if found.name.split(".")[1] not in ("__main__", "testing") and not found.name.endswith("_extra"):
+            importlib.import_module(found.name)
+
+
 def main():
+    import_all()
     work = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp()).absolute() / "work"
     if not work.exists():
         work.mkdir(parents=True)
