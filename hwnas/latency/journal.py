@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
@@ -55,7 +56,8 @@ class Journal:
 
     def __exit__(self, *error: object) -> None:
         assert self._file is not None
-        self._file.close()
+        with suppress(OSError):  # of a full disk, which `_write` has told
+            self._file.close()
 
     def _write(self, value: dict[str, Any]) -> None:
         assert self._file is not None, "entered"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hwnas.errors import MeasurementError, UnreadableError
+from hwnas.export.bundle import Bundle
 from hwnas.latency.device import TargetOption
 from hwnas.latency.measure import MeasureConfig, measure
 from hwnas.latency.measurement import Measurement
@@ -56,6 +57,7 @@ def profile_all(
 
     Raises:
         MeasurementError: no such file, or it cannot be timed; `HostError` where the target was lost.
+        CheckpointError: a bundle is damaged.
         PluginError: there is no such target, or it does not take the options.
     """
     paths = [_model_file(Path(model)) for model in models]
@@ -78,6 +80,8 @@ BURST_S = 0.1
 
 
 def _model_file(path: Path) -> Path:
+    if os.path.isfile(path / "arch.json"):
+        Bundle(path).check()
     path = path / "model.onnx" if os.path.isdir(path) else path
     if not os.path.isfile(path):
         raise MeasurementError(f"{path} does not exist; give an .onnx file or a model folder of a run")

@@ -135,7 +135,7 @@ def _integer(text: str) -> int:
 
 def _check_depth(values: Any, where: str) -> None:
     level = [values]
-    for _ in range(DEPTH + 1):
+    for _ in range(DEPTH):
         level = [
             inner
             for value in level

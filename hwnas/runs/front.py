@@ -50,10 +50,12 @@ class FrontModel:
 
         Raises:
             ExportError: the run has not exported it yet.
+            CheckpointError: the bundle is damaged.
             OutputError: ``out`` cannot be written.
         """
         if not self.folder.is_dir():
             raise ExportError(f"model {self.key} has no bundle at {self.folder}; run `hwnas export` first")
+        Bundle(self.folder).check()
         return copy_bundle(self.folder, Path(out) / self.device / self.key)
 
 

@@ -55,7 +55,8 @@ def check_models(
 
     The machine may run faster or slower now than when the table was made; networks of the table that are timed again
     say by how much, and the table is judged at its own speed. The device with the refitted correction is written to
-    ``refitted/``, for the next search; its error here is that of models left out of the fit one at a time.
+    ``refitted/``, for the next search; its error here is that of models left out of the fit one at a time. A damaged
+    bundle is an error (`Bundle.check`).
 
     Args:
         layout: the space.
@@ -66,6 +67,8 @@ def check_models(
         progress: told after every timing.
     """
     config = CHECK.model_copy(update={"threads": device.profile.threads or 1})
+    for model in models:
+        Bundle(model.folder).check()
     quantised = [m for m in models if (m.folder / INT8_FILE).exists()]
     files = [m.folder / "model.onnx" for m in models] + [m.folder / INT8_FILE for m in quantised]
     known = read_networks(folder.table, layout.space)

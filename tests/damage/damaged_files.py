@@ -14,7 +14,6 @@ import io
 import json
 import multiprocessing
 import os
-import pkgutil
 import shutil
 import sys
 import tempfile
@@ -22,8 +21,6 @@ import time
 import traceback
 from collections import Counter
 from pathlib import Path
-
-import hwnas
 
 PLACES = (0.0, 0.25, 0.5, 0.75, 0.98)
 """Shares of a file's length."""
@@ -102,24 +99,24 @@ EVERY = (
 READ_BY = {
     "recipe.yaml": EVERY, "manifest.json": EVERY,
     "plan.json": ("search", "run", "bench baseline"),
-    "archive.db": ("search", "run", "export", "check", "report", "finetune"),
-    "supernet.safetensors": ("train", "search", "export", "report", "finetune", "bench supernet", "load_supernet"),
+    "archive.db": ("report", "search"),
+    "supernet.safetensors": ("load_supernet", "report"),
     "metrics.jsonl": ("report",),
-    "adapted supernet": ("export", "finetune"),
-    "search.yaml": ("search", "export", "report"),
-    "search.json": ("search", "export", "report", "front", "finetune"),
-    "front.csv": ("search", "export", "report", "front", "finetune"),
-    "model.onnx": ("export", "run"),
-    "weights.safetensors": ("export", "load_model"),
-    "arch.json": ("export", "load_model"),
-    "metrics.json": ("export", "report"),
+    "adapted supernet": ("finetune",),
+    "search.yaml": ("report",),
+    "search.json": ("front", "export"),
+    "front.csv": ("front", "export"),
+    "model.onnx": ("export",),
+    "weights.safetensors": ("load_model", "export"),
+    "arch.json": ("load_model", "export"),
+    "metrics.json": ("report", "export"),
     "MODEL_CARD.md": ("export",),
-    "profile.yaml": ("search", "export", "report", "check", "tables check"),
-    "blocks.csv": ("search", "export", "report", "check", "tables check"),
-    "networks.csv": ("search", "check", "tables check"),
-    "latency_check.json": ("check", "report", "run"),
-    "models.json": ("search", "export", "report", "finetune"),
-    "finished model": ("export", "finetune"),
+    "profile.yaml": ("front", "tables check"),
+    "blocks.csv": ("front", "tables check"),
+    "networks.csv": ("front", "tables check"),
+    "latency_check.json": ("report",),
+    "models.json": ("report",),
+    "finished model": ("finetune",),
     "alone": ("bench supernet",),
     "baseline.json": ("report",),
     "widths": ("bench baseline",),
@@ -128,7 +125,7 @@ READ_BY = {
     "budget.json": ("search --budget",),
     "timings.jsonl": ("tables build",),
 }  # fmt: skip
-"""Verbs that look at a file; whether one reads it is tried, see `readers`."""
+"""Verbs that look at a file first; whether one reads it is tried, see `readers`."""
 
 
 def make(work):
@@ -291,17 +288,14 @@ def trial(work, file, damages=tuple(DAMAGES), names=None):
     return found
 
 
-def import_all():
-    """Import what verbs import when they need it, once for all children."""
-    for name in ("matplotlib.figure", "onnxruntime", "onnxscript", "plotly.graph_objects", "sklearn.gaussian_process"):
+def import_most():
+    """Import what verbs import when they need it, once for all children; not what starts threads, as ONNX Runtime."""
+    for name in ("matplotlib.figure", "plotly.offline", "sklearn.gaussian_process", "hwnas.report.html"):
         importlib.import_module(name)
-    for found in pkgutil.walk_packages(hwnas.__path__, "hwnas."):
-        if found.name.split(".")[1] not in ("__main__", "testing") and not found.name.endswith("_extra"):
-            importlib.import_module(found.name)
 
 
 def main():
-    import_all()
+    import_most()
     work = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp()).absolute() / "work"
     if not work.exists():
         work.mkdir(parents=True)

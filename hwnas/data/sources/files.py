@@ -11,6 +11,7 @@ import numpy as np
 
 from hwnas.data.source import Labels, MemoryImages, SourceConfig
 from hwnas.errors import DataError
+from hwnas.reading import ROUGHLY
 
 
 def npz_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -21,7 +22,7 @@ def npz_arrays(path: Path) -> dict[str, np.ndarray]:
             if isinstance(file, np.ndarray):
                 raise ValueError("it holds a single array without a name")
             return {k: file[k] for k in file.files}
-    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, *ROUGHLY) as error:
         raise DataError(f"{path} cannot be read as .npz: {error}; write it with numpy.savez") from None
 
 

@@ -14,6 +14,7 @@ from hwnas.data.source import FileImages, Labels, MemoryImages, Opened, Pixels, 
 from hwnas.data.sources.files import existing_path
 from hwnas.errors import DataError
 from hwnas.files import write_atomically
+from hwnas.reading import ROUGHLY
 
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
@@ -82,7 +83,13 @@ class FolderImages:
         if not path.exists():
             return None
         # Pages are read when they are used, and a change of them stays in memory.
-        return MemoryImages(np.load(path, mmap_mode="c"), self.labels)
+        try:
+            kept = np.load(path, mmap_mode="c", allow_pickle=False)
+            if kept.shape != (len(paths), 3, size_px, size_px) or kept.dtype != np.uint8:
+                raise ValueError(f"it holds {kept.dtype} of shape {kept.shape}")
+        except (OSError, *ROUGHLY) as error:
+            raise DataError(f"{path} is damaged: {error}; remove it, images are decoded again") from None
+        return MemoryImages(kept, self.labels)
 
 
 FOLDER = Folder()
