@@ -290,7 +290,10 @@ def trial(work, file, damages=tuple(DAMAGES), names=None):
 
 def import_most():
     """Import what verbs import when they need it, once for all children; not what starts threads, as ONNX Runtime."""
-    for name in ("matplotlib.figure", "plotly.offline", "sklearn.gaussian_process", "hwnas.report.html"):
+    for name in (
+        "matplotlib.backends.backend_agg", "matplotlib.figure", "plotly.graph_objects", "plotly.offline", "scipy.stats",
+        "sklearn.datasets", "sklearn.gaussian_process", "sympy", "hwnas.report.html", "hwnas.runs.run",
+    ):  # fmt: skip
         importlib.import_module(name)
 
 

@@ -40,6 +40,9 @@ SMALLEST = [
     ("once-for-all arch", b'{"r": []}'),
     ("digests of a table", b"0  " + b"9" * 300),
     ("arch", b"null"),
+    ("NAS-Bench-201 cell", b"|none~" + b"9" * 4301 + b"|"),
+    ("npz", b"PK\x03\x04" + b"\0" * 26),
+    ("duration", b"9" * 100_000),
 ]
 
 
