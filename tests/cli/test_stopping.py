@@ -34,7 +34,7 @@ def test_sigterm_ends_as_sigint_does(recipe_file, tmp_path):
         out = tmp_path / str(int(number))
         done = subprocess.run(
             [sys.executable, "-c", SCRIPT, "-", "train", str(recipe_file()), "--out", str(out)],
-            capture_output=True, text=True, check=False, timeout=120, env={**os.environ, "NUMBER": str(int(number))},
+            capture_output=True, text=True, check=False, timeout=900, env={**os.environ, "NUMBER": str(int(number))},
         )  # fmt: skip
         assert "Traceback" not in done.stderr
         assert done.stderr.splitlines()[-1] == "stopped; the same command continues where it stopped"
