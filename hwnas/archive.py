@@ -108,7 +108,9 @@ class Archive:
             there = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
             known = dict(self._db.execute("SELECT name, value FROM meta")) if there else {}
             self._check(known, recipe_hash)
-            if stated and found != stated and self._stated() == stated:  # else another process closed it meanwhile
+            if (
+                stated and found not in ("", stated) and self._stated() == stated
+            ):  # else another process closed it meanwhile
                 raise self._damaged("it is not as it was written (sha256 differs)")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")

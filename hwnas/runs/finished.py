@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hwnas.errors import ResumeError, SpaceError, UnreadableError
+from hwnas.errors import CheckpointError, ResumeError, SpaceError, UnreadableError
 from hwnas.files import write_json
 from hwnas.reading import inside, read_as
 from hwnas.runs.folder import RunFolder
@@ -73,11 +73,14 @@ class FinishedModels:
         """Return the trained network, in eval mode.
 
         Raises:
-            ResumeError: the file holds other weights.
-            CheckpointError: the file is missing or damaged.
+            ResumeError: the file is missing, damaged or holds other weights.
         """
         path = self.folder.finished / self.by_version[version].file
-        if weights_version(path) != version:
+        try:
+            found = weights_version(path)
+        except CheckpointError:
+            found = ""
+        if found != version:
             raise ResumeError(
                 f"{path} has other weights than were trained ({version}); restore it, or remove {path.parent} and run "
                 "`hwnas search` to train them again"
