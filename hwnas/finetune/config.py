@@ -19,7 +19,7 @@ class FinetuneConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     epochs: Annotated[float, Field(gt=0, le=1e5)] = 10
-    lr: Annotated[float, Field(gt=0, le=1000)] = 0.01
+    lr: Annotated[float, Field(gt=0, le=1e38)] = 0.01
     warmup_epochs: NonNegative = 0.0
     batch_size: Annotated[int, Field(gt=1, le=2**20)] = 64
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -37,7 +37,7 @@ class FinetuneConfig(BaseModel):
     """Share of the steps, the last ones, after whose epochs validation images are looked at."""
     device: DeviceName = "auto"
     seed: Seed = 0
-    checkpoint_every_s: Annotated[float, Field(gt=0, le=1e6)] = 20.0
+    checkpoint_every_s: Annotated[float, Field(gt=0, le=1e9)] = 20.0
 
     @classmethod
     def like(cls, train: TrainConfig, **changes: Any) -> FinetuneConfig:
@@ -79,7 +79,7 @@ class FinishConfig(BaseModel):
     steps, once."""
     small_percent: Annotated[float, Field(ge=0, lt=100)] = 50.0
     """Share of the steps, the first ones, in which images are smaller (`FinetuneConfig.small_size_percent`)."""
-    lr: Annotated[float, Field(gt=0, le=1000)] | None = None
+    lr: Annotated[float, Field(gt=0, le=1e38)] | None = None
     """Peak learning rate; None: that of the first phase of ``train``."""
     warmup_epochs: NonNegative = 0.0
     teacher: Literal["best", "largest", "none"] = "best"

@@ -31,7 +31,7 @@ class AdaptationConfig(BaseModel):
     """Adaptations of a search; ``evaluations`` are split among the ``rounds + 1`` states of the weights."""
     epochs: float = Field(default=1.0, gt=0, le=1e5)
     """Passes over the training images in each round."""
-    lr: float = Field(default=0.0025, gt=0, le=1000)
+    lr: float = Field(default=0.0025, gt=0, le=1e38)
     """Rate at the beginning of each round; it falls by half a cosine to 0."""
     subnets_per_step: int = Field(default=4, ge=1, le=1000)
     """Subnets whose gradients are added before one step of the optimiser."""

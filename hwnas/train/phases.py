@@ -12,6 +12,7 @@ from hwnas.space import Arch, SearchSpace
 from hwnas.train.device import DeviceName
 
 NonNegative = Annotated[float, Field(ge=0, le=1e6)]
+# Rates have no other bound than that of float32: who looks for the largest that works tries larger ones.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What NumPy and PyTorch both take."""
 Scalar = int | float | str
@@ -26,13 +27,13 @@ class PhaseConfig(BaseModel):
     name: str
     epochs: Annotated[float, Field(gt=0, le=1e5)]
     """Passes over the training images; fractions are allowed."""
-    lr: Annotated[float, Field(gt=0, le=1000)]
+    lr: Annotated[float, Field(gt=0, le=1e38)]
     """Peak learning rate for the batch size of the recipe."""
     warmup_epochs: NonNegative = 0.0
     elastic: dict[str, Literal["all"] | tuple[Scalar, ...]] = Field(default_factory=dict)
     """Fields that vary, such as ``kernel_size``, with ``all`` or the allowed values; fields that are not named stay
     at their largest value. Resolution always varies unless it is named."""
-    subnets_per_step: Annotated[int, Field(gt=0, le=1000)] = 1
+    subnets_per_step: Annotated[int, Field(gt=0, le=1e38)] = 1
     """Subnets whose gradients are added before one step of the optimiser."""
     sampling: Literal["uniform", "sandwich"] = "uniform"
     """``sandwich``: of the subnets of a step, the first is the largest and the last the smallest of the phase."""
@@ -130,7 +131,7 @@ class TrainConfig(BaseModel):
     tensorboard: bool = False
     """Write losses and scores for TensorBoard, too (extra ``tensorboard``)."""
     seed: Seed = 0
-    checkpoint_every_s: Annotated[float, Field(gt=0, le=1e6)] = 20.0
+    checkpoint_every_s: Annotated[float, Field(gt=0, le=1e9)] = 20.0
 
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
