@@ -159,7 +159,7 @@ def read_settings(folder: DeviceFolder) -> DeviceSearch | None:
 def write_settings(folder: DeviceFolder, settings: DeviceSearch) -> None:
     """Write the settings in force for a device, with their seal."""
     values = settings.model_dump(mode="json")
-    values[SEAL] = seal_of(values)
+    values = {SEAL: seal_of(values), **values}  # first: YAML that is cut short at the end of a line is YAML, too
     write_text(folder.settings, yaml.safe_dump(values, sort_keys=False, width=110, allow_unicode=True))
 
 

@@ -33,7 +33,7 @@ class PhaseConfig(BaseModel):
     elastic: dict[str, Literal["all"] | tuple[Scalar, ...]] = Field(default_factory=dict)
     """Fields that vary, such as ``kernel_size``, with ``all`` or the allowed values; fields that are not named stay
     at their largest value. Resolution always varies unless it is named."""
-    subnets_per_step: Annotated[int, Field(gt=0, le=1e38)] = 1
+    subnets_per_step: Annotated[int, Field(gt=0, le=1000)] = 1
     """Subnets whose gradients are added before one step of the optimiser."""
     sampling: Literal["uniform", "sandwich"] = "uniform"
     """``sandwich``: of the subnets of a step, the first is the largest and the last the smallest of the phase."""
