@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -17,7 +22,7 @@ from hwnas.cli.profile import profile
 from hwnas.cli.published import import_ofa
 from hwnas.cli.runs import VERBS
 from hwnas.cli.tables import app as tables_app
-from hwnas.errors import HwnasError, OutputError, escaped
+from hwnas.errors import HwnasError, one_line
 
 app = typer.Typer(
     name="hwnas",
@@ -55,23 +60,47 @@ def common(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line and exit code 2, never a traceback."""
+    """Run the command line; a user's mistake is one line and exit code 2, never a traceback.
+
+    SIGTERM, with which clusters and containers stop a process, ends it as Ctrl-C does.
+    """
     try:
-        app()
+        with _stopped_like_ctrl_c():
+            app()
     except HwnasError as error:
         _fail(str(error))
+    except MemoryError:
+        _fail("there is not enough memory; give a smaller batch, fewer images or a smaller network")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
-            raise
-        _fail(
-            str(OutputError(f"cannot write {error.filename or 'a file'}: {error.strerror}; free space or choose --out"))
-        )
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EFBIG):
+            _fail(f"cannot write {error.filename or 'a file'}: {error.strerror}; free space or choose --out")
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.EIO):
+            _fail(f"cannot use {error.filename or 'a file'}: {error.strerror}; give another name or place")
+        raise
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
             typer.echo("stopped; the same command continues where it stopped", err=True)
         raise
 
 
+@contextmanager
+def _stopped_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM do in this process what SIGINT does; processes that it forks end at once."""
+    own = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == own:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _fail(message: str) -> None:
-    typer.echo(f"error: {escaped(' '.join(message.split()))}", err=True)
+    typer.echo(f"error: {one_line(message)}", err=True)
     sys.exit(2)

@@ -20,9 +20,9 @@ class DataConfig(SourceConfig):
     """Share of the training images held out for the search, the same share of every class."""
     test_percent: Percent = 20.0
     """Share held out for the test split where the source has none."""
-    max_images: Annotated[int, Field(gt=0)] | None = None
+    max_images: Annotated[int, Field(gt=0, le=10**9)] | None = None
     """Use only this many images of every split, in their order; None: all."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of the splits."""
     augment: AugmentConfig = AugmentConfig()
 

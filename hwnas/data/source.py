@@ -38,7 +38,7 @@ Pixels = NDArray[np.uint8]
 class SourceConfig(BaseModel):
     """What a recipe tells a source."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     source: str = "digits"
     """``digits``: the 1,797 real 8x8 images of scikit-learn; ``npz``: arrays ``x_train``, ``y_train`` and optionally
@@ -52,7 +52,7 @@ class SourceConfig(BaseModel):
     """File or folder; where it is not there, it is looked for below the folder that HWNAS_DATA names."""
     cache: str | None = None
     """Folder in which decoded images of the source ``folder`` are kept as uint8, so that they are decoded once."""
-    image_size_px: int | None = Field(default=None, gt=0)
+    image_size_px: int | None = Field(default=None, gt=0, le=8192)
     """Edge to which images of ``folder`` and ``huggingface`` are resized (shorter edge, then centre crop); default:
     that of the largest resolution of the recipe."""
     options: dict[str, Any] = Field(default_factory=dict)

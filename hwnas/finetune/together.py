@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from hwnas.data import AugmentConfig, Splits, TrainBatches, as_input
 from hwnas.data.random_state import seeded
-from hwnas.errors import TrainingError
+from hwnas.errors import CheckpointError, TrainingError, UnreadableError
 from hwnas.finetune.config import FinetuneConfig
 from hwnas.progress import Progress, silent
+from hwnas.reading import made_of
 from hwnas.task import Task
 from hwnas.train.checkpoint import load_tensors, load_weights, save_tensors
 from hwnas.train.device import chosen_device
@@ -300,9 +301,15 @@ class _Together:
             return
         tensors, metadata = load_tensors(self.path)
         check_settings(metadata.get("settings", {}), self.settings, self.path)
-        for learner in self.learners:
-            learner.read(tensors, metadata["students"][learner.student.name], str(self.path))
-        self.step = metadata["step"]
+        try:
+            with made_of(self.path):
+                for learner in self.learners:
+                    learner.read(tensors, metadata["students"][learner.student.name], str(self.path))
+                self.step = int(metadata["step"])
+        except UnreadableError as error:
+            raise CheckpointError(
+                f"{self.path} is damaged: {error.reason}; remove it: the training begins anew"
+            ) from None
 
     def run(self) -> None:
         """Train to the end."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +13,10 @@ import scipy
 from numpy.typing import NDArray
 
 from hwnas.arguments import checked_arguments
-from hwnas.errors import SpaceError, TableError
+from hwnas.errors import SpaceError, TableError, UnreadableError
 from hwnas.export.onnx_file import to_onnx
 from hwnas.export.op import Op
-from hwnas.files import make_folder, write_text
+from hwnas.files import csv_text, make_folder, write_text
 from hwnas.latency.cost_model import OP_TYPES, CostModel, OpCost, op_features
 from hwnas.latency.device import (
     DeviceProfile,
@@ -32,6 +30,7 @@ from hwnas.latency.device import (
 from hwnas.latency.plan import network_sample
 from hwnas.latency.spreadsheet import read_table
 from hwnas.latency.table import block_ops, relative_errors
+from hwnas.reading import made_of, parse_json
 from hwnas.space import Arch
 from hwnas.space.dialects.once_for_all import parse_ofa
 from hwnas.supernet import Layout
@@ -92,15 +91,13 @@ def sample_networks(layout: Layout, out: str | Path, networks: int = 16, seed: i
     """
     folder = Path(out)
     make_folder(folder)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "latency_ms", "arch"])
+    rows: list[list[object]] = [["file", "latency_ms", "arch"]]
     for arch in network_sample(layout.space, networks, seed):
         channels, resolution, _ = layout.input_shape(arch)
         to_onnx(layout.build_subnet(arch).eval(), channels, resolution, folder / f"{arch.key}.onnx")
-        writer.writerow([f"{arch.key}.onnx", "", json.dumps(arch.as_dict())])
+        rows.append([f"{arch.key}.onnx", "", json.dumps(arch.as_dict())])
     path = folder / MEASUREMENTS_FILE
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(rows))
     return path
 
 
@@ -115,10 +112,12 @@ def read_measurements(path: Path, layout: Layout) -> tuple[list[Arch], NDArray[n
     table = read_table(path, ("arch", "latency_ms"))
     for line, latency_ms in zip(table.lines, table.numbers("latency_ms", "milliseconds"), strict=True):
         try:
-            values = json.loads(line.cells["arch"])
-            arch = parse_ofa(values, space) if "ks" in values else space.arch(values)
-        except (SpaceError, ValueError, TypeError, RecursionError) as error:
-            raise TableError(f"{line.where}: arch is none of this recipe: {error}") from None
+            values = parse_json(line.cells["arch"], line.where)
+            with made_of(line.where):
+                arch = parse_ofa(values, space) if "ks" in values else space.arch(values)
+        except (SpaceError, UnreadableError) as error:
+            reason = error.reason if isinstance(error, UnreadableError) else str(error)
+            raise TableError(f"{line.where}: arch is none of this recipe: {reason}") from None
         if found.setdefault(arch, latency_ms) != latency_ms:
             raise TableError(f"{line.where}: arch {arch.key} stands twice with different latencies")
     if len(found) < MIN_NETWORKS:

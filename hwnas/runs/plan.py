@@ -9,7 +9,6 @@ weights for ``direct_epochs`` passes over the images; where these are enough, th
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,13 +17,14 @@ from typing import Any, Literal
 import numpy as np
 
 from hwnas.data import TrainBatches
-from hwnas.errors import RecipeError, ResumeError
+from hwnas.errors import RecipeError
 from hwnas.files import write_json
 from hwnas.finetune import relative_cost
 from hwnas.latency.build import needs_table
 from hwnas.runs.context import RunContext
 from hwnas.runs.direct import choose_directly
 from hwnas.runs.history import DeviceSearch
+from hwnas.runs.kept import read_kept
 from hwnas.runs.recipe import Recipe
 from hwnas.space import Arch
 from hwnas.supernet import build_supernet
@@ -176,10 +176,7 @@ def read_plan(context: RunContext) -> Plan | None:
     path = context.folder.plan
     if not path.exists():
         return None
-    try:
-        return Plan(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ResumeError(f"{path} is damaged: {error}; remove it and start again") from None
+    return read_kept(Plan, path, "remove it and start again")
 
 
 def write_plan(context: RunContext, plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from hwnas.data.left_out import told
 from hwnas.errors import CheckpointError, RecipeError, ResumeError
 from hwnas.files import write_json, write_text
 from hwnas.progress import Progress, silent
+from hwnas.reading import sha256_of
 from hwnas.runs.budget import FEWEST_EVALUATIONS, check_sizable, parse_duration
 from hwnas.runs.context import RunContext
 from hwnas.runs.devices import load_devices
 from hwnas.runs.folder import RunFolder
+from hwnas.runs.kept import read_kept
 from hwnas.runs.manifest import make_manifest
 from hwnas.runs.plan import Plan, make_plan, planned, planned_search, read_plan, what_is_asked, write_plan
 from hwnas.runs.problem import check_latencies, check_searchable, read_limits
@@ -59,7 +62,7 @@ def start_run(
     wanted = {n: run.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)}
     check_searchable(run.context, wanted)
     if folder.recipe.exists():
-        known = load_recipe(folder.recipe)
+        known = _recipe_of(folder)
         if known.values_hash() != loaded.values_hash():
             sections = ("task", "supernet", "train", "data", "evaluation")
             differing = [s for s in sections if getattr(known, s) != getattr(loaded, s)]
@@ -77,8 +80,31 @@ def start_run(
         if not folder.recipe.exists():
             write_text(folder.recipe, loaded.as_yaml())
         if not folder.manifest.exists():
-            write_json(folder.manifest, make_manifest(loaded, run.splits))
+            about = make_manifest(loaded, run.splits) | {RECIPE_SHA256: sha256_of(folder.recipe)}
+            write_json(folder.manifest, about)
     return run
+
+
+RECIPE_SHA256 = "recipe_sha256"
+"""In the manifest: digest of ``recipe.yaml`` as it was written."""
+
+
+def _recipe_of(folder: RunFolder) -> Recipe:
+    """The recipe of a run, as it was begun.
+
+    Raises:
+        RecipeError: the file is damaged.
+        ResumeError: it was changed, or the manifest is damaged.
+    """
+    loaded = load_recipe(folder.recipe)
+    remedy = "restore it, or remove it and start the run's command again"
+    about = read_kept(dict[str, Any], folder.manifest, remedy) if folder.manifest.exists() else {}
+    if about.get(RECIPE_SHA256, sha256_of(folder.recipe)) != sha256_of(folder.recipe):
+        raise ResumeError(
+            f"{folder.recipe} is not as the run was begun (sha256 differs from manifest.json); restore it, or give a "
+            "changed recipe another --out"
+        )
+    return loaded
 
 
 @checked_arguments
@@ -98,9 +124,9 @@ def open_run(
         CheckpointError: the folder holds no run.
     """
     path = RunFolder(Path(folder)).recipe
-    if not path.exists():
+    if not os.path.exists(path):
         raise CheckpointError(f"{folder} is no run folder: it has no recipe.yaml; make one with `hwnas run RECIPE`")
-    loaded = with_executor(load_recipe(path), executor, executor_options, str(path))
+    loaded = with_executor(_recipe_of(RunFolder(Path(folder))), executor, executor_options, str(path))
     return Run(RunContext(RunFolder(Path(folder)), loaded, progress))
 
 

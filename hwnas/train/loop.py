@@ -26,7 +26,7 @@ from hwnas.progress import Progress, silent
 from hwnas.supernet import SuperNet, SupernetConfig, build_supernet
 from hwnas.supernet.weights.other_classes import inherited_state
 from hwnas.task import DEFAULT_TASK, HasAlphaDivergence, Task
-from hwnas.train.checkpoint import load_supernet, load_tensors, load_weights, save_supernet, weights_version
+from hwnas.train.checkpoint import load_supernet, load_weights, read_metadata, save_supernet, weights_version
 from hwnas.train.device import chosen_device
 from hwnas.train.mixing import draw_mix
 from hwnas.train.monitor import CALIBRATION_BATCH, CALIBRATION_IMAGES, Monitor
@@ -292,6 +292,5 @@ def _freeze(supernet: SuperNet, phase: PhaseConfig) -> None:
 
 
 def _load_finished(path: Path, settings: dict[str, Any]) -> SuperNet:
-    _, metadata = load_tensors(path)
-    check_settings(metadata.get("info", {}), settings, path)
+    check_settings(read_metadata(path).get("info", {}), settings, path)
     return load_supernet(path)

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from hwnas.data import DataConfig
-from hwnas.errors import ResumeError
+from hwnas.errors import CheckpointError, ResumeError, UnreadableError
+from hwnas.reading import made_of
 from hwnas.supernet import SuperNet
 from hwnas.train.checkpoint import load_tensors, load_weights, save_tensors
 from hwnas.train.phases import TrainConfig
@@ -70,15 +71,19 @@ class TrainState:
             CheckpointError: it is damaged.
         """
         tensors, metadata = load_tensors(path)
-        check_settings(metadata.get("settings", {}), settings, path)
-        load_weights(self.supernet, under_prefix(tensors, "supernet."), str(path))
-        restore_momenta(self.supernet, self.optimiser, under_prefix(tensors, "momentum."))
-        if metadata.get("scaler"):
-            self.scaler.load_state_dict(metadata["scaler"])
-        self.phase, self.step = metadata["phase"], metadata["step"]
-        self.teacher, self.pet = under_prefix(tensors, "teacher."), under_prefix(tensors, "pet.")
-        own = self.supernet.state_dict()
-        self.average = {k: torch.empty_like(own[k]).copy_(v) for k, v in under_prefix(tensors, "average.").items()}
+        try:
+            with made_of(path):
+                check_settings(metadata.get("settings", {}), settings, path)
+                load_weights(self.supernet, under_prefix(tensors, "supernet."), str(path))
+                restore_momenta(self.supernet, self.optimiser, under_prefix(tensors, "momentum."))
+                if metadata.get("scaler"):
+                    self.scaler.load_state_dict(metadata["scaler"])
+                self.phase, self.step = int(metadata["phase"]), int(metadata["step"])
+                self.teacher, self.pet = under_prefix(tensors, "teacher."), under_prefix(tensors, "pet.")
+                own, average = self.supernet.state_dict(), under_prefix(tensors, "average.")
+                self.average = {k: torch.empty_like(own[k]).copy_(v) for k, v in average.items()}
+        except UnreadableError as error:
+            raise CheckpointError(f"{path} is damaged: {error.reason}; remove it: the training begins anew") from None
 
 
 def check_settings(found: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> None:

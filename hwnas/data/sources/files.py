@@ -13,7 +13,7 @@ from hwnas.data.pictures import NoRuleError, eight_bits, without_alpha
 from hwnas.data.source import Labels, MemoryImages, Pixels, SourceConfig
 from hwnas.data.sources.labels import MISSING, mapped, names_of, numbered, unlabelled
 from hwnas.data.split_names import SplitName, chosen_splits, split_of
-from hwnas.errors import DataError, escaped
+from hwnas.errors import DataError, one_line
 
 
 def npz_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -25,7 +25,7 @@ def npz_arrays(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError("it holds a single array without a name")
             return {k: file[k] for k in file.files}
     except Exception as error:  # of zipfile, zlib and NumPy: ten classes at least, on damaged files
-        reason = escaped(str(error)) or type(error).__name__
+        reason = one_line(str(error)) or type(error).__name__
         raise DataError(f"{path} cannot be read as .npz: {reason}; write it with numpy.savez") from error
 
 

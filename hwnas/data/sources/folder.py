@@ -16,8 +16,9 @@ from hwnas.data.source import FileImages, Labels, MemoryImages, Opened, Pixels, 
 from hwnas.data.sources.files import existing_path
 from hwnas.data.sources.layout import find_layout
 from hwnas.data.sources.tree import Tree
-from hwnas.errors import DataError, escaped
+from hwnas.errors import DataError, one_line
 from hwnas.files import first_rank, write_atomically, write_text
+from hwnas.reading import ROUGHLY
 
 
 class Folder(Source):
@@ -28,7 +29,7 @@ class Folder(Source):
         root = existing_path(config)
         if not root.is_dir():
             raise DataError(
-                f"{escaped(str(root))} is a file; source 'folder' needs a folder with one folder of images a class"
+                f"{one_line(str(root))} is a file; source 'folder' needs a folder with one folder of images a class"
             )
         tree = Tree(root)
         layout = find_layout(tree)
@@ -99,7 +100,13 @@ class FolderImages:
         if not _is_whole(path, seal):
             return None
         # Pages are read when they are used, and a change of them stays in memory.
-        return MemoryImages(np.load(path, mmap_mode="c"), self.labels)
+        try:
+            kept = np.load(path, mmap_mode="c", allow_pickle=False)
+            if kept.shape != (len(paths), 3, size_px, size_px) or kept.dtype != np.uint8:
+                raise ValueError(f"it holds {kept.dtype} of shape {kept.shape}")
+        except (OSError, *ROUGHLY) as error:
+            raise DataError(f"{path} is damaged: {error}; remove it, images are decoded again") from None
+        return MemoryImages(kept, self.labels)
 
 
 def _is_whole(path: Path, seal: Path) -> bool:

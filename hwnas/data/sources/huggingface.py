@@ -16,7 +16,7 @@ from hwnas.data.pictures import open_picture, square_pixels
 from hwnas.data.source import Labels, Opened, Pixels, Source, SourceConfig
 from hwnas.data.sources.labels import MISSING, mapped, names_of, numbered
 from hwnas.data.split_names import chosen_splits
-from hwnas.errors import DataError, escaped, some
+from hwnas.errors import DataError, one_line, some
 
 
 class HuggingFace(Source):
@@ -79,7 +79,7 @@ def _one_line(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = escaped(str(error)) or type(error).__name__
+        reason = one_line(str(error)) or type(error).__name__
         raise DataError(f"{what} cannot be loaded with datasets: {reason}; download or save it again") from error
 
 
