@@ -102,15 +102,14 @@ class Archive:
         self._sum = path.with_name(f"{path.name}.{SEAL}")
         self._archs: dict[str, Arch] = {}
         make_folder(path.parent)
-        stated, found = self._stated(), _digest(path)
+        stated, found = "" if self._wal.exists() else self._stated(), _digest(path)
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
             there = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
             known = dict(self._db.execute("SELECT name, value FROM meta")) if there else {}
             self._check(known, recipe_hash)
-            if (
-                stated and found not in ("", stated) and self._stated() == stated
-            ):  # else another process closed it meanwhile
+            # Where another process writes it meanwhile, what is stated has changed.
+            if stated and found not in ("", stated) and self._stated() == stated:
                 raise self._damaged("it is not as it was written (sha256 differs)")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
@@ -150,9 +149,12 @@ class Archive:
         return self.path.with_name(f"{self.path.name}-wal")
 
     def _stated(self) -> str:
-        """Digest of the file when it was last closed; empty: it was never, or has been written to since."""
+        """Digest of the file when it was last closed; empty: it was never, or has been written to since.
+
+        It says nothing of a file beside which there is a `_wal`.
+        """
         try:
-            return read_text(self._sum, SUM_BYTES).split()[0] if self._sum.exists() and not self._wal.exists() else ""
+            return read_text(self._sum, SUM_BYTES).split()[0] if self._sum.exists() else ""
         except (UnreadableError, IndexError):
             raise self._damaged(f"{self._sum.name} cannot be read") from None
 

@@ -46,7 +46,13 @@ def test_a_table_is_built_and_checked(cli, recipe_file, tmp_path):
     assert found["device"] == "table"
     assert found["error"]["n_held_out"] == 4
     assert found["conditions"]["planned_s"] > 0
-    assert sorted(p.name for p in out.iterdir()) == ["blocks.csv", "networks.csv", "profile.yaml", "recipe.yaml"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "SHA256SUMS",
+        "blocks.csv",
+        "networks.csv",
+        "profile.yaml",
+        "recipe.yaml",
+    ]
     code, said, _ = cli("tables", "check", out, "--networks", 5, "--json", "--strict")
     assert code == 0
     checked = json.loads(said)

@@ -99,7 +99,7 @@ EVERY = (
 READ_BY = {
     "recipe.yaml": EVERY, "manifest.json": EVERY,
     "plan.json": ("search", "run", "bench baseline"),
-    "archive.db": ("report", "search"),
+    "archive.db": ("report",),
     "supernet.safetensors": ("load_supernet", "report"),
     "metrics.jsonl": ("report",),
     "adapted supernet": ("finetune",),

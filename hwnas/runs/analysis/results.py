@@ -159,7 +159,8 @@ def _training(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines, damaged = read_log(path)
-    if damaged is not None:
+    if damaged is not None or not lines:
+        damaged = damaged or 1
         raise ResumeError(f"{path}, line {damaged} is damaged; remove the file: the report then has no training curve")
     return lines
 
