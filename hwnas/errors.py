@@ -29,7 +29,10 @@ was given may be long, or hold the control characters of a terminal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MESSAGE_LIMIT = 1200
 """Characters of a message; the lists of known names that messages show are shorter."""

@@ -302,7 +302,7 @@ def test_external_data_lies_beside_the_model(location, tmp_path):
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 4, 4])
     graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [x], [tensor])
     (tmp_path / "m.onnx").write_bytes(helper.make_model(graph).SerializeToString())
-    with pytest.raises(MeasurementError, match="outside of the model's folder"):
+    with pytest.raises(MeasurementError, match="outside its folder; put them beside the model"):
         precision_of(tmp_path / "m.onnx")
     assert onnx.load(str(tmp_path / "m.onnx"), load_external_data=False).graph.name == "g"
 

@@ -116,9 +116,11 @@ def precision_of(model: Model) -> str:
     first: ``int8+fp32``.
 
     Raises:
-        MeasurementError: it is no ONNX model.
+        MeasurementError: it is no ONNX model, or its weights do not lie beside it.
     """
     proto = open_onnx(model)
+    if isinstance(model, Path):
+        external_files(model)
     shares: dict[str, int] = {}
     for graph in _graphs(proto):
         scope = _Scope.of(graph)
