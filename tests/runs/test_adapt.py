@@ -15,6 +15,7 @@ from hwnas.errors import RecipeError, ResumeError, SearchError, TrainingError
 from hwnas.export.bundle import Bundle
 from hwnas.files import write_json
 from hwnas.progress import silent
+from hwnas.reading import read_object
 from hwnas.runs.adaptation import adaptation_training, frozen_stages
 from hwnas.runs.choose import candidates_of
 from hwnas.runs.latency_check import was_checked
@@ -54,7 +55,7 @@ def again(recipe_file):
 
 
 def history(folder, device):
-    return json.loads((folder / "devices" / device / "search.json").read_text())
+    return read_object(folder / "devices" / device / "search.json")
 
 
 def last_search(folder, device):
