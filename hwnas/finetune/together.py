@@ -26,9 +26,10 @@ from hwnas.finetune.config import FinetuneConfig
 from hwnas.progress import Progress, silent
 from hwnas.reading import made_of
 from hwnas.task import Task
-from hwnas.train.checkpoint import load_tensors, load_weights, save_tensors
+from hwnas.train.checkpoint import load_weights
 from hwnas.train.device import chosen_device
 from hwnas.train.evaluate import scores
+from hwnas.train.last_good import load_checkpoint, save_checkpoint
 from hwnas.train.phases import PhaseConfig
 from hwnas.train.state import check_settings, momenta, restore_momenta, under_prefix
 from hwnas.train.step import learning_rate, make_optimiser
@@ -295,11 +296,12 @@ class _Together:
 
     def start(self) -> None:
         """Go on from the checkpoint, or begin."""
-        if self.path is None or not self.path.exists():
+        found = None if self.path is None else load_checkpoint(self.path, self.progress)
+        if self.path is None or found is None:
             for learner in self.learners:
                 learner.begin()
             return
-        tensors, metadata = load_tensors(self.path)
+        tensors, metadata = found
         check_settings(metadata.get("settings", {}), self.settings, self.path)
         try:
             with made_of(self.path):
@@ -377,7 +379,7 @@ class _Together:
             one.student.name: {"before": one.before, "best": one.best, "best_epoch": one.best_epoch}
             for one in self.learners
         }
-        save_tensors(self.path, tensors, {"settings": self.settings, "step": self.step, "students": reached})
+        save_checkpoint(self.path, tensors, {"settings": self.settings, "step": self.step, "students": reached})
 
 
 def _resized(inputs: dict[int, Tensor], x: Tensor, resolution: int) -> Tensor:

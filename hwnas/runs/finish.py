@@ -28,6 +28,7 @@ from hwnas.runs.history import DeviceSearch
 from hwnas.runs.kept import read_kept
 from hwnas.supernet import fresh_subnet
 from hwnas.train.checkpoint import save_tensors, weights_version
+from hwnas.train.last_good import remove_checkpoint
 from hwnas.train.phases import TrainConfig
 
 SCORED_PERCENT = 20.0
@@ -114,7 +115,7 @@ def finish_models(evaluations: Evaluations, wanted: Sequence[Candidate], finish:
         for name, candidate, result in zip(names, missing, results, strict=True)
     ]
     finished.add(group, models)
-    (group / "checkpoint.safetensors").unlink(missing_ok=True)
+    remove_checkpoint(group / "checkpoint.safetensors")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from hwnas.supernet.weights.other_classes import inherited_state
 from hwnas.task import DEFAULT_TASK, HasAlphaDivergence, Task
 from hwnas.train.checkpoint import load_supernet, load_weights, read_metadata, save_supernet, weights_version
 from hwnas.train.device import chosen_device
+from hwnas.train.last_good import remove_checkpoint
 from hwnas.train.mixing import draw_mix
 from hwnas.train.monitor import CALIBRATION_BATCH, CALIBRATION_IMAGES, Monitor
 from hwnas.train.phases import PhaseConfig, TrainConfig, phase_space, sample_step
@@ -107,7 +108,7 @@ def train_supernet(
         supernet = trainer.state.supernet.cpu().requires_grad_(True).eval()
         save_supernet(supernet, folder, settings)
         if ranks.rank == 0:
-            (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+            remove_checkpoint(folder / "checkpoint.safetensors")
     if ranks.world > 1:  # its batch norms have met other ranks
         return load_supernet(folder) if ranks.rank == 0 else supernet
     return supernet
@@ -147,8 +148,7 @@ class _Trainer:
     def start(self, teacher_from: Path | None) -> None:
         """Continue from the checkpoint; where there is none, begin with given weights or random ones."""
         state, path = self.state, self.folder / "checkpoint.safetensors"
-        if path.exists():
-            state.read(path, self.settings)
+        if state.read(path, self.settings, self.progress):
             self.monitor.forget_after(sum(self.steps[: state.phase]) + state.step)
             return
         begins: dict[str, Tensor] = {}

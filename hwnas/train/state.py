@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from hwnas.data import DataConfig
 from hwnas.errors import CheckpointError, ResumeError, UnreadableError
+from hwnas.progress import Progress, silent
 from hwnas.reading import made_of
 from hwnas.supernet import SuperNet
-from hwnas.train.checkpoint import load_tensors, load_weights, save_tensors
+from hwnas.train.checkpoint import load_weights
+from hwnas.train.last_good import load_checkpoint, save_checkpoint
 from hwnas.train.phases import TrainConfig
 
 NOT_BINDING = {"checkpoint_every_s", "start_from", "tensorboard", "device"}
@@ -61,16 +63,19 @@ class TrainState:
         metadata = {
             "settings": dict(settings), "phase": self.phase, "step": self.step, "scaler": self.scaler.state_dict(),
         }  # fmt: skip
-        save_tensors(path, tensors, metadata)
+        save_checkpoint(path, tensors, metadata)
 
-    def read(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Go on where a checkpoint was written.
+    def read(self, path: Path, settings: Mapping[str, Any], progress: Progress = silent) -> bool:
+        """Go on where a checkpoint was written; return whether there is one.
 
         Raises:
             ResumeError: it was written with other settings.
             CheckpointError: it is damaged.
         """
-        tensors, metadata = load_tensors(path)
+        found = load_checkpoint(path, progress)
+        if found is None:
+            return False
+        tensors, metadata = found
         try:
             with made_of(path):
                 check_settings(metadata.get("settings", {}), settings, path)
@@ -84,6 +89,7 @@ class TrainState:
                 self.average = {k: torch.empty_like(own[k]).copy_(v) for k, v in average.items()}
         except UnreadableError as error:
             raise CheckpointError(f"{path} is damaged: {error.reason}; remove it: the training begins anew") from None
+        return True
 
 
 def check_settings(found: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> None:
