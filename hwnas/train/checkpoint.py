@@ -19,7 +19,7 @@ from hwnas.arguments import checked_arguments
 from hwnas.errors import CheckpointError, HwnasError, OutputError, UnreadableError, shown
 from hwnas.files import write_atomically
 from hwnas.reading import ROUGHLY, parse_json, sha256_of
-from hwnas.supernet import FamilyConfig, SuperNet, build_supernet, make_layout, read_settings
+from hwnas.supernet import SuperNet, build_supernet, make_layout, read_settings
 
 FORMAT = "1"
 
@@ -199,19 +199,28 @@ def load_supernet(folder: str | Path) -> SuperNet:
         CheckpointError: missing, damaged, or tensors that do not fit its own settings.
     """
     path = supernet_file(folder)
-    made: list[FamilyConfig] = []
+    made: list[SuperNet] = []
 
     def expected(metadata: dict[str, Any]) -> Shapes:
         if "supernet" not in metadata:
             raise CheckpointError(f"{path} holds no supernet; give the folder that `hwnas train` wrote")
-        made.append(read_settings(metadata["supernet"], str(path)))
+        config = read_settings(metadata["supernet"], str(path))
         with torch.device("meta"):  # no weight takes memory before it is sure that the file has it
-            return shapes_of(SuperNet(made[0], make_layout(made[0])))
+            made.append(SuperNet(config, make_layout(config)))
+        return shapes_of(made[0])
 
     tensors, _ = load_tensors(path, expected)
-    supernet = build_supernet(made[0])
+    supernet = _with_memory(made[0])
     load_weights(supernet, tensors, str(path))
     return supernet.eval()
+
+
+def _with_memory(supernet: SuperNet) -> SuperNet:
+    """Return a supernet of the device ``meta`` as one on the CPU, channels-last, whose state is to be loaded."""
+    if {name for name, _ in supernet.named_buffers()} - set(supernet.state_dict()):
+        return build_supernet(supernet.config)  # it has more than its state
+    filled: SuperNet = supernet.to_empty(device="cpu").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return filled
 
 
 def supernet_file(folder: str | Path) -> Path:

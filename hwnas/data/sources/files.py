@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,11 +14,17 @@ from hwnas.data.pictures import NoRuleError, eight_bits, without_alpha
 from hwnas.data.source import Labels, MemoryImages, Pixels, SourceConfig
 from hwnas.data.sources.labels import MISSING, mapped, names_of, numbered, unlabelled
 from hwnas.data.split_names import SplitName, chosen_splits, split_of
-from hwnas.errors import DataError, one_line
+from hwnas.errors import DataError, UnreadableError, one_line
+from hwnas.reading import check_memory, unpacked_zip_bytes
 
 
 def npz_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read all arrays of an .npz; never a pickle."""
+    try:
+        check_memory(unpacked_zip_bytes(path), path)
+    except (UnreadableError, OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+        reason = error.reason if isinstance(error, UnreadableError) else one_line(str(error))
+        raise DataError(f"{path} cannot be read as .npz: {reason}; write it with numpy.savez") from None
     try:
         with path.open("rb") as raw:  # opened here, so that it is closed where NumPy gives up on it
             file = np.load(raw, allow_pickle=False)
