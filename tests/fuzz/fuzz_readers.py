@@ -59,11 +59,12 @@ def doors(folder, run):
     from hwnas.export.bundle import Bundle, load_model
     from hwnas.latency.device import load_profile
     from hwnas.latency.fit import read_measurements
-    from hwnas.latency.importers import read_values
     from hwnas.latency.journal import Journal
     from hwnas.latency.measure import precision_of
-    from hwnas.latency.table import check_sums, read_rows
+    from hwnas.latency.spreadsheet import read_table
+    from hwnas.latency.table import check_sums, read_rows, signature_of
     from hwnas.latency.table_networks import read_networks
+    from hwnas.latency.values import read_values
     from hwnas.runs.budget import parse_duration
     from hwnas.runs.finished import FinishedModels
     from hwnas.runs.folder import DeviceFolder, RunFolder
@@ -222,6 +223,12 @@ def doors(folder, run):
         values = values_of(data)
         space.arch(values)
 
+    def others(path):
+        table = read_table(path, ("kind", "median_ms"))
+        table.numbers("median_ms", "times")
+        for line in table.lines:
+            signature_of(line.cells)
+
     return {
         "recipe": Door([recipe], file("r.yaml", load_recipe), as_yaml),
         "override": Door(
@@ -230,7 +237,7 @@ def doors(folder, run):
         ),
         "profile": Door([profile], file("device/profile.yaml", lambda p: load_profile(p.parent)), as_yaml),
         "table": Door([table], file("blocks.csv", read_rows), as_csv),
-        "table of others": Door([table], file("others.csv", lambda p: read_rows(p, plain=True)), as_csv),
+        "table of others": Door([table], file("others.csv", others), as_csv),
         "networks of a table": Door([networks], file("networks.csv", lambda p: read_networks(p.parent, space)), as_csv),
         "digests of a table": Door([f"{hashlib.sha256(TABLE).hexdigest()}  blocks.csv\n".encode()], of_sums),
         "import yaml": Door(
