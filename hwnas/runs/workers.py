@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +21,10 @@ B = TypeVar("B")
 
 TRIES = 2
 """An item whose worker is lost so often is given up: it may be what ends the workers."""
+
+
+REACHED_S = 10.0
+"""Time for the head of a cluster to answer."""
 
 
 class Processes:
@@ -105,6 +110,7 @@ class Ray:
         self.threads = threads
         self._ray = ray
         if not ray.is_initialized():
+            _check_reachable(address)
             try:
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
             except (ConnectionError, ValueError, RuntimeError, OSError) as error:
@@ -122,22 +128,30 @@ class Ray:
         shared = ray.put(function)
         task = self._remote(_apply)
         waiting = [task.remote(shared, item, self.threads) for item in items]
-        try:
-            for reference, item in zip(waiting, items, strict=True):
-                try:
-                    yield ray.get(reference)
-                except ray.exceptions.RayTaskError as error:
-                    raise error.as_instanceof_cause() from None
-                except ray.exceptions.WorkerCrashedError:
-                    raise WorkerError(_given_up(item)) from None
-                except (ray.exceptions.RayError, ConnectionError) as error:
-                    raise WorkerError(
-                        f"the Ray cluster is gone: {_one_line(error)}; what was evaluated is kept, the same command "
-                        "continues"
-                    ) from None
-        finally:
-            for reference in waiting:
-                ray.cancel(reference, force=False)
+        # Nothing is cancelled where an item fails: a task that is cancelled while it ends brings Ray 2.60 down.
+        for reference, item in zip(waiting, items, strict=True):
+            try:
+                result = ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                raise error.as_instanceof_cause() from None
+            except ray.exceptions.WorkerCrashedError:
+                raise WorkerError(_given_up(item)) from None
+            except (ray.exceptions.RayError, ConnectionError) as error:
+                raise WorkerError(
+                    f"the Ray cluster is gone: {_one_line(error)}; what was evaluated is kept, start again to continue"
+                ) from None
+            yield result
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raise where nobody listens at ``host:port`` or ``ray://host:port``; Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_S).close()
+    except (OSError, OverflowError) as error:
+        raise PluginError(f"there is no Ray cluster at {address!r}: {_one_line(error)}") from None
 
 
 def _begin(threads: int) -> None:

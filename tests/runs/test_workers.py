@@ -94,9 +94,11 @@ def test_what_cannot_be_an_executor_is_named(copied):
         hwnas.open_run(copied, executor="processes", executor_options={"speed": 3}).context.executor  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_named():
-    pytest.importorskip("ray", reason="the extra ray is part of the dev extra")
+    ray = pytest.importorskip("ray", reason="the extra ray is part of the dev extra")
     from hwnas.runs.workers import Ray
 
+    ray.shutdown()  # what is joined already is used
     with pytest.raises(PluginError, match=r"there is no Ray cluster at '127\.0\.0\.1:1'"):
         Ray("127.0.0.1:1")
