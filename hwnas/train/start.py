@@ -6,7 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from hwnas.errors import CheckpointError
+from hwnas.errors import CheckpointError, UnreadableError
+from hwnas.reading import sha256_of
 from hwnas.supernet import SuperNet, build_supernet
 from hwnas.supernet.weights.once_for_all import load_ofa_weights, other_classes, read_ofa_checkpoint
 from hwnas.supernet.weights.other_classes import inherited_state, new_head
@@ -20,7 +21,12 @@ def start_version(start: str) -> str:
         CheckpointError: they cannot be read.
     """
     path = Path(start).expanduser()
-    return weights_version(path if _is_published(path) else supernet_file(path))
+    if not _is_published(path):
+        return weights_version(supernet_file(path))
+    try:
+        return sha256_of(path)[:12]
+    except UnreadableError as error:
+        raise CheckpointError(f"train.start_from {path} cannot be read: {error.reason}") from None
 
 
 def starting_state(own: SuperNet, start: str) -> tuple[dict[str, Tensor], str]:

@@ -67,6 +67,10 @@ def test_a_table_is_built_and_checked(cli, recipe_file, tmp_path):
     (out / "profile.yaml").write_text(yaml.safe_dump(profile))
     code, _, err = cli("tables", "check", out, "--networks", 5, "--strict")
     assert code == 2
+    assert "profile.yaml is not as it was written (SHA256SUMS differs)" in err
+    (out / "SHA256SUMS").unlink()  # as who changes a profile on purpose does
+    code, _, err = cli("tables", "check", out, "--networks", 5, "--strict")
+    assert code == 2
     assert "device is 'another processor, 64 cores' in the table" in err
     code, said, err = cli("tables", "check", out, "--networks", 5)
     assert code == 0
