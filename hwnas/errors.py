@@ -48,6 +48,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else " " if c.isspace() else ascii(c)[1:-1] for c in text)
 
 
+def escaped(text: str) -> str:
+    """Return a name that others chose, such as that of a file, as it is told apart in one line: nothing collapses."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def one_line(text: str, limit: int = MESSAGE_LIMIT) -> str:
     """Return ``text`` as one printable line of at most ``limit`` characters; what is too much is left out inside."""
     if len(text) > 4 * limit:  # a huge text is not looked at as a whole

@@ -9,7 +9,7 @@ import typer
 
 from hwnas.cli.options import Json, Overrides, RecipeName
 from hwnas.cli.output import following, progress, show, table, warn
-from hwnas.errors import DataError, one_line
+from hwnas.errors import DataError, escaped
 
 if TYPE_CHECKING:
     from hwnas.data.look import DataSummary
@@ -52,7 +52,7 @@ def _text(found: DataSummary) -> str:
     splits = list(found.images)
     heading = ["class", *splits, "mean of pixels (0-255)", "deviation"]
     rows = [
-        [f"{i} {one_line(c.name)}", *(str(c.images.get(s, "-")) for s in splits), _levels(c.mean_levels),
+        [f"{i} {escaped(c.name)}", *(str(c.images.get(s, "-")) for s in splits), _levels(c.mean_levels),
          _levels(c.deviation_levels)]
         for i, c in enumerate(found.classes[:MOST_ROWS])
     ]  # fmt: skip
@@ -65,7 +65,7 @@ def _text(found: DataSummary) -> str:
     lines += [f"{split}: {origin}" for split, origin in found.origins.items()]
     lines += [f"left out: {entry}" for entry in found.left_out] or ["left out: nothing"]
     if len(found.problems) > 1:
-        lines += ["", "to put right:", *(f"- {one_line(text)}" for text in found.problems)]
+        lines += ["", "to put right:", *(f"- {escaped(text)}" for text in found.problems)]
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hwnas.errors import one_line, some
+from hwnas.errors import escaped, some
 
 EXAMPLES = 3
 """How many names are kept of what was left out for one reason."""
@@ -25,7 +25,7 @@ class LeftOut:
     def __str__(self) -> str:
         more = ", ..." if self.count > len(self.examples) == EXAMPLES else ""
         names = f" ({some(self.examples, EXAMPLES)}{more})" if self.examples else ""
-        return f"{one_line(self.reason)}: {self.count:,}{names}"
+        return f"{escaped(self.reason)}: {self.count:,}{names}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""

@@ -14,7 +14,7 @@ from hwnas.data.dataset import check_labels, check_levels, check_parts, divided,
 from hwnas.data.left_out import LeftOut
 from hwnas.data.opened import SPLITS, Dataset, DatasetSplit, with_channels
 from hwnas.data.split_names import SplitName
-from hwnas.errors import DataError, one_line, some
+from hwnas.errors import DataError, escaped, some
 from hwnas.progress import Progress, silent
 from hwnas.task import HasLargestStderr, Task
 
@@ -239,4 +239,4 @@ def _warnings(
             f"no pixel of the training images is above {total.highest} of 255; of 16 bits the upper 8 are "
             "used, so scale files of 10, 12 or 14 bits to 16 before"
         )
-    return [one_line(text) for text in found]
+    return [escaped(text) for text in found]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.errors import DataError, one_line
+from hwnas.errors import DataError, escaped, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -85,7 +85,7 @@ def open_picture(given: Path | bytes, where: str, mode: str | None = None) -> Im
             reason, remedy = reason.split(", could be")[0], "make it smaller or remove it"
         elif isinstance(error, NoRuleError):
             remedy = "convert or remove it"
-        raise DataError(f"cannot read image {one_line(where)}: {one_line(reason)}; {remedy}") from error
+        raise DataError(f"cannot read image {escaped(where)}: {one_line(reason)}; {remedy}") from error
 
 
 def eight_bit_picture(image: Image) -> Image:

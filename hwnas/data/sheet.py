@@ -12,7 +12,7 @@ from hwnas.data.augment import AugmentConfig
 from hwnas.data.batches import TrainBatches, resized
 from hwnas.data.images import ImageSet
 from hwnas.data.opened import Dataset
-from hwnas.errors import OutputError, one_line
+from hwnas.errors import OutputError, escaped
 from hwnas.files import write_atomically
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def contact_sheet(dataset: Dataset, augment: AugmentConfig, resolution: int, see
     for row, (name, indices) in enumerate(rows):
         top = LABEL_PX + row * (tile + LABEL_PX) + GAP_PX
         # The font that is always there has Latin letters only.
-        draw.text((GAP_PX, top), one_line(name).encode("latin-1", "replace").decode("latin-1"), fill="black")
+        draw.text((GAP_PX, top), escaped(name).encode("latin-1", "replace").decode("latin-1"), fill="black")
         for column in range(len(indices)):
             for side, images in enumerate((plain, varied)):
                 image = pillow.fromarray(images[position]).resize((resolution * scale,) * 2, pillow.Resampling.NEAREST)

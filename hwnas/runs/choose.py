@@ -86,7 +86,21 @@ def write_models(evaluations: Evaluations, device: Device, settings: DeviceSearc
         model_columns(evaluations, device, settings, models), context.score,
         versions if set(versions) != {evaluations.weights.trained} else None,
     )  # fmt: skip
-    write_history(folder, replace(read_history(folder), front_sha256=sha256_of(folder.front)))
+    kept = tuple((m.arch.key, m.weights_version) for m in models)
+    write_history(
+        folder, replace(read_history(folder), front_sha256=sha256_of(folder.front), front_models=kept)
+    )  # fmt: skip
+
+
+def mend_front(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> None:
+    """Write a damaged front again, with the models that it had; one of an older version is chosen again."""
+    kept = read_history(evaluations.context.folder.device(device.name)).front_models
+    if not kept:
+        update_front(evaluations, device, settings)
+        return
+    archs = evaluations.archive.archs_of([key for key, _ in kept])
+    models = [Candidate(arch, version) for arch, (_, version) in zip(archs, kept, strict=True)]
+    write_models(evaluations, device, settings, models)
 
 
 def finished_models(evaluations: Evaluations) -> list[Candidate]:

@@ -102,6 +102,9 @@ class History:
     """From what the front was chosen; see `front_identity`."""
     front_sha256: str = ""
     """Of ``front.csv`` as it was written; empty: by an older version, or not yet."""
+    front_models: tuple[tuple[str, str], ...] = ()
+    """Key and weights of the models on it, so that a damaged file is written again as it was: what has become known
+    since, such as models that were finished for other devices, is for the next search to choose from."""
 
     def done(self, search: str) -> bool:
         """Say whether a search came to its end."""

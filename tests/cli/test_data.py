@@ -170,7 +170,7 @@ def test_names_that_control_a_terminal_are_escaped(tmp_path, monkeypatch, tiny_r
     code, out, lines = cli("data", *PATHS, "supernet.in_channels=3", "supernet.classes=3")
     assert code == 0
     assert r"0 a\x1b[31mred" in out
-    assert "1 b c" in out
+    assert r"1 b\nc" in out
     assert "\x1b" not in out + "".join(lines)
     assert "\x1b" not in "".join(cli("data", *PATHS, "supernet.in_channels=3", "data.path=a\x1b[31m")[2])
 

@@ -1,5 +1,6 @@
 """The fast part of `damaged_files.py`: one cut and two overwritten places of each file, by one verb."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -40,12 +41,15 @@ def test_damage_is_named_or_mended(file, work):
 
 
 @pytest.mark.slow
-def test_a_damaged_front_is_chosen_again_as_it_was(work):
+@pytest.mark.parametrize("device", ["hexagon-dsp", "local-cpu"])
+def test_a_damaged_front_is_written_again_as_it_was(device, work, tmp_path, monkeypatch):
+    """Also that of the device that was searched first, though the models of the others are known by now."""
     from hwnas.runs.start import open_run
 
-    run = work / "run"
-    path = run / "devices" / "hexagon-dsp" / "front.csv"
+    run = shutil.copytree(work / "run", tmp_path / "run")
+    path = run / "devices" / device / "front.csv"
     before = path.read_bytes()
     path.write_bytes(before.replace(b"1", b"2"))
+    monkeypatch.setattr("hwnas.runs.choose.choose_models", None)  # nothing is chosen anew
     open_run(run).export()
     assert path.read_bytes() == before

@@ -350,7 +350,7 @@ def test_names_that_are_no_text_and_files_that_cannot_be_read_are_one_line(tmp_p
     strange = os.fsencode(tmp_path / "cat") + b"/\xff\n\x1b[31m.png"
     with open(strange, "wb") as file:
         file.write(b"broken")
-    with pytest.raises(DataError, match=r"cat/\\udcff \\x1b\[31m\.png: it is no image"):
+    with pytest.raises(DataError, match=r"cat/\\udcff\\n\\x1b\[31m\.png: it is no image"):
         load(tmp_path, 2)
     os.remove(strange)
 

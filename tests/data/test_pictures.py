@@ -240,7 +240,7 @@ def test_what_is_no_picture_is_one_line_with_its_name(tmp_path, content, message
     for given in (path, content):
         with pytest.raises(DataError, match=message) as caught:
             open_picture(given, str(path))
-        assert r"a b.png: " in str(caught.value)
+        assert r"a\nb.png: " in str(caught.value)
         assert "\n" not in str(caught.value)
         assert "0x" not in str(caught.value)
 

@@ -16,7 +16,7 @@ from hwnas.data.source import FileImages, Labels, MemoryImages, Opened, Pixels, 
 from hwnas.data.sources.files import existing_path
 from hwnas.data.sources.layout import find_layout
 from hwnas.data.sources.tree import Tree
-from hwnas.errors import DataError, one_line
+from hwnas.errors import DataError, escaped
 from hwnas.files import first_rank, write_atomically, write_text
 from hwnas.reading import ROUGHLY
 
@@ -29,7 +29,7 @@ class Folder(Source):
         root = existing_path(config)
         if not root.is_dir():
             raise DataError(
-                f"{one_line(str(root))} is a file; source 'folder' needs a folder with one folder of images a class"
+                f"{escaped(str(root))} is a file; source 'folder' needs a folder with one folder of images a class"
             )
         tree = Tree(root)
         layout = find_layout(tree)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hwnas.data.sources.tree import Tree
 from hwnas.data.split_names import SplitName, chosen_splits, hidden_splits, split_of
-from hwnas.errors import DataError, one_line, some
+from hwnas.errors import DataError, escaped, some
 
 Layout = dict[SplitName, dict[str, Path]]
 """The folder of every class, by split; splits of which nothing has a label are not there."""
@@ -159,7 +159,7 @@ def _key(name: str) -> str:
 
 
 def _shown(path: Path) -> str:
-    return one_line(str(path))
+    return escaped(str(path))
 
 
 def _first_reason(tree: Tree) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hwnas.data.left_out import LeftOutCounter
-from hwnas.errors import DataError, one_line
+from hwnas.errors import DataError, escaped
 
 IMAGE_ENDINGS = {
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".bmp", ".dib", ".webp", ".avif", ".gif", ".tif",
@@ -111,7 +111,7 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(
-            f"cannot list the folder {one_line(str(folder))}: {error.strerror}; make it readable or move it away"
+            f"cannot list the folder {escaped(str(folder))}: {error.strerror}; make it readable or move it away"
         ) from None
 
 
