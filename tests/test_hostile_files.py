@@ -16,7 +16,6 @@ import yaml
 from onnx import TensorProto, helper
 from safetensors.torch import save_file
 
-from hwnas.cli.main import main
 from hwnas.errors import (
     CheckpointError,
     DeviceError,
@@ -311,15 +310,8 @@ def test_external_data_lies_beside_the_model(location, tmp_path):
 
 
 @pytest.fixture
-def cli(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["hwnas", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out = capsys.readouterr()
-        return caught.value.code, out.out, out.err
-
-    return call
+def cli(hwnas_command):
+    return hwnas_command
 
 
 def test_control_characters_of_a_title_do_not_reach_the_terminal(cli, tmp_path):

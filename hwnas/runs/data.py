@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hwnas.arguments import checked_arguments
 from hwnas.data import Dataset, open_dataset
 from hwnas.data.look import DataSummary, look
 from hwnas.data.sheet import check_sheet, write_sheet
@@ -12,6 +13,7 @@ from hwnas.progress import Progress, silent
 from hwnas.runs.recipe import Recipe, load_recipe
 
 
+@checked_arguments
 def open_data(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -> Dataset:
     """Open the images of a recipe, divided as its runs divide them; nothing is decoded yet.
 
@@ -32,6 +34,7 @@ def open_data(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -> Dat
     return open_dataset(loaded.data, loaded.task_object, net.in_channels, net.classes, max(net.resolutions))
 
 
+@checked_arguments
 def look_at_data(
     recipe: str | Path | Recipe,
     overrides: Sequence[str] = (),

@@ -77,7 +77,11 @@ class RunNetwork:
 
     def __getstate__(self) -> tuple[str, str]:
         context = self._weights.context
-        return str(context.folder.root.absolute()), context.recipe.model_dump_json()
+        recipe, path = context.recipe, context.recipe.data.path
+        if path is not None and Path(path).exists():  # a worker may stand in another folder
+            data = recipe.data.model_copy(update={"path": str(Path(path).absolute())})
+            recipe = recipe.model_copy(update={"data": data})
+        return str(context.folder.root.absolute()), recipe.model_dump_json()
 
     def __setstate__(self, state: tuple[str, str]) -> None:
         self._sent, self._weights = state, _opened(*state)

@@ -42,7 +42,8 @@ class Processes:
         """
         if workers < 0 or threads < 1:
             raise PluginError(f"executor processes has workers={workers}, threads={threads}; give 0 or more, and 1")
-        self.workers = workers or len(os.sched_getaffinity(0))
+        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+        self.workers = workers or len(cores)
         self.threads = threads
         self._pool: ProcessPoolExecutor | None = None
 

@@ -13,15 +13,12 @@ from hwnas.cli import main
 
 
 @pytest.fixture
-def cli(monkeypatch, capsys):
-    """Call ``hwnas`` with arguments; return exit code, standard output and lines of standard error."""
+def cli(hwnas_command):
+    """Call ``hwnas`` with arguments; return exit code, standard output and lines of standard error but of progress."""
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hwnas", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out = capsys.readouterr()
-        return caught.value.code, out.out, [line for line in out.err.splitlines() if not line.startswith("images: ")]
+        code, out, err = hwnas_command(*arguments)
+        return code, out, [line for line in err.splitlines() if not line.startswith("images: ")]
 
     return call
 

@@ -17,7 +17,6 @@ from PIL import Image
 from torch import nn
 
 import hwnas
-from hwnas.cli import main
 from hwnas.export.onnx_file import to_onnx
 from hwnas.latency.table import load_device
 from hwnas.runs.start import open_run
@@ -30,15 +29,12 @@ COMMANDS = [
 
 
 @pytest.fixture
-def cli(monkeypatch, capsys):
+def cli(hwnas_command):
     """Call ``hwnas`` with arguments; return exit code, standard output and lines of standard error."""
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hwnas", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out = capsys.readouterr()
-        return caught.value.code, out.out, out.err.splitlines()
+        code, out, err = hwnas_command(*arguments)
+        return code, out, err.splitlines()
 
     return call
 

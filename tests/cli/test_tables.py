@@ -9,7 +9,6 @@ import pytest
 import yaml
 from torch import nn
 
-from hwnas.cli import main
 from hwnas.cli.runs import warn_of_other_machines
 from hwnas.export.onnx_file import to_onnx
 from hwnas.export.quantize import quantize_onnx
@@ -21,15 +20,8 @@ from hwnas.supernet.slot_sum import distinct_blocks
 
 
 @pytest.fixture
-def cli(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hwnas", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out = capsys.readouterr()
-        return caught.value.code, out.out, out.err
-
-    return call
+def cli(hwnas_command):
+    return hwnas_command
 
 
 @pytest.fixture
