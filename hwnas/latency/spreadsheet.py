@@ -46,12 +46,14 @@ class Table:
     lines: tuple[Line, ...]
     delimiter: str
 
-    def numbers(self, column: str, unit: str) -> list[float]:
+    def numbers(self, column: str, unit: str, or_zero: bool = False, what: str = "times") -> list[float]:
         """Return a column of positive numbers.
 
         Args:
             column: its name.
             unit: in words, for messages, such as ``milliseconds``.
+            or_zero: whether 0 is allowed, too.
+            what: the numbers are, for messages.
 
         Raises:
             TableError: a cell that is no positive number; one with a unit in it says which.
@@ -74,8 +76,11 @@ class Table:
                 value = float(plain)
             except ValueError:
                 raise TableError(f"{line.where}: {column} is {shown(text, 60)}, which is no number") from None
-            if not (math.isfinite(value) and value > 0):
-                raise TableError(f"{line.where}: {column} is {one_line(text, 60)}; times must be positive numbers")
+            if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
+                raise TableError(
+                    f"{line.where}: {column} is {one_line(text, 60)}; {what} must be positive numbers"
+                    f"{' or 0' if or_zero else ''}"
+                )
             found.append(value)
         return found
 
