@@ -68,8 +68,8 @@ def shown(value: object, limit: int = SHOWN_LIMIT) -> str:
     """Return a value as a message shows it: its `repr`, at most a line of it."""
     try:
         return one_line(repr(value), limit)
-    except (ValueError, RecursionError):  # a number of over 4,300 digits, or a value that holds itself
-        return f"a {type(value).__name__} that is too large to be shown"
+    except Exception:  # noqa: BLE001 (a number of over 4,300 digits, a value that holds itself, an object of anybody's)
+        return f"a {type(value).__name__} that cannot be shown"
 
 
 def some(names: Sequence[str], n: int = 5) -> str:

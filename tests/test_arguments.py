@@ -100,3 +100,12 @@ def test_every_public_door_names_what_it_cannot_read(name):
             function(**{**needed, n: {"a": object()}})
         tried += 1
     assert tried
+
+
+def test_a_value_that_cannot_be_printed_is_named_by_its_type():
+    class Strange:
+        def __repr__(self):
+            raise KeyError("no")
+
+    with pytest.raises(ArgumentError, match="door: n is a Strange that cannot be shown; it should be a valid integer"):
+        door(n=Strange())

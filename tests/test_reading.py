@@ -222,7 +222,7 @@ def test_texts_are_printable():
     assert one_line(" a \n b ") == "a b"
     assert one_line("x" * 10**7, 20) == "xxxxxxxxx ... xxxxxx"
     assert shown("a\x1b") == "'a\\x1b'"
-    assert shown(10**5000) == "a int that is too large to be shown"
+    assert shown(10**5000) == "a int that cannot be shown"
     loop = []
     loop.append(loop)
     assert shown(loop) == "[[...]]"

@@ -91,14 +91,13 @@ class Processes:
 class Ray:
     """Workers of a Ray cluster, which may join and leave while a search runs (extra ``ray``)."""
 
-    def __init__(self, address: str | None = None, cpus: float = 1, gpus: float = 0, threads: int = 1) -> None:
+    def __init__(self, address: str | None = None, cpus: float = 1, threads: int = 1) -> None:
         """Join a cluster, or begin one on this machine.
 
         Args:
             address: as Ray takes it, such as ``auto`` (the cluster of this machine) or ``ray://head:10001``; None: that
                 of the environment variable ``RAY_ADDRESS``, or else one that is begun on this machine.
             cpus: processors that an evaluation needs.
-            gpus: GPUs that an evaluation needs; 1 gives each worker one of its own.
             threads: of each worker.
 
         Raises:
@@ -117,7 +116,7 @@ class Ray:
             except (ConnectionError, ValueError, RuntimeError, OSError) as error:
                 raise PluginError(f"there is no Ray cluster at {address!r}: {_one_line(error)}") from None
         # Retries are Ray's: what a node that left had is done again on another.
-        self._remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=-1, scheduling_strategy="SPREAD")
+        self._remote = ray.remote(num_cpus=cpus, max_retries=-1, scheduling_strategy="SPREAD")
 
     def map(self, function: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
         """See `hwnas.runs.executor.Executor.map`.
