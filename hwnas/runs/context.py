@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
 from torch import nn
 
 from hwnas.archive import Archive
@@ -29,7 +30,8 @@ from hwnas.supernet import Layout, SuperNet, make_layout
 from hwnas.supernet.slot_sum import SlotSum
 from hwnas.task import Score, Task
 from hwnas.train.checkpoint import load_supernet, weights_version
-from hwnas.train.evaluate import scores
+from hwnas.train.device import chosen_device
+from hwnas.train.evaluate import scores_of
 from hwnas.train.phases import phase_space
 
 
@@ -49,7 +51,7 @@ class RunContext:
     def splits(self) -> Splits:
         """The dataset."""
         net = self.recipe.supernet
-        return load_data(self.recipe.data, self.task, net.in_channels, net.classes, max(net.resolutions))
+        return load_data(self.recipe.data, self.task, net.in_channels, net.classes, max(net.resolutions), self.progress)
 
     @cached_property
     def task(self) -> Task:
@@ -111,7 +113,16 @@ class RunContext:
     @cached_property
     def networks(self) -> NetworkEvaluator:
         """Evaluates networks of this run, wherever their weights come from."""
-        return NetworkEvaluator(self.layout, self.splits, self.recipe.evaluation, self.recipe.train.seed)
+        return NetworkEvaluator(self.layout, self.splits, self.recipe.evaluation, self.recipe.train.seed, self.compute)
+
+    @cached_property
+    def compute(self) -> torch.device:
+        """Where networks are trained and evaluated.
+
+        Raises:
+            RecipeError: the recipe wants a GPU, and there is none.
+        """
+        return chosen_device(self.recipe.train.device)
 
     @cached_property
     def trained_evaluator(self) -> SubnetEvaluator:
@@ -122,8 +133,7 @@ class RunContext:
 
     def test_scores(self, network: nn.Module, arch: Arch) -> dict[str, float]:
         """Return the scores of any network on the test images, at the resolution of ``arch``."""
-        test = self.splits.test
-        return scores(network, self.networks.inputs(test, arch), test.labels, self.task)
+        return scores_of(network, self.networks.inputs(self.splits.test, arch), self.task)
 
     @cached_property
     def validation_images(self) -> int:
