@@ -28,7 +28,7 @@ class DataConfig(SourceConfig):
     """What happens where an image cannot be read: ``stop`` says which, ``skip`` leaves it out and counts it."""
     memory_mib: Annotated[int, Field(ge=0, le=2**20)] = 256
     """Splits that take up to so many MiB, decoded, are decoded once and kept in memory; images of larger ones are
-    decoded whenever they are needed, or read from ``cache``."""
+    decoded whenever they are needed, or read from ``cache``, and their mean and deviation are those of a sample."""
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
     """Processes that decode images ahead; 0: none; None: one less than there are cores, up to 8."""
     augment: AugmentConfig = AugmentConfig()
@@ -51,5 +51,5 @@ class DataConfig(SourceConfig):
         return values
 
 
-NOT_BINDING_DATA = {"path", "cache", "memory_mib", "workers"}
-"""Settings that may change between two starts, since the images stay what they are."""
+NOT_BINDING_DATA = {"path", "cache", "workers"}
+"""Settings that may change between two starts: the images stay what they are, and so does what is known of them."""

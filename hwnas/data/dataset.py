@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hwnas.data.cache import cached
 from hwnas.data.config import DataConfig
 from hwnas.data.images import ImageSet, Splits
+from hwnas.data.left_out import broken_images
 from hwnas.data.opened import SPLITS, Dataset, DatasetSplit, Rows
 from hwnas.data.source import HasColumns, Images, Labels, MemoryImages, Opened
 from hwnas.data.sources import SOURCES
@@ -75,8 +76,10 @@ def load_data(
         OutputError: decoded images cannot be kept.
     """
     dataset = open_dataset(config, task, in_channels, classes, image_size_px)
-    parts = {name: _image_set(split, config, task, progress) for name, split in dataset.splits().items()}
-    splits = Splits(config.source, dataset.classes, **parts, task=task, left_out=dataset.left_out)
+    skipped: dict[str, str] = {}
+    parts = {name: _image_set(split, config, task, skipped, progress) for name, split in dataset.splits().items()}
+    left_out = (*dataset.left_out, *broken_images(skipped))
+    splits = Splits(config.source, dataset.classes, **parts, task=task, left_out=left_out)
     images = splits.train.images
     if isinstance(images, ImageStream):
         levels = splits.sample.levels
@@ -86,8 +89,10 @@ def load_data(
     return splits
 
 
-def _image_set(split: DatasetSplit, config: DataConfig, task: Task, progress: Progress) -> ImageSet:
-    """Images of a split, in memory where they are or fit."""
+def _image_set(
+    split: DatasetSplit, config: DataConfig, task: Task, skipped: dict[str, str], progress: Progress
+) -> ImageSet:
+    """Images of a split, in memory where they are or fit; those that cannot be read are noted in ``skipped``."""
     targets = task.targets(split.labels)
     if isinstance(split.images, MemoryImages):
         pixels = split.all_pixels()
@@ -96,7 +101,7 @@ def _image_set(split: DatasetSplit, config: DataConfig, task: Task, progress: Pr
     workers = default_workers() if config.workers is None else config.workers
     skips = config.broken_images == "skip"
     kept = split if config.cache is None else cached(split, Path(config.cache), workers, skips, progress)
-    streamed = ImageSet(ImageStream(kept, workers, skips), targets)
+    streamed = ImageSet(ImageStream(kept, workers, skips, skipped=skipped), targets)
     if len(split) * math.prod(split.shape) > config.memory_mib * 2**20:
         return streamed
     return streamed.in_memory()

@@ -127,7 +127,7 @@ class Recipe(BaseModel):
         values = self.model_dump(mode="json", include=sections)
         for key in ("checkpoint_every_s", "tensorboard", "device"):
             values["train"].pop(key)
-        for key in ("cache", "memory_mib", "workers"):  # the path stays: it says which images
+        for key in ("cache", "workers"):  # the path stays: it says which images
             values["data"].pop(key, None)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 

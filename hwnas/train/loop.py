@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from hwnas.data import NOT_BINDING_DATA, DataConfig, Splits, TrainBatches, as_input
+from hwnas.data import NOT_BINDING_DATA, DataConfig, ImageStream, Splits, TrainBatches, as_input
+from hwnas.data.left_out import broken_images, told
 from hwnas.data.random_state import seeded
 from hwnas.errors import CheckpointError, RecipeError, TrainingError
 from hwnas.files import make_folder
@@ -107,6 +108,9 @@ def train_supernet(
             trainer.run_phase()
             if after_phase is not None:
                 after_phase(phase, trainer.state.supernet.eval())
+        images = splits.train.images
+        if isinstance(images, ImageStream) and images.skipped:
+            progress("train", 1, 1, told(broken_images(images.skipped)))
         supernet = trainer.state.supernet.cpu().requires_grad_(True).eval()
         save_supernet(supernet, folder, settings)
         if ranks.rank == 0:
