@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from hwnas.latency.measurement import Measurement as Measurement
     from hwnas.latency.plan import TableConfig as TableConfig
     from hwnas.latency.profile import profile as profile
+    from hwnas.latency.rank import DeviceRanks as DeviceRanks
+    from hwnas.latency.rank import rank_devices as rank_devices
     from hwnas.latency.table import Device as Device
     from hwnas.latency.table import load_device as load_device
     from hwnas.latency.target import Target as Target
@@ -150,6 +152,7 @@ _HOMES = {
     "Device": "hwnas.latency.table",
     "DeviceError": "hwnas.errors",
     "DeviceProfile": "hwnas.latency.device",
+    "DeviceRanks": "hwnas.latency.rank",
     "ElasticBatchNorm2d": "hwnas.supernet.blocks.elastic_layers",
     "ElasticBlock": "hwnas.supernet.blocks.block",
     "ElasticConv2d": "hwnas.supernet.blocks.elastic_layers",
@@ -245,6 +248,7 @@ _HOMES = {
     "plugins": "hwnas.runs.plugins",
     "profile": "hwnas.latency.profile",
     "quickstart": "hwnas.runs.start",
+    "rank_devices": "hwnas.latency.rank",
     "run": "hwnas.runs.start",
     "sample_networks": "hwnas.latency.fit",
     "save_supernet": "hwnas.train",

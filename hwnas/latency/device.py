@@ -54,6 +54,14 @@ class ProfileError(BaseModel):
     """Coefficient of determination; 1 is exact, at most 0 is no better than the mean."""
     spearman: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
     """Rank correlation of predicted and measured latency."""
+    kendall: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = None
+    """Kendall's tau of the two, where it was computed."""
+    mape_percent_by_family: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
+    """Mean absolute relative error of each family of networks, percent, where families are known."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {k: v for k, v in dump(self).items() if v is not None}
 
 
 class Correction(BaseModel):
@@ -116,6 +124,9 @@ class DeviceProfile(BaseModel):
     """Licence of the source."""
     error: ProfileError | None
     """Published error; null where nothing has been published yet."""
+    family_error: ProfileError | None = None
+    """Error on networks of families that no constant was fitted to, each family left out once; left out of files where
+    families are not known."""
     cost_model: CostModel | None
     """Fitted cost model that fills missing rows; null: every row must be measured."""
     correction: Correction | None = None
@@ -139,6 +150,9 @@ class DeviceProfile(BaseModel):
             values.pop("target", None)
         if not self.target_options:
             values.pop("target_options", None)
+        for name in ("family_error",):
+            if getattr(self, name) is None:
+                values.pop(name, None)
         return values
 
     @model_validator(mode="after")

@@ -199,10 +199,10 @@ def fit_networks(
         cost_model = _scaled(bases[chosen.name], float(constants[0]), float(constants[1]), text)
     else:
         cost_model = _of_terms(dict(zip(TERMS[best], constants.tolist(), strict=True)), text)
-    error = ProfileError(
-        networks="the networks of the fit, each left out once", n_held_out=len(archs), seed=0,
+    error = ProfileError.model_validate({
+        "networks": "the networks of the fit, each left out once", "n_held_out": len(archs), "seed": 0,
         **relative_errors(predictions[best], latency_ms),
-    )  # fmt: skip
+    })  # fmt: skip
     far = far_measurements(predictions[best], latency_ms)
     best_3 = sorted(zip(errors, (c.name for c in candidates), strict=True))[:3]
     profile = check_profile({

@@ -1,16 +1,19 @@
 """How is a table read that a person or a spreadsheet wrote? Whatever the program and the country that it was saved in.
 
 Understood are UTF-8 and UTF-16 with and without a mark, the code page of Western Windows, commas, semicolons, tabs and
-bars between cells, a decimal comma, any ends of lines, blank lines, and spaces and capitals in the heading.
+bars between cells, a decimal comma, any ends of lines, blank lines, spaces and capitals in the heading, and all of it
+compressed with gzip.
 """
 
 from __future__ import annotations
 
 import codecs
 import csv
+import gzip
 import io
 import math
 import re
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +148,11 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise TableError(f"{path} cannot be read: {error.strerror or error}") from None
+    if data.startswith(b"\x1f\x8b"):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise TableError(f"{path} cannot be read: {error}; compress it again with gzip") from None
     encodings = [name for mark, name in _MARKS if data.startswith(mark)][:1] or _guesses(data)
     for encoding in encodings:
         try:
