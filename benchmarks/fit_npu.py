@@ -35,7 +35,6 @@ from hwnas.latency.cost_terms import (
     DENSE,
     ELEMENTS,
     MACS,
-    ONE,
     TIMED,
     WEIGHTS,
     Term,
@@ -44,6 +43,7 @@ from hwnas.latency.cost_terms import (
     model_sums,
 )  # fmt: skip
 from hwnas.latency.device import check_profile, devices, write_profile
+from hwnas.latency.fit_candidates import NPU_FLOAT, NPU_INT8, OPERATORS
 from hwnas.latency.op_lists import read_op_lists
 from hwnas.latency.spreadsheet import read_text
 from hwnas.latency.table import relative_errors
@@ -65,27 +65,6 @@ FAMILIES = {
     "dla": ("dla102x",), "gpunet": ("gpunet",),
 }  # fmt: skip
 FAMILY = {model: family for family, models in FAMILIES.items() for model in models}
-
-OPERATORS = Term.of("operators", ONE, TIMED)
-DEPTHWISE = Term.of("depthwise multiply-adds", MACS, ("depthwise_conv",))
-FLOAT_TERMS = (
-    OPERATORS, Term.of("dense multiply-adds", MACS, DENSE), DEPTHWISE,
-    Term.of("elements of channel-wise products", ELEMENTS, ("mul",)),
-)  # fmt: skip
-INT8_TERMS = (
-    OPERATORS,
-    Term(
-        "multiply-adds", MACS,
-        {"pointwise_conv": 1.0, "grouped_conv": 1.0, "linear": 1.0, "conv": 0.25, "depthwise_conv": 4.0},
-    ),
-    Term.of("further multiply-adds of larger convolutions", MACS, ("conv",)),
-    Term.of("further multiply-adds of depthwise convolutions", MACS, ("depthwise_conv",)),
-    Term.of("weights", WEIGHTS, (*DENSE, "depthwise_conv")),
-    Term.of("elements", ELEMENTS, TIMED),
-)  # fmt: skip
-"""In int8 weights take most of the time. The data alone would give larger and depthwise convolutions no time for their
-multiply-adds, and a search would find them free at any resolution. So these take at least a quarter of, and four times,
-the time of multiply-adds of 1x1 convolutions. In float, where the data tell them apart, it is 1 and 16 to 20 times."""
 
 TODAY = (
     (Term.of("macs", MACS, (*DENSE, "depthwise_conv", "max_pool", "avg_pool")),),
@@ -112,7 +91,7 @@ class Source:
     @property
     def terms(self) -> tuple[Term, ...]:
         """What is fitted."""
-        return FLOAT_TERMS if self.precision == "float" else INT8_TERMS
+        return NPU_FLOAT if self.precision == "float" else NPU_INT8
 
     @property
     def number_format(self) -> str:
@@ -268,7 +247,7 @@ def forms(source: Source) -> list[tuple[str, tuple[Term, ...], bool]]:
         apart = (
             OPERATORS, Term.of("1x1", MACS, ("pointwise_conv", "grouped_conv", "linear")),
             Term.of("larger", MACS, ("conv",)),
-            *FLOAT_TERMS[2:],
+            *NPU_FLOAT[2:],
         )  # fmt: skip
         found.append(("  and 1x1 and larger convolutions apart", apart, True))
     return found
