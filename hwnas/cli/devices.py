@@ -47,6 +47,8 @@ def devices_show(
         lines.append(
             f"families    {p.family_error.mape_percent:g} % mean on families of networks that no constant was fitted to"
         )
+    lines += [f"limit       {name}<={size:g}" for name, size in p.limits.items()]
+    lines += [f"operators   {said}" for said in p.missing_operators]
     lines += [f"conditions  {k}: {v}" for k, v in (p.conditions or {}).items()]
     lines += [f"note        {note}" for note in p.notes]
     show(as_json, p.model_dump(mode="json"), "\n".join(lines))

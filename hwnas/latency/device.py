@@ -19,7 +19,7 @@ from pydantic import (
 
 from hwnas.errors import DeviceError
 from hwnas.files import shipped_folder, write_text
-from hwnas.latency.cost_model import CostModel
+from hwnas.latency.cost_model import CostModel, OpKind
 
 PROFILE_FILE = "profile.yaml"
 
@@ -31,6 +31,7 @@ TargetOption = str | int | float | bool
 _Count = Annotated[int, Field(ge=1)]
 _Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 _Text = Annotated[str, Field(min_length=1)]
+_Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ProfileError(BaseModel):
@@ -140,8 +141,31 @@ class DeviceProfile(BaseModel):
     ONNX Runtime on the machine that hwnas runs on."""
     target_options: dict[str, TargetOption] = {}
     """What the target is made with, such as ``{"host": "user@board"}``; left out of files where there are none."""
+    memory_kib: _Size | None = None
+    """What feature maps may take; a search of the device keeps ``peak_memory_kib`` within it. Left out of files where
+    it is not known or no limit, as are those that follow."""
+    flash_kib: _Size | None = None
+    """What weights may take; a search keeps ``model_size_kib`` within it."""
+    falls_back: dict[OpKind, _Text] = {}
+    """Kinds of operators that the runtime runs elsewhere than on the device, and where, with the evidence."""
+    unsupported: dict[OpKind, _Text] = {}
+    """Kinds of operators that the runtime does not run at all, with the evidence."""
     notes: tuple[str, ...] = Field(strict=False)
     """Assumptions and limits that a reader of the numbers must know."""
+
+    @property
+    def missing_operators(self) -> tuple[str, ...]:
+        """What the runtime runs elsewhere or not at all, a sentence for each kind of operator."""
+        return (
+            *(f"{kind} falls back: {where}" for kind, where in self.falls_back.items()),
+            *(f"{kind} is not supported: {why}" for kind, why in self.unsupported.items()),
+        )
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Largest values of archs that fit on the device, by the name of the value; empty where nothing is known."""
+        given = {"peak_memory_kib": self.memory_kib, "model_size_kib": self.flash_kib}
+        return {name: size for name, size in given.items() if size is not None}
 
     @model_serializer(mode="wrap")
     def _without_the_usual_target(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -150,8 +174,8 @@ class DeviceProfile(BaseModel):
             values.pop("target", None)
         if not self.target_options:
             values.pop("target_options", None)
-        for name in ("family_error",):
-            if getattr(self, name) is None:
+        for name in ("family_error", "memory_kib", "flash_kib", "falls_back", "unsupported"):
+            if getattr(self, name) in (None, {}):
                 values.pop(name, None)
         return values
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hwnas.errors import SearchError
 from hwnas.latency.table import Device
 from hwnas.objectives import as_losses
+from hwnas.objectives.exact import FALLBACK_LAYERS
 from hwnas.pareto import non_dominated
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.front import choose_front, read_front, write_front
@@ -253,6 +254,8 @@ def model_columns(
     out["params"], out["macs"] = context.params.of_archs(archs), context.macs.of_archs(archs)
     out |= {name: column(name) for name in wanted.values() if name not in out}
     out |= _further_exact(evaluations, device, settings, models, out)
+    if device.profile.missing_operators:
+        out[FALLBACK_LAYERS.name] = FALLBACK_LAYERS.compile(context.layout, device).of_archs(archs)
     stderr = score.named("stderr")
     out[stderr] = column(stderr)
     out["latency_stderr_ms"] = np.sqrt(latency_variance(device, context.layout).of_archs(archs))

@@ -13,6 +13,7 @@ import numpy as np
 
 from hwnas.errors import RecipeError
 from hwnas.export.bundle import Bundle
+from hwnas.objectives.exact import FALLBACK_LAYERS
 from hwnas.objectives.resolve import objective_of
 from hwnas.pareto import attainment_bands
 from hwnas.report.data import Bands, Column, DeviceReport, LatencyCheck, RunReport
@@ -21,7 +22,7 @@ from hwnas.runs.choose import candidates_of, inherited_candidates, model_columns
 from hwnas.runs.evaluations import Evaluations
 from hwnas.runs.front import Front, SearchedDevice
 from hwnas.runs.history import read_history
-from hwnas.runs.problem import evaluated_values
+from hwnas.runs.problem import evaluated_values, exact_values
 from hwnas.space import Arch
 
 Fronts = Mapping[str, Front]
@@ -68,6 +69,11 @@ def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tup
     inherited = score.named("inherited")
     finished = any(inherited in model.values for d in devices for model in d.front)
     titles = {v: objective_of(n, context.task).title for n, v in wanted.items() if v != score.name}
+    for device in devices:
+        titles |= exact_values(context, device.settings)
+        if device.device.profile.missing_operators:
+            titles[FALLBACK_LAYERS.name] = FALLBACK_LAYERS.title
+    titles = {name: title for name, title in titles.items() if name not in ("latency_ms", "params", "macs")}
     return (
         Column(score.name, f"validation {score.title}", score.unit),
         Column(f"test_{score.name}", f"test {score.title}", score.unit),
@@ -130,7 +136,8 @@ def _device(evaluations: Evaluations, device: SearchedDevice, others: Mapping[Pa
     last, adapted = history.last, history.adapted
     return DeviceReport(
         device.name, profile.title, profile.kind, profile.origin, profile.source, profile.licence, profile.runtime,
-        profile.precision, profile.notes, profile.error.model_dump() if profile.error else None, models,
+        profile.precision, (*profile.notes, *profile.missing_operators),
+        profile.error.model_dump() if profile.error else None, models,
         columns[context.score.name].tolist(), columns["latency_ms"].tolist(), "" if last is None else last.message,
         tuple(device.settings.constraints),
         LatencyCheck(**{f.name: check[f.name] for f in fields(LatencyCheck) if f.name in check}) if check else None,
