@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from hwnas.latency.fit import sample_networks as sample_networks
     from hwnas.latency.importers import import_table as import_table
     from hwnas.latency.measurement import Measurement as Measurement
+    from hwnas.latency.placement import Placement as Placement
+    from hwnas.latency.placement import node_placement as node_placement
     from hwnas.latency.plan import TableConfig as TableConfig
     from hwnas.latency.profile import profile as profile
     from hwnas.latency.rank import DeviceRanks as DeviceRanks
@@ -191,6 +193,7 @@ _HOMES = {
     "Opened": "hwnas.data.source",
     "OutputError": "hwnas.errors",
     "PhaseConfig": "hwnas.train",
+    "Placement": "hwnas.latency.placement",
     "Plan": "hwnas.runs.plan",
     "PluginError": "hwnas.errors",
     "Problem": "hwnas.search",
@@ -241,6 +244,7 @@ _HOMES = {
     "load_supernet": "hwnas.train",
     "make_layout": "hwnas.supernet",
     "minimize": "hwnas.search.minimize",
+    "node_placement": "hwnas.latency.placement",
     "open_run": "hwnas.runs.start",
     "parse_nasbench201": "hwnas.space.dialects.nasbench201",
     "parse_ofa": "hwnas.space.dialects.once_for_all",

@@ -107,6 +107,8 @@ class Runner:
 
     run: Callable[[], object]
     input_shape: tuple[int, ...]
+    end_profiling: Callable[[], str]
+    """Writes the profile of the runs so far, where one was asked for, and returns its file."""
 
 
 @dataclass(frozen=True)
@@ -164,13 +166,15 @@ def pinned(cores: Sequence[int] | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def open_session(source: str | bytes, name: str, config: BurstConfig) -> Runner:
+def open_session(source: str | bytes, name: str, config: BurstConfig, profile_prefix: str = "") -> Runner:
     """Return a session of a model on random input.
 
     Args:
         source: file or serialised model, with one input ``(batch, ...)``.
         name: of the model, for messages.
         config: how.
+        profile_prefix: path and first letters of a file that receives ONNX Runtime's own profile of the runs; empty:
+            none is made.
 
     Raises:
         TimingError: it does not load, its shape is open, or the provider is not really active.
@@ -187,6 +191,9 @@ def open_session(source: str | bytes, name: str, config: BurstConfig) -> Runner:
     options.intra_op_num_threads = config.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if profile_prefix:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
     try:
         session = onnxruntime.InferenceSession(source, options, providers=[provider])
     except Exception as error:
@@ -236,7 +243,7 @@ def open_session(source: str | bytes, name: str, config: BurstConfig) -> Runner:
     except Exception as error:
         hint = "; was it exported for another batch? Try --batch-size 1" if config.batch_size > 1 else ""
         raise TimingError(f"{name} does not run with input {_text(shape)}: {_reason(error)}{hint}") from error
-    return Runner(run, tuple(shape[n_batch_axes:]))
+    return Runner(run, tuple(shape[n_batch_axes:]), session.end_profiling)
 
 
 def _shape(declared: Sequence[Any] | None, name: str, config: BurstConfig) -> tuple[list[int], int]:
