@@ -1,9 +1,9 @@
-"""Beside the exact peak of feature maps and the size of weights: what ONNX Runtime adds to its process. Information only.
+"""Beside the exact peak of feature maps and the size of weights: what ONNX Runtime adds to its process, as information.
 
     python benchmarks/peak_memory.py      # prints, and stores the table in benchmarks/results/
 
-ONNX Runtime keeps weights, packed copies of them, its plan of buffers and its code in the same process, so its figure is
-larger; what is compared is whether the two grow alike.
+ONNX Runtime keeps weights, packed copies of them, its plan of buffers and its code in the same process, so its figure
+is larger; what is compared is whether the two grow alike.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def main() -> None:
             f"{archs[i].key:<14}{archs[i].int('resolution'):>5}{peaks[i]:>13.0f}{sizes[i]:>12.0f}{total:>9.0f}"
             f"{ort[i]:>14.0f}{ort[i] / total:>7.2f}"
         )
-    lines.append(f"rank correlation of the sum with ONNX Runtime's figure {spearmanr(peaks + sizes, ort).statistic:.2f}")
+    lines.append(
+        f"rank correlation of the sum with ONNX Runtime's figure {spearmanr(peaks + sizes, ort).statistic:.2f}"
+    )
     text = "\n".join(lines) + "\n"
     print(text)
     OUT.write_text(text, encoding="utf-8")

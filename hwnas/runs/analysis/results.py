@@ -80,7 +80,7 @@ def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tup
         *([Column(inherited, f"inherited {score.title}", score.unit)] if finished else []),
         Column("latency_ms", "latency", "ms"), Column("measured_ms", "measured", "ms"),
         Column("params", "params", ""), Column("macs", "MACs", ""),
-        *(Column(value, title, "") for value, title in titles.items()),
+        *(Column(value, title, "KiB" if value.endswith("_kib") else "") for value, title in titles.items()),
         Column("shape", "resolution | depths | kernels", ""),
     )  # fmt: skip
 
