@@ -270,9 +270,9 @@ def table(fits: Sequence[Fit]) -> str:
     """Return the results as text."""
     lines = [
         "Cost models of NPUs, fitted to Qualcomm AI Hub Models v0.47.0 (fit_npu.py)",
-        "MAPE in percent (all, mobile subset) and Kendall's tau, each network left out once; then each family left out.",
-        "Last two columns: families left out, without inception. Only googlenet and inception_v3 normalise the image by",
-        "one scale instead of channel by channel: without both, the constant for it cannot be told from that of the",
+        "MAPE in percent (all, mobile subset) and Kendall's tau, each network left out once, then each family.",
+        "Last two columns: families left out, without inception. Only googlenet and inception_v3 normalise the image",
+        "by one scale instead of channel by channel: without both, the constant for it cannot be told from that of the",
         "network, and both are overestimated by it. It is no part of predictions for networks of hwnas.",
         "",
         f"{'profile':<25}{'model':<50}{'n':>4}{'MAPE':>8}{'mobile':>8}{'tau':>7}  "
