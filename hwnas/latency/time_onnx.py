@@ -107,8 +107,8 @@ class Runner:
 
     run: Callable[[], object]
     input_shape: tuple[int, ...]
-    end_profiling: Callable[[], str]
-    """Writes the profile of the runs so far, where one was asked for, and returns its file."""
+    end_profiling: Callable[[], str] = str
+    """Writes the profile of the runs so far, where one was asked for, and returns its file; else empty."""
 
 
 @dataclass(frozen=True)
