@@ -30,7 +30,7 @@ class TestShippedExact(ExactObjectiveTests):
     def device(self):
         """A device that runs an operator elsewhere, so that there is something to count."""
         device = super().device()
-        return replace(device, profile=device.profile.model_copy(update={"falls_back": {"hswish": "CPU"}}))
+        return replace(device, profile=device.profile.model_copy(update={"falls_back": {"depthwise_conv": "CPU"}}))
 
 
 @pytest.mark.parametrize("objective", [o for o in SHIPPED if o.cost == "evaluated"], ids=lambda o: o.name)
