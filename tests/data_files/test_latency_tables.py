@@ -246,6 +246,27 @@ def test_npus_predict_every_family_of_networks_sensibly(recipe):
         assert device.estimate_ms(archs[0]) == pytest.approx(values.of_archs(archs[:1])[0])
 
 
+@pytest.mark.parametrize(
+    ("recipe", "neighbour"),
+    [("ofa-mbv3-w1.0", "mobilenet_v3_large"), ("ofa-proxyless", "mobilenet_v2"), ("ofa-resnet50d", "resnet50")],
+)
+def test_a_published_network_takes_as_long_as_some_arch_of_the_space_around_it(recipe, neighbour, npu, npu_data):
+    """Its measured time, without normalisation, lies about between the estimates of the smallest and the largest arch."""
+    space = make_layout(load_recipe(recipe).supernet).space
+    ends = [space.arch({**a.as_dict(), "resolution": 224}) for a in (space.smallest(), space.largest())]
+    seen = 0
+    for source in npu.SOURCES:
+        data = npu_data.measured(source)
+        if neighbour in data.models:
+            device = load_device(source.name)
+            normalisation = device.profile.cost_model.input_normalisation_ms
+            measured = data.ms[data.models.index(neighbour)] - normalisation
+            low, high = (device.estimate_ms(arch) for arch in ends)
+            assert low / 1.2 < measured < high, (source.name, low, measured, high)
+            seen += 1
+    assert seen >= 5
+
+
 @pytest.mark.parametrize("name", ["hexagon-dsp", "edge-tpu", "myriad-vpu", "x86-server-cpu"])
 def test_older_profiles_say_how_they_rank_npus_of_today(name, npu, npu_data):
     said = next(n for n in load_profile(name).notes if "Judged on" in n)
