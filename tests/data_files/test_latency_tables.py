@@ -251,7 +251,7 @@ def test_npus_predict_every_family_of_networks_sensibly(recipe):
     [("ofa-mbv3-w1.0", "mobilenet_v3_large"), ("ofa-proxyless", "mobilenet_v2"), ("ofa-resnet50d", "resnet50")],
 )
 def test_a_published_network_takes_as_long_as_some_arch_of_the_space_around_it(recipe, neighbour, npu, npu_data):
-    """Its measured time, without normalisation, lies about between the estimates of the smallest and the largest arch."""
+    """Its measured time, without normalisation, lies between the estimates of the smallest and largest arch."""
     space = make_layout(load_recipe(recipe).supernet).space
     ends = [space.arch({**a.as_dict(), "resolution": 224}) for a in (space.smallest(), space.largest())]
     seen = 0
