@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     from hwnas.archive import Evaluation as Evaluation
     from hwnas.data import AugmentConfig as AugmentConfig
     from hwnas.data import DataConfig as DataConfig
+    from hwnas.data import Dataset as Dataset
+    from hwnas.data import DatasetSplit as DatasetSplit
     from hwnas.data import ImageSet as ImageSet
     from hwnas.data import Splits as Splits
     from hwnas.data import load_data as load_data
+    from hwnas.data.left_out import LeftOut as LeftOut
+    from hwnas.data.look import DataSummary as DataSummary
     from hwnas.data.source import Opened as Opened
     from hwnas.data.source import Source as Source
     from hwnas.errors import ArgumentError as ArgumentError
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from hwnas.errors import TableError as TableError
     from hwnas.errors import TableMismatchError as TableMismatchError
     from hwnas.errors import TrainingError as TrainingError
+    from hwnas.errors import WorkerError as WorkerError
     from hwnas.export.bundle import Bundle as Bundle
     from hwnas.export.bundle import load_model as load_model
     from hwnas.export.onnx_file import to_onnx as to_onnx
@@ -73,6 +78,8 @@ if TYPE_CHECKING:
     from hwnas.runs.analysis.baseline import Baseline as Baseline
     from hwnas.runs.analysis.fleet import Fleet as Fleet
     from hwnas.runs.analysis.quality import SupernetQuality as SupernetQuality
+    from hwnas.runs.data import look_at_data as look_at_data
+    from hwnas.runs.data import open_data as open_data
     from hwnas.runs.doctor import doctor as doctor
     from hwnas.runs.executor import Executor as Executor
     from hwnas.runs.front import Front as Front
@@ -151,6 +158,9 @@ _HOMES = {
     "Choice": "hwnas.space",
     "DataConfig": "hwnas.data",
     "DataError": "hwnas.errors",
+    "DataSummary": "hwnas.data.look",
+    "Dataset": "hwnas.data",
+    "DatasetSplit": "hwnas.data",
     "Device": "hwnas.latency.table",
     "DeviceError": "hwnas.errors",
     "DeviceProfile": "hwnas.latency.device",
@@ -181,6 +191,7 @@ _HOMES = {
     "HwnasError": "hwnas.errors",
     "ImageSet": "hwnas.data",
     "Layout": "hwnas.supernet",
+    "LeftOut": "hwnas.data.left_out",
     "Limit": "hwnas.search.limits",
     "Measurement": "hwnas.latency.measurement",
     "MeasurementError": "hwnas.errors",
@@ -224,6 +235,7 @@ _HOMES = {
     "Task": "hwnas.task",
     "TrainConfig": "hwnas.train",
     "TrainingError": "hwnas.errors",
+    "WorkerError": "hwnas.errors",
     "build_supernet": "hwnas.supernet",
     "build_table": "hwnas.latency.build",
     "calibrate_bn": "hwnas.supernet",
@@ -242,9 +254,11 @@ _HOMES = {
     "load_model": "hwnas.export.bundle",
     "load_recipe": "hwnas.runs.recipe",
     "load_supernet": "hwnas.train",
+    "look_at_data": "hwnas.runs.data",
     "make_layout": "hwnas.supernet",
     "minimize": "hwnas.search.minimize",
     "node_placement": "hwnas.latency.placement",
+    "open_data": "hwnas.runs.data",
     "open_run": "hwnas.runs.start",
     "parse_nasbench201": "hwnas.space.dialects.nasbench201",
     "parse_ofa": "hwnas.space.dialects.once_for_all",

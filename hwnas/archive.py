@@ -11,13 +11,14 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hwnas.errors import OutputError, ResumeError
-from hwnas.files import make_folder
+from hwnas.errors import HwnasError, OutputError, ResumeError, SpaceError, UnreadableError, one_line, shown
+from hwnas.files import SEAL, make_folder, write_text
+from hwnas.reading import ROUGHLY, read_text, sha256_of
 from hwnas.space import Arch, SearchSpace
 
 FORMAT = 2
@@ -75,6 +76,9 @@ class Evaluation:
     """Number format in which the network was computed: values of different precisions do not mix."""
 
 
+SUM_BYTES = 4096
+"""Of the file that holds the archive's digest, in the form of ``sha256sum``."""
+
 RESTORE = "restore it, or remove it and the folder devices/ to search again"
 
 
@@ -95,37 +99,97 @@ class Archive:
         """
         self.space = space
         self.path = path
+        self._sum = path.with_name(f"{path.name}.{SEAL}")
+        self._archs: dict[str, Arch] = {}
         make_folder(path.parent)
+        stated, found = "" if self._wal.exists() else self._stated(), _digest(path)
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
             there = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
             known = dict(self._db.execute("SELECT name, value FROM meta")) if there else {}
-            if known.get("format", str(FORMAT)) == str(FORMAT):  # a file of another format is left as it is
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=NORMAL")
-                self._db.executescript(SCHEMA)
+            self._check(known, recipe_hash)
+            # Where another process writes it meanwhile, what is stated has changed.
+            if stated and found not in ("", stated) and self._stated() == stated:
+                raise self._damaged("it is not as it was written (sha256 differs)")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(SCHEMA)
             if not known:
                 rows = [("format", str(FORMAT)), ("recipe_hash", recipe_hash)]
                 self._db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
-        except sqlite3.OperationalError as error:
-            raise OutputError(f"cannot write {path}: {error}; choose another folder with --out") from None
-        except sqlite3.DatabaseError as error:
-            raise ResumeError(f"{path} is damaged: {error}; {RESTORE}") from None
+        except (sqlite3.Error, *ROUGHLY) as error:
+            if hasattr(self, "_db"):
+                self._db.close()
+            if isinstance(error, HwnasError):
+                raise
+            raise self._failed(error, "choose another folder with --out") from None
+
+    def _check(self, known: Mapping[str, object], recipe_hash: str) -> None:
         if known and known.get("format") != str(FORMAT):
-            self.close()
+            found = one_line(str(known.get("format")), 40)
             raise ResumeError(
-                f"{path} was written by another version of hwnas (format {known.get('format')}, here {FORMAT}); "
-                "go on with that version, or start again with another --out"
+                f"{self.path} was written by another version of hwnas (format {found}, here {FORMAT}); go on with that "
+                "version, or start again with another --out"
             )
         if known and known.get("recipe_hash") != recipe_hash:
-            self.close()
             raise ResumeError(
-                f"{path} belongs to another recipe; use another --out, or go back to the recipe it was made with"
+                f"{self.path} belongs to another recipe; use another --out, or go back to the recipe it was made with"
             )
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and keep its digest where no other process has it open."""
         self._db.close()
+        if not self._wal.exists() and (found := _digest(self.path)) and found != self._stated():
+            with suppress(OutputError):  # of a run that may only be read
+                write_text(self._sum, f"{found}  {self.path.name}\n")
+
+    @property
+    def _wal(self) -> Path:
+        """Where SQLite keeps what is not yet in the file."""
+        return self.path.with_name(f"{self.path.name}-wal")
+
+    def _stated(self) -> str:
+        """Digest of the file when it was last closed; empty: it was never, or has been written to since.
+
+        It says nothing of a file beside which there is a `_wal`.
+        """
+        try:
+            return read_text(self._sum, SUM_BYTES).split()[0] if self._sum.exists() else ""
+        except (UnreadableError, IndexError):
+            raise self._damaged(f"{self._sum.name} cannot be read") from None
+
+    def _damaged(self, reason: object) -> ResumeError:
+        return ResumeError(f"{self.path} is damaged: {reason}; {RESTORE}")
+
+    def _failed(self, error: Exception, remedy: str) -> HwnasError:
+        """What SQLite says in our words: the file is damaged, or the system does not let it be written."""
+        name = getattr(error, "sqlite_errorname", "")
+        if isinstance(error, sqlite3.OperationalError) and name not in ("SQLITE_ERROR", "SQLITE_IOERR_SHORT_READ"):
+            return OutputError(f"cannot write {self.path}: {error}; {remedy}")
+        return self._damaged(error)
+
+    def _read(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        """Rows of a query.
+
+        Raises:
+            ResumeError: the file is damaged.
+        """
+        try:
+            return self._db.execute(query, values).fetchall()
+        except (sqlite3.Error, *ROUGHLY) as error:
+            raise self._failed(error, "free space and start again") from None
+
+    def _arch(self, key: str, choices: str) -> Arch:
+        """The arch of a row, whose key says whether it is as it was written."""
+        if key not in self._archs:
+            try:
+                arch = self.space.arch(json.loads(choices))
+            except (SpaceError, *ROUGHLY) as error:
+                raise self._damaged(f"arch {shown(key, 40)}: {error}") from None
+            if arch.key != key:
+                raise self._damaged(f"arch {shown(key, 40)} has the choices of another one")
+            self._archs[key] = arch
+        return self._archs[key]
 
     def __enter__(self) -> Archive:
         return self
@@ -154,11 +218,12 @@ class Archive:
     def _transaction(self) -> Iterator[None]:
         """Write everything inside or nothing."""
         try:
+            self._sum.unlink(missing_ok=True)  # it is of what the file held before
             self._db.execute("BEGIN IMMEDIATE")
             with self._db:  # commits on leaving, rolls back on an error
                 yield
-        except sqlite3.OperationalError as error:
-            raise OutputError(f"cannot write {self.path}: {error}; free space and start again") from None
+        except sqlite3.Error as error:
+            raise self._failed(error, "free space and start again") from None
 
     def values(
         self, arch: Arch, weights_version: str, split: str, precision: str = "fp32", last_row: int | None = None
@@ -172,12 +237,17 @@ class Archive:
             precision: of the values.
             last_row: leave out what was learnt after this row; see `begin`.
         """
-        found = self._db.execute(
+        found = self._read(
             "SELECT value_name, value FROM evaluations WHERE arch_key = ? AND weights_version = ? AND precision = ? "
             "AND split = ? AND rowid <= ?",
             (arch.key, weights_version, precision, split, _LARGEST if last_row is None else last_row),
         )
-        return {name: math.nan if value is None else value for name, value in found}
+        return {name: self._number(value) for name, value in found}
+
+    def _number(self, value: object) -> float:
+        if value is not None and not isinstance(value, int | float):
+            raise self._damaged(f"{shown(value, 40)} stands in place of a number")
+        return math.nan if value is None else value
 
     def splits(
         self, weights_version: str, precision: str = "fp32", last_row: int | None = None
@@ -186,20 +256,20 @@ class Archive:
 
         Archs stand in the order in which they were first evaluated with these weights.
         """
-        rows = self._db.execute(
+        rows = self._read(
             "SELECT arch_key, split, value_name, value FROM evaluations WHERE weights_version = ? AND precision = ? "
             "AND rowid <= ? ORDER BY rowid",
             (weights_version, precision, _LARGEST if last_row is None else last_row),
         )
         found: dict[str, dict[str, dict[str, float]]] = {}
         for key, split, name, value in rows:
-            found.setdefault(key, {}).setdefault(split, {})[name] = math.nan if value is None else value
+            found.setdefault(key, {}).setdefault(split, {})[name] = self._number(value)
         return found
 
     @property
     def last_row(self) -> int:
         """Number of the last row of evaluations; it grows with every value."""
-        (row,) = self._db.execute("SELECT COALESCE(MAX(rowid), 0) FROM evaluations").fetchone()
+        ((row,),) = self._read("SELECT COALESCE(MAX(rowid), 0) FROM evaluations")
         return int(row)
 
     def begin(self, search: str, device: str) -> int:
@@ -211,20 +281,18 @@ class Archive:
             self._db.execute(
                 "INSERT OR IGNORE INTO searches SELECT ?, ?, COALESCE(MAX(rowid), 0) FROM evaluations", (search, device)
             )
-        (row,) = self._db.execute("SELECT last_row FROM searches WHERE search = ?", (search,)).fetchone()
-        return int(row)
+        ((row,),) = self._read("SELECT last_row FROM searches WHERE search = ?", (search,))
+        return int(self._number(row))
 
     def searches(self, device: str) -> list[str]:
         """Return the searches that began for a device, in their order."""
-        rows = self._db.execute("SELECT search FROM searches WHERE device = ? ORDER BY rowid", (device,))
+        rows = self._read("SELECT search FROM searches WHERE device = ? ORDER BY rowid", (device,))
         return [search for (search,) in rows]
 
     def request(self, search: str, archs: Sequence[Arch]) -> None:
         """Note that ``search`` asked for ``archs``, in this order, after those it asked for before."""
         with self._transaction():
-            (start,) = self._db.execute(
-                "SELECT COALESCE(MAX(position) + 1, 0) FROM requests WHERE search = ?", (search,)
-            ).fetchone()
+            ((start,),) = self._read("SELECT COALESCE(MAX(position) + 1, 0) FROM requests WHERE search = ?", (search,))
             for i, arch in enumerate(archs):
                 self._add_arch(arch)
                 self._db.execute("INSERT INTO requests VALUES (?, ?, ?)", (search, start + i, arch.key))
@@ -233,12 +301,12 @@ class Archive:
         """Return the distinct archs that the named searches asked for, in the order of asking."""
         keys: dict[str, str] = {}
         for search in searches:
-            rows = self._db.execute(
+            rows = self._read(
                 "SELECT key, choices FROM requests JOIN archs ON key = arch_key WHERE search = ? ORDER BY position",
                 (search,),
             )
             keys |= dict(rows)
-        return [self.space.arch(json.loads(choices)) for choices in keys.values()]
+        return [self._arch(key, choices) for key, choices in keys.items()]
 
     def forget_requests(self, search: str) -> None:
         """Forget the order of a search that is about to be replayed; its values stay."""
@@ -252,21 +320,26 @@ class Archive:
             ResumeError: one is not known.
         """
         keys = list(keys)
-        known = dict(self._db.execute("SELECT key, choices FROM archs"))
+        known = dict(self._read("SELECT key, choices FROM archs"))
         if lost := [key for key in keys if key not in known]:
             raise ResumeError(
                 f"{self.path} does not know {len(lost)} models that are on a front, such as {lost[0]}; {RESTORE}"
             )
-        return [self.space.arch(json.loads(known[key])) for key in keys]
+        return [self._arch(key, known[key]) for key in keys]
 
     def archs(self) -> list[Arch]:
         """Return every arch, in the order of their first appearance."""
-        rows = self._db.execute("SELECT choices FROM archs ORDER BY rowid")
-        return [self.space.arch(json.loads(choices)) for (choices,) in rows]
+        rows = self._read("SELECT key, choices FROM archs ORDER BY rowid")
+        return [self._arch(key, choices) for key, choices in rows]
 
     def find(self, key: str) -> Arch | None:
         """Return the arch whose key begins with ``key``, if there is exactly one."""
         if not key:
             return None
-        rows = self._db.execute("SELECT choices FROM archs WHERE substr(key, 1, ?) = ?", (len(key), key)).fetchall()
-        return self.space.arch(json.loads(rows[0][0])) if len(rows) == 1 else None
+        rows = self._read("SELECT key, choices FROM archs WHERE substr(key, 1, ?) = ?", (len(key), key))
+        return self._arch(*rows[0]) if len(rows) == 1 else None
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file; empty where it is not there."""
+    return sha256_of(path) if path.is_file() else ""

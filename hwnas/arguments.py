@@ -17,7 +17,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from hwnas.errors import ArgumentError
+from hwnas.errors import ArgumentError, shown
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -81,16 +81,10 @@ def _read(reader: TypeAdapter[Any], value: Any, what: str) -> Any:
         first = error.errors()[0]
         at = f" (entry {first['loc'][0]})" if first["loc"] and isinstance(first["loc"][0], int) else ""
         said = first["msg"].removeprefix("Input should be ")
-        hint = f"; give a list, such as [{given!r:.40}]" if first["type"] == "sequence_str" else ""
-        raise ArgumentError(f"{what} is {_short(value)}{at}; it should be {said[:1].lower()}{said[1:]}{hint}") from None
+        hint = f"; give a list, such as [{shown(given, 40)}]" if first["type"] == "sequence_str" else ""
+        raise ArgumentError(
+            f"{what} is {shown(value, 60)}{at}; it should be {said[:1].lower()}{said[1:]}{hint}"
+        ) from None
     if isinstance(found, float) and math.isnan(found):
         raise ArgumentError(f"{what} is NaN; give a number")
     return found
-
-
-def _short(value: Any) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001 - a value of a user may fail in any way
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:60]}..."

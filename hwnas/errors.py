@@ -15,18 +15,75 @@ The tree; every class also inherits the built-in that a caller would expect::
     │   └── TableMismatchError                tables or measurements of different conditions
     ├── MeasurementError      (RuntimeError)  a timing that could not be taken or trusted
     │   └── HostError                         another machine that does not answer, or is lost on the way
+    ├── WorkerError           (RuntimeError)  workers that are lost again and again
     ├── ExportError           (RuntimeError)  an export that failed or broke parity
     ├── TrainingError         (RuntimeError)  a loss that is not finite
     ├── CheckpointError       (ValueError)    a checkpoint that is damaged or of another network
     ├── ResumeError           (ValueError)    a run folder or archive of another recipe
-    └── OutputError           (OSError)       a place that cannot be written
+    ├── OutputError           (OSError)       a place that cannot be written
+    └── UnreadableError       (ValueError)    a file or text that is not what it should be, of any format
 
-The command line turns any of them into one line and exit code 2.
+The command line turns any of them into one line and exit code 2. Messages are one line wherever they come from: what
+was given may be long, or hold the control characters of a terminal.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MESSAGE_LIMIT = 1200
+"""Characters of a message; the lists of known names that messages show are shorter."""
+
+SHOWN_LIMIT = 160
+"""Characters of a value that a message shows: about a line."""
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with control characters, which could steer a terminal, as escapes; line breaks stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else " " if c.isspace() else ascii(c)[1:-1] for c in text)
+
+
+def escaped(text: str) -> str:
+    """Return a name that others chose, such as that of a file, as it is told apart in one line: nothing collapses."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def one_line(text: str, limit: int = MESSAGE_LIMIT) -> str:
+    """Return ``text`` as one printable line of at most ``limit`` characters; what is too much is left out inside."""
+    if len(text) > 4 * limit:  # a huge text is not looked at as a whole
+        text = f"{text[: 2 * limit]} ... {text[-2 * limit :]}"
+    text = printable(" ".join(text.split()))
+    if len(text) <= limit:
+        return text
+    end = limit // 3
+    return f"{text[: limit - end - 5]} ... {text[-end:]}"
+
+
+def shown(value: object, limit: int = SHOWN_LIMIT) -> str:
+    """Return a value as a message shows it: its `repr`, at most a line of it."""
+    try:
+        return one_line(repr(value), limit)
+    except Exception:  # noqa: BLE001 (a number of over 4,300 digits, a value that holds itself, an object of anybody's)
+        return f"a {type(value).__name__} that cannot be shown"
+
+
+def some(names: Sequence[str], n: int = 5) -> str:
+    """Return the first of some names that others chose, for a message."""
+    first = ", ".join(repr(name) for name in names[:n])
+    return f"{first} and {len(names) - n:,} more" if len(names) > n else first
 
 
 class HwnasError(Exception):
-    """Base of every error that hwnas raises on purpose; its message says what to do next."""
+    """Base of every error that hwnas raises on purpose; its message says what to do next, in one line."""
+
+    def __init__(self, *args: object) -> None:
+        """Make the message one printable line."""
+        super().__init__(*(one_line(a) if isinstance(a, str) else a for a in args))
 
 
 class ArgumentError(HwnasError, ValueError):
@@ -77,6 +134,10 @@ class HostError(MeasurementError):
     """Another machine that was to take timings does not answer, or was lost on the way."""
 
 
+class WorkerError(HwnasError, RuntimeError):
+    """The worker of an evaluation is lost again and again, or those who send workers are gone."""
+
+
 class ExportError(HwnasError, RuntimeError):
     """An export failed, or the exported model does not compute what the network does."""
 
@@ -95,3 +156,19 @@ class ResumeError(HwnasError, ValueError):
 
 class OutputError(HwnasError, OSError):
     """A file or folder cannot be written."""
+
+
+class UnreadableError(HwnasError, ValueError):
+    """A file or text is not what it should be; ``reason`` says why, without its name."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        """Name the file and say what is wrong with it."""
+        super().__init__(where, one_line(reason, 400))
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, without the name of the file."""
+        return str(self.args[1])
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.args[1]}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -108,9 +111,45 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda p: _fill(p, text))
 
 
+SEAL = "sha256"
+"""Last key of a JSON or YAML file that hwnas wrote: digest of the other values, so that damage is recognised."""
+
+
+def seal_of(values: Mapping[str, Any]) -> str:
+    """Return a digest of plain values; their order counts."""
+    return hashlib.sha256(json.dumps(values, allow_nan=False).encode()).hexdigest()
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically; NaN is refused."""
-    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+    """Write a JSON file atomically, with its `SEAL`; `hwnas.reading.read_json` looks at it. NaN is refused."""
+    sealed = {**values, SEAL: seal_of(values)}
+    write_text(path, json.dumps(sealed, indent=2, allow_nan=False) + "\n")
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as CSV; texts that a spreadsheet would take for a formula are quoted with ``'``.
+
+    `hwnas.reading.unquoted` takes the quote off.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for row in rows:
+        writer.writerow([_quoted(cell) if isinstance(cell, str) else cell for cell in row])
+    return text.getvalue()
+
+
+def _quoted(text: str) -> str:
+    if not text.startswith(FORMULA):
+        return text
+    try:
+        float(text)  # a negative number is no formula
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""With these begins what a spreadsheet computes."""
 
 
 def _fill(path: Path, text: str) -> None:

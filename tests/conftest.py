@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from hwnas.cli import main
 from hwnas.data import AugmentConfig, DataConfig, ImageSet, Splits
 from hwnas.supernet import build_supernet, make_layout
 from hwnas.supernet.families.mbv3 import MBV3Config
@@ -238,6 +239,20 @@ def recipe_file(tiny_recipe, tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def hwnas_command(monkeypatch, capsys):
+    """Call ``hwnas`` with arguments; return exit code, standard output and standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["hwnas", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out = capsys.readouterr()
+        return caught.value.code, out.out, out.err
+
+    return call
 
 
 @pytest.fixture

@@ -224,3 +224,70 @@ def test_a_disk_that_is_full_is_named(path):
     with Archive(path, SPACE, "hash") as archive:
         assert archive.values(ARCHS[0], "w1", "validation") == {"top1_percent": 91.5}
         assert archive.requested(["cpu"]) == []
+
+
+# -- damage ---------------------------------------------------------------------------------------------
+
+
+def test_a_value_that_was_changed_in_the_file_is_recognised(path):
+    with Archive(path, SPACE, "hash") as archive:
+        for arch in ARCHS:
+            archive.add(evaluation(arch))
+    before = path.read_bytes()
+    with Archive(path, SPACE, "hash") as archive:
+        assert archive.values(ARCHS[0], "w1", "validation") == {"top1_percent": 91.5}
+    assert path.read_bytes() == before, "looking changes nothing"
+    at = before.index(b"top1_percent") + len("top1_percent")
+    path.write_bytes(before[: at + 2] + bytes([before[at + 2] ^ 1]) + before[at + 3 :])
+    with pytest.raises(
+        ResumeError, match=r"archive\.db is damaged: it is not as it was written .*; restore it, or remove"
+    ):
+        Archive(path, SPACE, "hash")
+    path.write_bytes(before)
+    with Archive(path, SPACE, "hash") as archive:
+        assert len(archive.archs()) == len(ARCHS)
+
+
+def test_what_a_killed_process_left_is_read(path):
+    archive = Archive(path, SPACE, "hash")
+    archive.add(evaluation(ARCHS[0]))
+    other = path.parent / "left"
+    other.mkdir()
+    for file in path.parent.glob("archive.db*"):  # as they are now, the archive being open
+        (other / file.name).write_bytes(file.read_bytes())
+    archive.close()
+    assert not (other / "archive.db.sha256").exists()
+    with Archive(other / "archive.db", SPACE, "hash") as found:
+        assert found.archs() == [ARCHS[0]]
+    assert (other / "archive.db.sha256").read_text().split()[1] == "archive.db"
+
+
+def test_two_at_a_time_keep_the_digest_right(path):
+    with Archive(path, SPACE, "hash") as first:
+        first.add(evaluation(ARCHS[0]))
+        with Archive(path, SPACE, "hash") as second:
+            second.add(evaluation(ARCHS[1]))
+        first.add(evaluation(ARCHS[2]))
+    with Archive(path, SPACE, "hash") as archive:
+        assert archive.archs() == ARCHS[:3]
+
+
+@pytest.mark.parametrize("sum_of", ["nothing", "\x00\xff", "0" * 64])
+def test_a_damaged_digest_is_damage(path, sum_of):
+    with Archive(path, SPACE, "hash") as archive:
+        archive.add(evaluation(ARCHS[0]))
+    path.with_name("archive.db.sha256").write_text(sum_of)
+    with pytest.raises(ResumeError, match="is damaged"):
+        Archive(path, SPACE, "hash")
+
+
+def test_an_arch_with_the_choices_of_another_is_damage(path):
+    with Archive(path, SPACE, "hash") as archive:
+        archive.add(evaluation(ARCHS[0]))
+        archive.add(evaluation(ARCHS[1]))
+    path.with_name("archive.db.sha256").unlink()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE archs SET choices = (SELECT choices FROM archs WHERE key = ?)", (ARCHS[0].key,))
+    db.close()
+    with Archive(path, SPACE, "hash") as archive, pytest.raises(ResumeError, match="has the choices of another one"):
+        archive.archs()

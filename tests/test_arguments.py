@@ -79,7 +79,7 @@ def test_a_long_value_is_not_repeated_in_full():
 DOORS = [
     "run", "plan", "quickstart", "start_run", "open_run", "load_recipe", "profile", "build_table", "check_table",
     "import_table", "fit_profile", "sample_networks", "load_device", "import_ofa", "load_supernet", "load_model",
-    "to_onnx",
+    "to_onnx", "open_data", "look_at_data",
 ]  # fmt: skip
 
 
@@ -100,3 +100,12 @@ def test_every_public_door_names_what_it_cannot_read(name):
             function(**{**needed, n: {"a": object()}})
         tried += 1
     assert tried
+
+
+def test_a_value_that_cannot_be_printed_is_named_by_its_type():
+    class Strange:
+        def __repr__(self):
+            raise KeyError("no")
+
+    with pytest.raises(ArgumentError, match="door: n is a Strange that cannot be shown; it should be a valid integer"):
+        door(n=Strange())

@@ -11,6 +11,7 @@ import pytest
 
 from hwnas.errors import OutputError
 from hwnas.files import exclusive, make_folder, write_atomically, write_json, write_text
+from hwnas.reading import read_json
 
 
 def test_a_file_is_written_with_its_folders(tmp_path):
@@ -23,7 +24,8 @@ def test_a_file_is_written_with_its_folders(tmp_path):
 
 def test_json_comes_back_and_nan_is_refused(tmp_path):
     write_json(tmp_path / "x.json", {"a": [1, 2.5, None], "b": {"c": "d"}})
-    assert json.loads((tmp_path / "x.json").read_text()) == {"a": [1, 2.5, None], "b": {"c": "d"}}
+    assert read_json(tmp_path / "x.json") == {"a": [1, 2.5, None], "b": {"c": "d"}}
+    assert [*json.loads((tmp_path / "x.json").read_text())] == ["a", "b", "sha256"]
     before = (tmp_path / "x.json").read_bytes()
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "x.json", {"a": math.nan})

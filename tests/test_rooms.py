@@ -11,7 +11,8 @@ import hwnas
 
 PACKAGE = Path(hwnas.__file__).parent
 ORDER = (
-    "errors", "arguments", "files", "progress", "registry", "space", "pareto", "task", "data", "supernet", "train",
+    "errors", "arguments", "files", "reading", "progress", "registry", "space", "pareto", "task", "data", "supernet",
+    "train",
     "export", "latency", "objectives", "predictors", "archive", "search", "finetune", "report", "runs", "cli",
     "testing", "__main__",
 )  # fmt: skip
@@ -86,7 +87,9 @@ def test_no_two_files_import_each_other():
         follow(path, [])
 
 
-@pytest.mark.parametrize("room", ["errors", "files", "progress", "registry", "space", "pareto", "predictors", "search"])
+@pytest.mark.parametrize(
+    "room", ["errors", "files", "reading", "progress", "registry", "space", "pareto", "predictors", "search"]
+)
 def test_light_rooms_name_no_torch(room):
     for path in [p for p in files() if p.relative_to(PACKAGE).parts[0].removesuffix(".py") == room]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from hwnas import __version__
 from hwnas.cli.bench import app as bench_app
+from hwnas.cli.data import data
 from hwnas.cli.devices import app as devices_app
 from hwnas.cli.machine import doctor, plugins
 from hwnas.cli.profile import profile
 from hwnas.cli.published import import_ofa
 from hwnas.cli.runs import VERBS
 from hwnas.cli.tables import app as tables_app
-from hwnas.errors import HwnasError, OutputError
+from hwnas.errors import HwnasError, one_line
 
 app = typer.Typer(
     name="hwnas",
@@ -28,6 +34,7 @@ app = typer.Typer(
 )
 for verb in VERBS:
     app.command()(verb)
+app.command()(data)
 app.command()(profile)
 app.add_typer(devices_app, name="devices")
 app.add_typer(tables_app, name="tables")
@@ -53,23 +60,47 @@ def common(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line and exit code 2, never a traceback."""
+    """Run the command line; a user's mistake is one line and exit code 2, never a traceback.
+
+    SIGTERM, with which clusters and containers stop a process, ends it as Ctrl-C does.
+    """
     try:
-        app()
+        with _stopped_like_ctrl_c():
+            app()
     except HwnasError as error:
         _fail(str(error))
+    except MemoryError:
+        _fail("there is not enough memory; give a smaller batch, fewer images or a smaller network")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
-            raise
-        _fail(
-            str(OutputError(f"cannot write {error.filename or 'a file'}: {error.strerror}; free space or choose --out"))
-        )
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EFBIG):
+            _fail(f"cannot write {error.filename or 'a file'}: {error.strerror}; free space or choose --out")
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.EIO):
+            _fail(f"cannot use {error.filename or 'a file'}: {error.strerror}; give another name or place")
+        raise
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
             typer.echo("stopped; the same command continues where it stopped", err=True)
         raise
 
 
+@contextmanager
+def _stopped_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM do in this process what SIGINT does; processes that it forks end at once."""
+    own = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == own:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _fail(message: str) -> None:
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    typer.echo(f"error: {one_line(message)}", err=True)
     sys.exit(2)

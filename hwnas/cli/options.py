@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from hwnas.cli.target_options import read_options
+from hwnas.errors import PluginError
+
+if TYPE_CHECKING:
+    from hwnas.latency.device import TargetOption
 
 Evaluations = Annotated[int | None, typer.Option("--evaluations", help="Archs to evaluate per device.")]
 Budget = Annotated[
@@ -32,8 +38,32 @@ Overrides = Annotated[
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse a latency table of another machine or runtime.")]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, such as runs/quickstart.")]
 ExecutorName = Annotated[
-    str | None, typer.Option("--executor", help="Who evaluates; default: as the recipe says, which is this process.")
+    str | None,
+    typer.Option("--executor", help="Who evaluates: this-process, processes or ray; default: as the recipe says."),
 ]
+ExecutorOptions = Annotated[
+    list[str] | None,
+    typer.Option("--executor-option", help="Option of the executor, such as workers=4; repeatable."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="Of a Ray cluster: short for --executor ray --executor-option address=..."),
+]
+
+
+def chosen_executor(
+    name: str | None, options: list[str] | None, address: str | None
+) -> tuple[str | None, dict[str, TargetOption] | None]:
+    """Return name and options of the executor that a command line asks for; None and None where it asks for none.
+
+    Raises:
+        PluginError: an option without ``=``, or ``--address`` beside another executor than ``ray``.
+    """
+    if address is not None:
+        if name not in (None, "ray"):
+            raise PluginError(f"--address is of a Ray cluster; leave it out, or give --executor ray in place of {name}")
+        name, options = "ray", [*(options or ()), f"address={address}"]
+    return name, read_options(options, "--executor-option", "workers=4", as_text=("address",)) or None
 
 
 def split(devices: str | None) -> list[str] | None:

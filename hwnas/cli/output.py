@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from hwnas.errors import one_line, printable
 from hwnas.files import first_rank
 
 if TYPE_CHECKING:
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
 def show(as_json: bool, values: Any, text: str) -> None:
     """Print ``values`` as JSON or ``text``; of several processes that belong together the first does."""
     if first_rank():
-        typer.echo(json.dumps(values, indent=2) if as_json else text)
+        typer.echo(json.dumps(values, indent=2) if as_json else printable(text))
 
 
 def warn(text: str) -> None:
     """Print a warning on standard error."""
     if first_rank():
-        typer.echo(f"warning: {text}", err=True)
+        typer.echo(f"warning: {one_line(text)}", err=True)
 
 
 def following(*words: object) -> str:
@@ -50,7 +51,7 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     for name in heading:
         made.add_column(name, no_wrap=True)
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(one_line, row))
     text = StringIO()
     Console(file=text, width=10_000, color_system=None, markup=False, emoji=False, highlight=False).print(made)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +45,7 @@ def profile(
     from hwnas.latency.profile import profile_all
 
     quantised = model / "model.int8.onnx"
-    models = [model, quantised] if model.is_dir() and quantised.exists() else [model]
+    models = [model, quantised] if os.path.isfile(quantised) else [model]
     pins, size = _numbers(cores, ",", "cores"), _numbers(shape, "x", "shape")
     timer, options = chosen_target(target, target_option, host)
     with progress(as_json) as told:

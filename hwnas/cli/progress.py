@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from hwnas.errors import one_line
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
@@ -44,6 +46,7 @@ class TerminalProgress:
         """Show the state of one task."""
         if self._quiet:
             return
+        task, note = one_line(task), one_line(note)
         now = time.monotonic()
         started = self._started.setdefault(task, now)
         if self._live is not None:

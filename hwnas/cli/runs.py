@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwnas.cli.options import (
+    Address,
     Budget,
     Devices,
     Evaluations,
     ExecutorName,
+    ExecutorOptions,
     Json,
     Limits,
     Out,
@@ -21,6 +23,7 @@ from hwnas.cli.options import (
     RecipeName,
     RunFolder,
     Strict,
+    chosen_executor,
     split,
 )
 from hwnas.cli.output import following, progress, show, table, warn
@@ -46,6 +49,8 @@ def run(
     budget: Budget = None,
     limit: Limits = None,
     executor: ExecutorName = None,
+    executor_option: ExecutorOptions = None,
+    address: Address = None,
     out: Out = None,
     strict: Strict = False,
     as_json: Json = False,
@@ -56,8 +61,9 @@ def run(
 
     settings = overrides or ()
     warn_of_other_machines(split(devices) or load_recipe(recipe, settings).devices, strict)
+    who = chosen_executor(executor, executor_option, address)
     with progress(as_json) as told:
-        done = run_recipe(recipe, settings, split(devices), evaluations, budget, limit, out, told, executor)
+        done = run_recipe(recipe, settings, split(devices), evaluations, budget, limit, out, told, *who)
     _show_run(done, as_json)
 
 
@@ -125,14 +131,17 @@ def search(
         typer.Option("--searcher", help="Algorithm: a name that `hwnas plugins` lists, or package.module:object."),
     ] = None,
     executor: ExecutorName = None,
+    executor_option: ExecutorOptions = None,
+    address: Address = None,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Search devices, also new ones, from everything that is known, and write their fronts."""
     from hwnas.runs.start import open_run
 
+    who = chosen_executor(executor, executor_option, address)
     with progress(as_json) as told:
-        opened = open_run(folder, told, executor)
+        opened = open_run(folder, told, *who)
         given = opened.context.given_devices
         meant = [given.get(name, name) for name in split(devices) or given]
         warn_of_other_machines([name for name in meant if name not in opened.devices or name in given], strict)

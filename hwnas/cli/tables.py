@@ -55,7 +55,7 @@ def build(
 @app.command()
 def check(
     folder: Annotated[Path, typer.Argument(help="Folder of a measured table.")],
-    networks: Annotated[int, typer.Option("--networks", min=3, help="Fresh random subnets to time.")] = 60,
+    networks: Annotated[int, typer.Option("--networks", min=3, max=10_000, help="Fresh random subnets to time.")] = 60,
     seed: Annotated[int, typer.Option("--seed", help="Of the subnets.")] = 1000,
     recipe: Annotated[str | None, typer.Option("--recipe", help="Default: the recipe it was built for.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse a table of another machine or runtime.")] = False,
@@ -122,7 +122,7 @@ def sample(
     recipe: RecipeOption,
     out: Annotated[Path, typer.Option("--out", help="Folder that receives the models and measurements.csv.")],
     overrides: Overrides = None,
-    networks: Annotated[int, typer.Option("--networks", min=5, help="How many.")] = 16,
+    networks: Annotated[int, typer.Option("--networks", min=5, max=10_000, help="How many.")] = 16,
     as_json: Json = False,
 ) -> None:
     """Write networks to time on a device of your own; fill their latencies into measurements.csv for `fit`."""

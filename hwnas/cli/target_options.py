@@ -40,13 +40,30 @@ def chosen_target(
         if name not in (None, "ssh"):
             raise PluginError(f"--host is short for --target ssh; leave it out, or leave out --target {name}")
         name, options = "ssh", [*(options or ()), f"host={host}"]
+    return name, read_options(options, "--target-option", "host=user@board", as_text=("host",)) or None
+
+
+def read_options(
+    texts: list[str] | None, option: str, example: str, as_text: tuple[str, ...] = ()
+) -> dict[str, TargetOption]:
+    """Read ``key=value`` texts: numbers and ``true`` and ``false`` where they look like that, else text.
+
+    Args:
+        texts: as given.
+        option: that they were given with, for messages.
+        example: of one.
+        as_text: keys whose values stay text.
+
+    Raises:
+        PluginError: one without ``=``.
+    """
     values: dict[str, TargetOption] = {}
-    for text in options or ():
+    for text in texts or ():
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise PluginError(f"--target-option {text!r}: give it as key=value, such as host=user@board")
-        values[key] = value if key == "host" else _read(value)
-    return name, values or None
+            raise PluginError(f"{option} {text!r}: give it as key=value, such as {example}")
+        values[key] = value if key in as_text else _read(value)
+    return values
 
 
 def _read(text: str) -> TargetOption:

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-NonNegative = Annotated[float, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0, le=1000)]
 
 
 class AugmentConfig(BaseModel):
     """Ranges from which every image of a batch draws its own variation; zeros: none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     flip: bool = False
     """Mirror half of the images left to right."""

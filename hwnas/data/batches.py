@@ -30,11 +30,11 @@ def as_input(images: Tensor, resolution: int, mean: Sequence[float], std: Sequen
     Returns:
         ``(B, C, resolution, resolution)`` float32, channels-last.
     """
-    return normalised(_pixels(images, resolution), mean, std)
+    return normalised(resized(images, resolution), mean, std)
 
 
-def _pixels(images: Tensor, resolution: int) -> Tensor:
-    """Floats in 0..1 at ``resolution``."""
+def resized(images: Tensor, resolution: int) -> Tensor:
+    """Return ``(B, C, resolution, resolution)`` floats in 0..1 of ``(B, C, H, W)`` bytes."""
     x = images.to(torch.float32).div_(255.0)
     if tuple(x.shape[2:]) != (resolution, resolution):
         shrinks = resolution < min(x.shape[2:])
@@ -79,7 +79,7 @@ class TrainBatches:
         rows = (rows if part is None else rows[part]).to(device)
         generator = torch.Generator().manual_seed(_mix(self.seed, step))
         draws = Draws(generator, n, part, device)
-        pixels = _pixels(self.data.images[rows], resolution)
+        pixels = resized(self.data.images[rows], resolution)
         if self.augment.varies_pixels:
             pixels = augment_pixels(pixels, self.augment, generator, draws)
         x = augment(normalised(pixels, self.mean, self.std), self.augment, generator, draws)

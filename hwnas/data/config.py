@@ -20,9 +20,9 @@ class DataConfig(SourceConfig):
     """Share of the training images held out for the search, the same share of every class."""
     test_percent: Percent = 20.0
     """Share held out for the test split where the source has none."""
-    max_images: Annotated[int, Field(gt=0)] | None = None
+    max_images: Annotated[int, Field(gt=0, le=10**9)] | None = None
     """Use only this many images of every split, in their order; None: all."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of the splits."""
     augment: AugmentConfig = AugmentConfig()
 
@@ -32,9 +32,10 @@ class DataConfig(SourceConfig):
         return SOURCES.check(name)
 
     @model_serializer(mode="wrap")
-    def _without_empty_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Files and hashes of runs that need no options stay what they were before there were any.
+    def _without_empty_settings(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Files and hashes of runs that need none of these stay what they were before there were any.
         values: dict[str, Any] = handler(self)
-        if not self.options:
-            values.pop("options", None)
+        for name in ("options", "label_column", "image_column"):
+            if not values.get(name):
+                values.pop(name, None)
         return values

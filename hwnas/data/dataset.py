@@ -1,7 +1,7 @@
 """Which images and labels does a run use, and which of them may the search see?
 
-A dataset is decoded once into uint8 tensors. Training sees ``train``, the search sees ``validation``, and
-``test`` is used once, for the final table.
+Training sees ``train``, the search sees ``validation``, and ``test`` is used once, for the final table. Splits are rows
+of what a source opened: `open_dataset` decodes nothing, `load_data` decodes everything once into uint8 tensors.
 """
 
 from __future__ import annotations
@@ -12,12 +12,38 @@ from numpy.typing import NDArray
 
 from hwnas.data.config import DataConfig
 from hwnas.data.images import ImageSet, Splits
-from hwnas.data.source import Images, Pixels
+from hwnas.data.opened import SPLITS, Dataset, DatasetSplit, Rows
+from hwnas.data.source import HasColumns, Images, Labels, Opened
 from hwnas.data.sources import SOURCES
-from hwnas.errors import DataError
+from hwnas.data.split_names import SplitName
+from hwnas.errors import DataError, some
 from hwnas.task import Task
 
-Rows = NDArray[np.int64]
+Parts = dict[SplitName, tuple[Images, Rows, str]]
+"""By split: images of the source, which rows of them, and where these come from."""
+
+
+def open_dataset(config: DataConfig, task: Task, in_channels: int, classes: int, image_size_px: int) -> Dataset:
+    """Open, check and split a dataset without decoding it; see `load_data` for arguments and errors."""
+    size_px = config.image_size_px or image_size_px
+    what, opened = opened_source(config, size_px)
+    check_labels(opened, task, classes, what)
+    parts = divided(opened, config, task)
+    check_parts(opened, parts, task, what)
+    return made_dataset(config, opened, parts, task, in_channels, size_px, what)
+
+
+def made_dataset(
+    config: DataConfig, opened: Opened, parts: Parts, task: Task, in_channels: int, size_px: int, what: str
+) -> Dataset:  # fmt: skip
+    """Put together what `opened_source` and `divided` gave; of every split as many images as the config wants."""
+    splits = {
+        name: DatasetSplit(images, rows[: config.max_images], size_px, in_channels, what, origin)
+        for name, (images, rows, origin) in parts.items()
+    }
+    return Dataset(
+        config.source, opened.classes, splits["train"], splits["validation"], splits["test"], task, opened.left_out
+    )  # fmt: skip
 
 
 def load_data(config: DataConfig, task: Task, in_channels: int, classes: int, image_size_px: int) -> Splits:
@@ -32,38 +58,98 @@ def load_data(config: DataConfig, task: Task, in_channels: int, classes: int, im
         image_size_px: edge for images of differing sizes (``folder``) where the config names none.
 
     Raises:
-        DataError: nothing there, no images, a broken image, labels that the task or the network cannot have, or images
-            that do not fit the network.
+        DataError: nothing there, no images, a broken image, labels that the task or the network cannot have, a class
+            without training images, or images that do not fit the network or are all of one colour.
     """
-    size_px = config.image_size_px or image_size_px
-    opened = SOURCES.get(config.source).open(config, size_px)
+    dataset = open_dataset(config, task, in_channels, classes, image_size_px)
+    parts: dict[str, ImageSet] = {}
+    for name, split in dataset.splits().items():
+        pixels = split.all_pixels()
+        pixels = pixels if pixels.flags.writeable else pixels.copy()  # PyTorch warns of arrays that are not
+        parts[name] = ImageSet(torch.from_numpy(pixels), task.targets(split.labels))
+    check_levels(int(parts["train"].images.min()), int(parts["train"].images.max()), dataset.train.what)
+    return Splits(config.source, dataset.classes, **parts, task=task, left_out=dataset.left_out)
+
+
+def opened_source(config: DataConfig, size_px: int) -> tuple[str, Opened]:
+    """Let the source of a config open its images; return what it is called in messages, and what it gives.
+
+    Raises:
+        DataError: it cannot, takes no such setting, or names a class twice.
+    """
     what = f"data source {config.source!r}" + (f" at {config.path}" if config.path else "")
+    source = SOURCES.get(config.source)
+    columns = source.columns if isinstance(source, HasColumns) else ()
+    for setting in ("label_column", "image_column"):
+        if getattr(config, setting) is not None and setting not in columns:
+            raise DataError(f"{what} has no columns to choose from; leave data.{setting} out")
+    opened = source.open(config, size_px)
+    if repeated := sorted({name for name in opened.classes if opened.classes.count(name) > 1}):
+        raise DataError(f"{what} has several classes called {some(repeated)}; give every class a name of its own")
+    return what, opened
+
+
+def check_labels(opened: Opened, task: Task, classes: int, what: str) -> None:
+    """Raise where there are no training images, or labels that the task or the network cannot have."""
     if len(opened.train) == 0:
         raise DataError(f"{what} has no training images; give at least a few per class")
-    given_test = opened.test
-    task.check(
-        opened.train.labels, None if given_test is None else given_test.labels, classes, opened.classes, what
-    )  # fmt: skip
-    everything = np.arange(len(opened.train))
-    if given_test is None:
-        test, rest = _split(task.strata(opened.train.labels), everything, config.test_percent, config.seed)
+    task.check(opened.train.labels, None, classes, opened.classes, what)
+    for part in (opened.validation, opened.test):
+        if part is not None and len(part):
+            task.check(opened.train.labels, part.labels, classes, opened.classes, what)
+
+
+def divided(opened: Opened, config: DataConfig, task: Task) -> Parts:
+    """Return images of the source, which rows of them, and where these come from, for every split."""
+    train = opened.train
+    rest = np.arange(len(train))
+    found: Parts = {}
+    validation, test = opened.validation, opened.test
+    origin = "the test images of the source"
+    if test is None and validation is not None:
+        validation, test, origin = None, validation, "the validation images of the source, as it has no test images"
+    if test is None:
+        rows, rest = _split(task.strata(train.labels), rest, config.test_percent, config.seed)
+        found["test"] = (train, rows, f"{config.test_percent:g} % of the training images, held out")
     else:
-        test, rest = np.arange(len(given_test)), everything
-    validation, train = _split(task.strata(opened.train.labels), rest, config.validation_percent, config.seed + 1)
-    chosen: dict[str, tuple[Images, Rows]] = {
-        "train": (opened.train, train),
-        "validation": (opened.train, validation),
-        "test": (opened.train if given_test is None else given_test, test),
-    }
-    parts: dict[str, ImageSet] = {}
-    for name, (images, rows) in chosen.items():
-        rows = rows[: config.max_images]
+        found["test"] = (test, np.arange(len(test)), origin)
+    if validation is None:
+        rows, rest = _split(task.strata(train.labels), rest, config.validation_percent, config.seed + 1)
+        origin = f"{config.validation_percent:g} % of the training images, held out"
+        found["validation"] = (train, rows, origin)
+    else:
+        found["validation"] = (validation, np.arange(len(validation)), "the validation images of the source")
+    found["train"] = (train, rest, "the training images of the source")
+    return {name: found[name] for name in SPLITS}
+
+
+def check_parts(opened: Opened, parts: Parts, task: Task, what: str) -> None:
+    """Raise where a split has no images, or where a class has none left to train."""
+    held_out = [name for name in SPLITS if name != "train" and parts[name][0] is opened.train]
+    labels, rows = opened.train.labels, parts["train"][1]
+    strata = task.strata(labels)
+    groups, sizes = np.unique(strata, return_counts=True)
+    lost = ~np.isin(groups, strata[rows])
+    if lost.any() and len(rows):
+        found = zip(groups[lost].tolist(), sizes[lost].tolist(), strict=True)
+        names = [f"{_name_of(opened, labels, strata, group)} ({n})" for group, n in found]
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8:,} more" if len(names) > 8 else "")
+        raise DataError(
+            f"{what} has too few images of {shown}: none is left to train when {' and '.join(held_out)} images are "
+            f"held out; give each class at least {len(held_out) + 1} images, or take these classes out"
+        )
+    for name, (_, rows, _) in parts.items():
         if len(rows) == 0:
             raise DataError(f"{what} leaves no {name} images; give more images or change the split percentages")
-        pixels = _with_channels(images.pixels(rows, size_px), in_channels, what)
-        pixels = pixels if pixels.flags.writeable else pixels.copy()  # PyTorch warns of arrays that are not
-        parts[name] = ImageSet(torch.from_numpy(pixels), task.targets(images.labels[rows]))
-    return Splits(config.source, opened.classes, **parts, task=task)
+
+
+def check_levels(low: int, high: int, what: str) -> None:
+    """Raise where all pixels of the training images are the same."""
+    if low == high:
+        raise DataError(
+            f"{what}: every pixel of the training images is {low}, so there is nothing to learn; values up to 255 in "
+            "files of 16 bits are one reason (the upper 8 bits are used): save 8 bits, or multiply by 257"
+        )
 
 
 def _split(strata: NDArray[np.int64], rows: Rows, percent: float, seed: int) -> tuple[Rows, Rows]:
@@ -78,12 +164,10 @@ def _split(strata: NDArray[np.int64], rows: Rows, percent: float, seed: int) -> 
     return rows[order[held_out[order]]], rows[order[~held_out[order]]]
 
 
-def _with_channels(pixels: Pixels, in_channels: int, what: str) -> Pixels:
-    given = pixels.shape[1]
-    if given == in_channels:
-        return pixels
-    if given == 1:
-        return np.repeat(pixels, in_channels, axis=1)
-    raise DataError(
-        f"{what} has images of {given} channels, the network takes {in_channels}; set supernet.in_channels={given}"
-    )
+def _name_of(opened: Opened, labels: Labels, strata: NDArray[np.int64], group: int) -> str:
+    """What a group of images is called: its class, where labels are numbers of classes."""
+    if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
+        label = int(labels[strata == group][0])
+        if 0 <= label < len(opened.classes):
+            return repr(opened.classes[label])
+    return f"group {group}"

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from hwnas.data.left_out import LeftOut
 from hwnas.task import DEFAULT_TASK, TASKS, Task
 
 
@@ -44,6 +45,8 @@ class Splits:
     test: ImageSet
     task: Task = field(default_factory=lambda: TASKS.get(DEFAULT_TASK))
     """What is learnt from it."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What the source found and does not give."""
 
     @cached_property
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,5 +1,9 @@
 """What is a source of images? It opens them, says what their labels are called, and gives pixels when it is asked.
 
+What it opens is an index: how many images, their labels, where each lies (`HasPlaces`), and a way to decode any of them
+in any order, in any process. `hwnas.data.pictures` makes pixels of files and arrays, so that an image gives the same
+pixels from every source.
+
 A source of one's own is an object with a method `open`, whose parts are `MemoryImages`, `FileImages`, or anything else
 with the three members of `Images`::
 
@@ -16,14 +20,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from hwnas.data.pictures import square_pixels
-from hwnas.errors import DataError
+from hwnas.data.left_out import LeftOut
+from hwnas.data.pictures import open_picture, square_pixels
 
 Labels = NDArray[Any]
 """``(N,)`` integers or ``(N, k)`` floats: what the task makes targets of."""
@@ -34,11 +38,11 @@ Pixels = NDArray[np.uint8]
 class SourceConfig(BaseModel):
     """What a recipe tells a source."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     source: str = "digits"
     """``digits``: the 1,797 real 8x8 images of scikit-learn; ``npz``: arrays ``x_train``, ``y_train`` and optionally
-    ``x_test``, ``y_test``; ``folder``: one folder of images a class, optionally below ``train/`` and ``test/``;
+    ``x_test``, ``y_test``; ``folder``: one folder of images a class, optionally below ``train/``, ``val/``, ``test/``;
     ``idx``: the four files of MNIST or Fashion-MNIST, also gzipped; ``cifar10``, ``cifar100``: the binary version;
     ``jpeg``: an .npz of files, arrays ``jpeg_train`` (bytes one after the other), ``offset_train`` (where each begins,
     and the end) and ``y_train``, and the same with ``test``; ``huggingface``: name of a dataset of images and class
@@ -48,11 +52,17 @@ class SourceConfig(BaseModel):
     """File or folder; where it is not there, it is looked for below the folder that HWNAS_DATA names."""
     cache: str | None = None
     """Folder in which decoded images of the source ``folder`` are kept as uint8, so that they are decoded once."""
-    image_size_px: int | None = Field(default=None, gt=0)
+    image_size_px: int | None = Field(default=None, gt=0, le=8192)
     """Edge to which images of ``folder`` and ``huggingface`` are resized (shorter edge, then centre crop); default:
     that of the largest resolution of the recipe."""
     options: dict[str, Any] = Field(default_factory=dict)
     """What else a source of your own wants to know."""
+    label_column: str | None = Field(default=None, min_length=1)
+    """Which labels are learnt where a source has several: a column of ``huggingface``, ``fine`` or ``coarse`` of
+    ``cifar100``, the word in place of ``y`` in the names of the arrays of ``npz`` and ``jpeg``."""
+    image_column: str | None = Field(default=None, min_length=1)
+    """Which images are used where a source has several: a column of ``huggingface``, the word in place of ``x`` of
+    ``npz``."""
 
 
 class Images(Protocol):
@@ -81,6 +91,20 @@ class Images(Protocol):
         ...
 
 
+@runtime_checkable
+class HasPlaces(Protocol):
+    """What `Images` may also have: where each of them lies, for messages and lists."""
+
+    def place(self, index: int) -> str:
+        """Return the file, or what else tells one image from the others."""
+        ...
+
+
+def place_of(images: Images, index: int) -> str:
+    """Return where an image lies; its number, where its source does not say more."""
+    return images.place(index) if isinstance(images, HasPlaces) else f"image {index}"
+
+
 @dataclass(frozen=True)
 class Opened:
     """What a source gives."""
@@ -90,6 +114,11 @@ class Opened:
     train: Images
     test: Images | None = None
     """None: a share of ``train`` is held out as the recipe says (``data.test_percent``)."""
+    validation: Images | None = None
+    """None: a share of ``train`` is held out as the recipe says (``data.validation_percent``). Without ``test`` it is
+    used to test."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What was found and is not used."""
 
 
 class Source(Protocol):
@@ -108,6 +137,14 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class HasColumns(Protocol):
+    """What a `Source` may also have: labels or images that are chosen by name."""
+
+    columns: tuple[str, ...]
+    """Which of the settings ``label_column`` and ``image_column`` it takes; a source that does not say takes none."""
+
+
 @dataclass(frozen=True)
 class MemoryImages:
     """Images of one size, in memory or in a memory map."""
@@ -115,9 +152,15 @@ class MemoryImages:
     images: Pixels
     """``(N, C, H, W)``."""
     labels: Labels
+    name: str = ""
+    """What they are, such as ``file.npz: x_train``."""
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def place(self, index: int) -> str:
+        """Return the number of an image, after what they are."""
+        return f"{self.name}[{index}]" if self.name else f"image {index}"
 
     def pixels(self, indices: NDArray[np.int64], size_px: int) -> Pixels:
         """Return them as they are; see `Images.pixels`."""
@@ -136,6 +179,10 @@ class FileImages:
     def __len__(self) -> int:
         return len(self.files)
 
+    def place(self, index: int) -> str:
+        """Return the file."""
+        return str(self.files[index])
+
     def pixels(self, indices: NDArray[np.int64], size_px: int) -> Pixels:
         """Decode the files ``indices``; see `Images.pixels`."""
         out = np.empty((len(indices), 3, size_px, size_px), dtype=np.uint8)
@@ -148,12 +195,6 @@ class FileImages:
         Raises:
             DataError: a file is no image, or a broken one; it is named.
         """
-        from PIL import Image, UnidentifiedImageError
-
         for row, index in enumerate(indices.tolist()):
             path = self.files[index]
-            try:
-                with Image.open(path) as file:
-                    out[row] = square_pixels(file, out.shape[2])
-            except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-                raise DataError(f"cannot read image {path}: {error}; repair or remove the file") from None
+            out[row] = square_pixels(open_picture(path, str(path)), out.shape[2])

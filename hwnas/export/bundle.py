@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import glob
-import json
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.arguments import checked_arguments
-from hwnas.errors import CheckpointError, OutputError, SpaceError
+from hwnas.errors import CheckpointError, OutputError, SpaceError, UnreadableError, one_line
 from hwnas.export.onnx_check import verify_onnx
 from hwnas.export.onnx_file import to_onnx
 from hwnas.export.quantize import quantize_onnx
 from hwnas.files import PARTIAL, make_folder, write_json, write_text
+from hwnas.reading import as_type, checked_sums, inside, made_of, read_object, sha256_of
 from hwnas.space import Arch
 from hwnas.supernet import SupernetConfig, make_layout, read_settings
-from hwnas.train.checkpoint import load_tensors, load_weights, save_tensors
+from hwnas.train.checkpoint import load_tensors, load_weights, save_tensors, shapes_of
 
 INT8_FILE = "model.int8.onnx"
 FILES = frozenset({"model.onnx", INT8_FILE, "weights.safetensors", "arch.json", "metrics.json", "MODEL_CARD.md"})
 """What a bundle consists of."""
+
+EXPORT_AGAIN = "write the bundle again with `hwnas export RUN`"
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,34 @@ class Bundle:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every file is there, and those of the model in full."""
+        """Whether every file is there, as it was written."""
         try:
-            sizes = self.arch_json.get("bytes", {})
-            self.metrics  # noqa: B018 (it must be readable, too)
+            self.check()
         except CheckpointError:
             return False
-        return bool(sizes) and all(
-            (self.folder / name).is_file() and (self.folder / name).stat().st_size == size
-            for name, size in sizes.items()
-        )
+        return True
+
+    def check(self) -> None:
+        """Look whether every file is as it was written.
+
+        Raises:
+            CheckpointError: one is not, or is not there.
+        """
+        path = self.folder / "arch.json"
+        sums, sizes = self.arch_json.get("files"), self.arch_json.get("bytes")
+        self.metrics  # noqa: B018 (it must be readable, too)
+        try:
+            if sums is None:  # bundles of older versions state sizes only
+                known = as_type(dict[str, int], sizes or {}, str(path))
+                paths = {name: inside(self.folder, name) for name in known}
+                wrong = [n for n, p in paths.items() if not p.is_file() or p.stat().st_size != known[n]]
+            else:
+                wrong = checked_sums(self.folder, as_type(dict[str, str], sums, str(path)))
+        except UnreadableError as error:
+            raise CheckpointError(f"{path} is damaged: {error.reason}; {EXPORT_AGAIN}") from None
+        if not (sums or sizes) or wrong:
+            what = ", ".join(wrong) or "every file"
+            raise CheckpointError(f"{self.folder} is damaged: {what} is not as it was written; {EXPORT_AGAIN}")
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -119,9 +140,11 @@ def write_bundle(
         all_metrics = {**finite, "onnx_parity": parity}
         save_tensors(temporary / "weights.safetensors", subnet.state_dict(), {"arch": arch.as_dict()})
         sizes = {p.name: p.stat().st_size for p in sorted(temporary.iterdir())}
-        write_json(temporary / "arch.json", {**description, "bytes": sizes})
-        write_json(temporary / "metrics.json", all_metrics)
         write_text(temporary / "MODEL_CARD.md", _model_card(description, all_metrics))
+        # Not metrics.json, to which measured latencies are added; it has its own seal.
+        sums = {p.name: sha256_of(p) for p in sorted(temporary.iterdir())}
+        write_json(temporary / "metrics.json", all_metrics)
+        write_json(temporary / "arch.json", {**description, "bytes": sizes, "files": sums})
         _put_in_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -171,32 +194,43 @@ def load_model(bundle: str | Path) -> nn.Sequential:
         CheckpointError: the folder is not a bundle, or is damaged.
     """
     folder = Path(bundle)
-    description = _read_json(folder / "arch.json")
+    path, weights = folder / "arch.json", folder / "weights.safetensors"
+    description = _read_json(path)
     try:
-        layout = make_layout(read_settings(description["supernet"], str(folder / "arch.json")))
-        subnet = layout.build_subnet(layout.space.arch(description["choices"]), fresh_weights=False)
-    except (KeyError, SpaceError) as error:
-        raise CheckpointError(f"{folder / 'arch.json'} is damaged: {error}") from None
-    tensors, _ = load_tensors(folder / "weights.safetensors")
-    load_weights(subnet, tensors, str(folder / "weights.safetensors"))
+        with made_of(path):
+            layout = make_layout(read_settings(description["supernet"], str(path)))
+            arch = layout.space.arch(description["choices"])
+            with torch.device("meta"):  # no weight takes memory before it is sure that the file has it
+                shapes = shapes_of(layout.build_subnet(arch, fresh_weights=False))
+    except (UnreadableError, SpaceError) as error:
+        reason = error.reason if isinstance(error, UnreadableError) else str(error)
+        raise CheckpointError(f"{path} is damaged: {reason}; {EXPORT_AGAIN}") from None
+    tensors, _ = load_tensors(weights, lambda _: shapes)
+    subnet = layout.build_subnet(arch, fresh_weights=False)
+    load_weights(subnet, tensors, str(weights))
     return subnet.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; give a model folder that `hwnas export` wrote")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist; give a model folder that `hwnas export` wrote") from None
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} is damaged: it holds no object")
-    return values
+        return read_object(path)
+    except UnreadableError as error:
+        raise CheckpointError(f"{path} is damaged: {error.reason}; {EXPORT_AGAIN}") from None
+
+
+def _markdown(text: object) -> str:
+    """Return a text as Markdown shows it in a line or a cell: nothing in it is markup, a link or a new line."""
+    return re.sub(r"([\\`*{}\[\]<>|#]|(?<!\w)_|_(?!\w))", r"\\\1", one_line(str(text)))
 
 
 def _model_card(description: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     shape = " x ".join(map(str, description["input"]["shape"]))
-    rows = "\n".join(f"| {k} | {f'{v:.6g}' if isinstance(v, float) else v} |" for k, v in metrics.items())
+    rows = "\n".join(
+        f"| {_markdown(k)} | {f'{v:.6g}' if isinstance(v, float) else _markdown(v)} |" for k, v in metrics.items()
+    )
+    classes = ", ".join(map(_markdown, description["classes"]))
     blocks = "\n".join(
         f"| {b['slot']} | {b['kind']} | {b['in_channels']} | {b['out_channels']} | {b['in_size_px']} | "
         f"{b.get('kernel_size', '')} | {b.get('mid_channels', '')} |"
@@ -208,7 +242,7 @@ A subnet of a `{description["supernet"]["family"]}` supernet, exported by hwnas.
 
 - Input `input`: float32, batch x {shape}; pixel values in 0..1, minus mean {description["input"]["mean"]},
   divided by standard deviation {description["input"]["std"]}, per channel.
-- Output `logits`: batch x {len(description["classes"])}, in the order {", ".join(description["classes"])}.
+- Output `logits`: batch x {len(description["classes"])}, in the order {classes}.
 - `hwnas.load_model(FOLDER)` gives the PyTorch network back.
 
 | number | value |

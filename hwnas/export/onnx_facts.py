@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import onnx
 
-from hwnas.errors import MeasurementError
+from hwnas.errors import MeasurementError, UnreadableError, shown
+from hwnas.reading import inside
 
 Model: TypeAlias = "Path | onnx.ModelProto | bytes"
 
@@ -77,14 +78,16 @@ def external_files(path: Path) -> dict[str, Path]:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         name = next((e.value for e in tensor.external_data if e.key == "location"), "")
-        inside = PurePosixPath(name.replace("\\", "/"))
-        if not name or inside.is_absolute() or ".." in inside.parts:
+        try:
+            file = inside(path.parent, name)
+        except UnreadableError:
             raise MeasurementError(
-                f"{path} keeps weights in {name!r}, which is outside its folder; write it with a plain file name"
-            )
-        file = path.parent / inside
+                f"{path} keeps weights in {shown(name, 100)}, which is outside its folder; put them beside the model"
+            ) from None
         if not file.is_file():
-            raise MeasurementError(f"{path} keeps weights in {name!r}, and {file} does not exist; put it there")
+            raise MeasurementError(
+                f"{path} keeps weights in {shown(name, 100)}, and {file} does not exist; put it there"
+            )
         found[name] = file
     return found
 
@@ -113,9 +116,11 @@ def precision_of(model: Model) -> str:
     first: ``int8+fp32``.
 
     Raises:
-        MeasurementError: it is no ONNX model.
+        MeasurementError: it is no ONNX model, or its weights do not lie beside it.
     """
     proto = open_onnx(model)
+    if isinstance(model, Path):
+        external_files(model)
     shares: dict[str, int] = {}
     for graph in _graphs(proto):
         scope = _Scope.of(graph)

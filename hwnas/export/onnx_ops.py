@@ -13,9 +13,10 @@ from typing import Any
 
 import onnx
 
-from hwnas.errors import MeasurementError
+from hwnas.errors import MeasurementError, UnreadableError, escaped, one_line, shown
 from hwnas.export.onnx_facts import open_onnx
 from hwnas.export.op import Op, OpType
+from hwnas.reading import made_of
 
 ELEMENTWISE: Mapping[str, OpType] = {
     "Add": "add", "Sub": "add", "Sum": "add", "Mul": "mul", "Div": "mul", "Relu": "relu", "Clip": "relu",
@@ -43,8 +44,15 @@ def onnx_ops(path: Path, input_shape: Sequence[int] | None = None) -> list[Op]:
         MeasurementError: it is no ONNX model, its axes are open, or it has an operator that no cost model of hwnas
             knows; the operator is named.
     """
-    proto = _with_shapes(path, input_shape)
-    graph = proto.graph
+    graph = _with_shapes(path, input_shape).graph
+    try:
+        with made_of(path):
+            return _ops_of(graph, path)
+    except UnreadableError as error:
+        raise MeasurementError(f"{path} is no model that can be read: {error.reason}") from None
+
+
+def _ops_of(graph: onnx.GraphProto, path: Path) -> list[Op]:
     shapes = {v.name: _shape(v) for v in (*graph.input, *graph.value_info, *graph.output)}
     constants = {t.name: tuple(t.dims) for t in graph.initializer}
     for node in graph.node:  # constants that nodes make, and weights that are dequantised or turned
@@ -80,7 +88,10 @@ def _gates(nodes: Sequence[onnx.NodeProto], makers: Mapping[str, onnx.NodeProto]
     """Outputs of sigmoids that only gate their own input, as swish is written, to those of the products that do it."""
 
     def source(name: str) -> str:
-        while (maker := makers.get(name)) is not None and maker.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        for _ in range(8):  # a damaged file may run in a circle
+            maker = makers.get(name)
+            if maker is None or maker.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+                break
             name = maker.input[0]
         return name
 
@@ -116,7 +127,7 @@ def _with_shapes(path: Path, input_shape: Sequence[int] | None) -> onnx.ModelPro
     try:
         return onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except Exception as error:  # ONNX raises classes of its own and plain ones
-        raise MeasurementError(f"{path}: its shapes cannot be found: {' '.join(str(error).split())[:200]}") from error
+        raise MeasurementError(f"{path}: its shapes cannot be found: {one_line(str(error), 200)}") from error
 
 
 def _shape(value: onnx.ValueInfoProto) -> Shape:
@@ -138,7 +149,7 @@ def _op(
         weights = next((constants[n] for n in node.input if n in constants and len(constants[n]) == 2), None)
         if weights is None or made[1] * made[2] != 1:
             raise MeasurementError(
-                f"{path}: {kind} {node.name!r} is no linear layer of one image; no cost model of hwnas knows it"
+                f"{path}: {kind} {shown(node.name, 60)} is no linear layer of one image; no cost model knows it"
             )
         return Op("linear", weights[0] if weights[1] == made[0] else weights[1], made[0], 1, 1)
     if kind in ("MaxPool", "AveragePool"):
@@ -158,7 +169,9 @@ def _op(
     if kind in ELEMENTWISE:
         larger = max((_plane(shapes.get(n, ()), n, path) for n in maps), key=_elements)
         return _made(ELEMENTWISE[kind], larger, made, n_inputs=len(maps))
-    raise MeasurementError(f"{path}: operator {kind} is known to no cost model of hwnas; leave this network out")
+    raise MeasurementError(
+        f"{path}: operator {escaped(kind)} is known to no cost model of hwnas; leave this network out"
+    )
 
 
 def _conv(
@@ -166,7 +179,7 @@ def _conv(
 ) -> Op:  # fmt: skip
     weights = next((constants[n] for n in node.input[1:] if n in constants and len(constants[n]) >= 3), None)
     if weights is None:
-        raise MeasurementError(f"{path}: the weights of {node.op_type} {node.name!r} are no constants")
+        raise MeasurementError(f"{path}: the weights of {node.op_type} {shown(node.name, 60)} are no constants")
     groups = int(given.get("group", 1))
     height, width = [*weights[2:], 1][:2]
     kind: OpType = "depthwise_conv" if groups == read[0] and groups > 1 else "conv"
@@ -189,7 +202,7 @@ def _plane(shape: Shape, name: str, path: Path) -> Shape:
     """Channels, height and width of a value; one image, and what has no plane lies in one pixel."""
     if not shape or min(shape) < 1:
         raise MeasurementError(
-            f"{path}: the shape of {name!r} is open; write the file with fixed axes, such as 1x3x224x224"
+            f"{path}: the shape of {shown(name, 60)} is open; write the file with fixed axes, such as 1x3x224x224"
         )
     rest = [*shape[1:], 1, 1]
     if len(shape) > 4:  # parts of channels, as in a channel shuffle

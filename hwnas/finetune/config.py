@@ -7,9 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from hwnas.train.device import DeviceName
-from hwnas.train.phases import TrainConfig
-
-NonNegative = Annotated[float, Field(ge=0)]
+from hwnas.train.phases import NonNegative, Seed, TrainConfig
 
 SMALL_SIZE_PERCENT = 62.5
 """Edge of the smaller images with which a training begins, of a network's own resolution."""
@@ -18,12 +16,12 @@ SMALL_SIZE_PERCENT = 62.5
 class FinetuneConfig(BaseModel):
     """How a network is trained alone."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
-    epochs: Annotated[float, Field(gt=0)] = 10
-    lr: Annotated[float, Field(gt=0)] = 0.01
+    epochs: Annotated[float, Field(gt=0, le=1e5)] = 10
+    lr: Annotated[float, Field(gt=0, le=1e38)] = 0.01
     warmup_epochs: NonNegative = 0.0
-    batch_size: Annotated[int, Field(gt=1)] = 64
+    batch_size: Annotated[int, Field(gt=1, le=2**20)] = 64
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NonNegative = 3e-5
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -38,20 +36,23 @@ class FinetuneConfig(BaseModel):
     scored_percent: Annotated[float, Field(gt=0, le=100)] = 100.0
     """Share of the steps, the last ones, after whose epochs validation images are looked at."""
     device: DeviceName = "auto"
-    seed: int = 0
-    checkpoint_every_s: Annotated[float, Field(gt=0)] = 20.0
+    seed: Seed = 0
+    checkpoint_every_s: Annotated[float, Field(gt=0, le=1e9)] = 20.0
 
     @classmethod
     def like(cls, train: TrainConfig, **changes: Any) -> FinetuneConfig:
         """Return how a network is trained alone with a supernet's settings, but for ``changes``, without a teacher.
 
-        Its rate is that of the first phase; batch size, decay, smoothing, clipping, seed and device are the same.
+        Its rate is that of the first phase, where there is one; batch size, decay, smoothing, clipping, seed and device
+        are the same.
         """
         same = (
             "batch_size", "momentum", "weight_decay", "label_smoothing", "clip_grad_norm", "seed", "device",
             "checkpoint_every_s",
         )  # fmt: skip
-        values = {name: getattr(train, name) for name in same} | {"lr": train.phases[0].lr, "distill_ratio": 0.0}
+        values = {name: getattr(train, name) for name in same} | {"distill_ratio": 0.0}
+        if train.phases:
+            values["lr"] = train.phases[0].lr
         return cls(**values | changes)
 
     def binding(self) -> dict[str, Any]:
@@ -70,18 +71,18 @@ class FinishConfig(BaseModel):
     What is not named here (batch size, decay, smoothing, augmentation) is as in the recipe's training.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
-    models: Annotated[int, Field(ge=0)] = 4
+    models: Annotated[int, Field(ge=0, le=1000)] = 4
     """For each device; 0: models are handed over as the supernet gives them."""
-    epochs: Annotated[float, Field(gt=0)] = 20
+    epochs: Annotated[float, Field(gt=0, le=1e5)] = 20
     """Passes over the training images. All models of a run are trained on the same batches."""
-    time_s: Annotated[float, Field(gt=0)] | None = None
+    time_s: Annotated[float, Field(gt=0, le=366 * 86400)] | None = None
     """Time for the models of one device, in place of ``epochs``; how many epochs that is follows from a few timed
     steps, once."""
     small_percent: Annotated[float, Field(ge=0, lt=100)] = 50.0
     """Share of the steps, the first ones, in which images are smaller (`FinetuneConfig.small_size_percent`)."""
-    lr: Annotated[float, Field(gt=0)] | None = None
+    lr: Annotated[float, Field(gt=0, le=1e38)] | None = None
     """Peak learning rate; None: that of the first phase of ``train``."""
     warmup_epochs: NonNegative = 0.0
     teacher: Literal["best", "largest", "none"] = "best"
@@ -89,6 +90,8 @@ class FinishConfig(BaseModel):
     more; ``largest`` is the supernet's largest net."""
     distill_ratio: NonNegative = 1.0
     """Weight of the loss against the teacher's outputs."""
-    latencies_ms: dict[str, tuple[Annotated[float, Field(gt=0)], ...]] = Field(default_factory=dict)
+    latencies_ms: dict[str, Annotated[tuple[Annotated[float, Field(gt=0, le=1e9)], ...], Field(max_length=1000)]] = (
+        Field(default_factory=dict)
+    )
     """For which latencies models are wanted, by device: for each the best model that is as fast. Devices that are not
     named get ``models`` models, spread evenly over the logarithm of the latency."""

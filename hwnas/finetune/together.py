@@ -21,13 +21,15 @@ from torch import Tensor, nn
 
 from hwnas.data import AugmentConfig, Splits, TrainBatches, as_input
 from hwnas.data.random_state import seeded
-from hwnas.errors import TrainingError
+from hwnas.errors import CheckpointError, TrainingError, UnreadableError
 from hwnas.finetune.config import FinetuneConfig
 from hwnas.progress import Progress, silent
+from hwnas.reading import made_of
 from hwnas.task import Task
-from hwnas.train.checkpoint import load_tensors, load_weights, save_tensors
+from hwnas.train.checkpoint import load_weights
 from hwnas.train.device import chosen_device
 from hwnas.train.evaluate import scores
+from hwnas.train.last_good import load_checkpoint, save_checkpoint
 from hwnas.train.phases import PhaseConfig
 from hwnas.train.state import check_settings, momenta, restore_momenta, under_prefix
 from hwnas.train.step import learning_rate, make_optimiser
@@ -294,15 +296,22 @@ class _Together:
 
     def start(self) -> None:
         """Go on from the checkpoint, or begin."""
-        if self.path is None or not self.path.exists():
+        found = None if self.path is None else load_checkpoint(self.path, self.progress)
+        if self.path is None or found is None:
             for learner in self.learners:
                 learner.begin()
             return
-        tensors, metadata = load_tensors(self.path)
+        tensors, metadata = found
         check_settings(metadata.get("settings", {}), self.settings, self.path)
-        for learner in self.learners:
-            learner.read(tensors, metadata["students"][learner.student.name], str(self.path))
-        self.step = metadata["step"]
+        try:
+            with made_of(self.path):
+                for learner in self.learners:
+                    learner.read(tensors, metadata["students"][learner.student.name], str(self.path))
+                self.step = int(metadata["step"])
+        except UnreadableError as error:
+            raise CheckpointError(
+                f"{self.path} is damaged: {error.reason}; remove it: the training begins anew"
+            ) from None
 
     def run(self) -> None:
         """Train to the end."""
@@ -370,7 +379,7 @@ class _Together:
             one.student.name: {"before": one.before, "best": one.best, "best_epoch": one.best_epoch}
             for one in self.learners
         }
-        save_tensors(self.path, tensors, {"settings": self.settings, "step": self.step, "students": reached})
+        save_checkpoint(self.path, tensors, {"settings": self.settings, "step": self.step, "students": reached})
 
 
 def _resized(inputs: dict[int, Tensor], x: Tensor, resolution: int) -> Tensor:

@@ -6,6 +6,7 @@ sent once and compiled once, and each session is a profile job of its own. The a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any
 
 import onnx
 
-from hwnas.errors import HostError, HwnasError, MeasurementError, PluginError
+from hwnas.errors import HostError, HwnasError, MeasurementError, PluginError, UnreadableError, one_line, shown
 from hwnas.export.onnx_facts import open_onnx
 from hwnas.latency.time_onnx import Burst, BurstConfig, Facts
+from hwnas.reading import made_of
 
 RUNTIMES = ("qnn_dlc", "tflite", "onnx")
 MIN_RUNS = 100
@@ -41,7 +43,7 @@ class AIHub:
             PluginError: another runtime, or no device.
         """
         if runtime not in RUNTIMES:
-            raise PluginError(f"runtime {runtime!r} is unknown; use one of {', '.join(RUNTIMES)}")
+            raise PluginError(f"runtime {shown(runtime, 60)} is unknown; use one of {', '.join(RUNTIMES)}")
         if not device.strip():
             raise PluginError("device is empty; give a name such as device='Samsung Galaxy S25 (Family)'")
         self.device, self.runtime = device, runtime
@@ -121,20 +123,18 @@ class AIHub:
         self, profile: Mapping[str, Any], name: str, config: BurstConfig
     ) -> tuple[tuple[float, ...], float | None]:  # fmt: skip
         """Milliseconds of the runs, and the peak memory in MB where it is said."""
-        summary = profile["execution_summary"]
-        times = [float(t) / US_PER_MS for t in summary.get("all_inference_times") or ()]
-        if not times and summary.get("estimated_inference_time"):
-            times = [float(summary["estimated_inference_time"]) / US_PER_MS]
-        if len(times) < config.bursts or min(times) <= 0:
+        try:
+            with made_of(name):
+                times, peak_mb, self.units[name] = _read(profile)
+        except UnreadableError as error:
+            raise MeasurementError(
+                f"{name}: AI Hub's profile cannot be read: {error.reason}; look at the job"
+            ) from None
+        if len(times) < config.bursts or not all(0 < t < math.inf for t in times):
             raise MeasurementError(
                 f"{name}: AI Hub gave {len(times)} times, {config.bursts} positive ones are needed; look at the job"
             )
-        self.units[name] = {}
-        for layer in profile.get("execution_detail") or ():
-            unit = str(layer.get("compute_unit", "not said"))
-            self.units[name][unit] = self.units[name].get(unit, 0) + 1
-        peak = summary.get("estimated_inference_peak_memory")
-        return tuple(times), float(peak) / BYTES_PER_MB if peak else None
+        return times, peak_mb
 
     def _ask(self, what: str, function: Any, **arguments: Any) -> Any:
         """Call the client; whatever it raises becomes one line."""
@@ -143,8 +143,22 @@ class AIHub:
         except HwnasError:
             raise
         except Exception as error:  # the client's own errors and those of the network share no base
-            said = " ".join(str(error).split())[:300] or type(error).__name__
+            said = one_line(str(error), 300) or type(error).__name__
             raise HostError(f"AI Hub could not {what}: {said}; is `qai-hub configure` done?") from error
+
+
+def _read(profile: Mapping[str, Any]) -> tuple[tuple[float, ...], float | None, dict[str, int]]:
+    """Milliseconds of the runs, peak memory in MB where it is said, and layers by unit."""
+    summary = profile["execution_summary"]
+    times = tuple(float(t) / US_PER_MS for t in summary.get("all_inference_times") or ())
+    if not times and summary.get("estimated_inference_time"):
+        times = (float(summary["estimated_inference_time"]) / US_PER_MS,)
+    units: dict[str, int] = {}
+    for layer in profile.get("execution_detail") or ():
+        unit = str(layer.get("compute_unit", "not said"))
+        units[unit] = units.get(unit, 0) + 1
+    peak = summary.get("estimated_inference_peak_memory")
+    return times, float(peak) / BYTES_PER_MB if peak else None, units
 
 
 def _loaded(source: str | bytes, name: str) -> onnx.ModelProto:
@@ -174,7 +188,7 @@ def _shape(value: onnx.ValueInfoProto, name: str, config: BurstConfig) -> tuple[
 def _why(job: Any) -> str:
     """What AI Hub says of a job, and where it can be looked at."""
     try:
-        said = " ".join(str(getattr(job.get_status(), "message", "") or "").split())[:300]
+        said = one_line(str(getattr(job.get_status(), "message", "") or ""), 300)
     except Exception:  # noqa: BLE001 (a second failure must not hide the first)
         said = ""
     url = getattr(job, "url", "")

@@ -34,8 +34,10 @@ differ by more than ten times."""
 OpKind = OpType | ConvKind
 OP_KINDS: tuple[OpKind, ...] = (*OP_TYPES, *get_args(ConvKind))
 
-_NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_NonNegative = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+"""Milliseconds: at most twelve days."""
+_Positive = Annotated[float, Field(ge=1e-9, le=1e12, allow_inf_nan=False)]
+"""Rates: from one operation a second to a thousand exaflops."""
 _Text = Annotated[str, Field(min_length=1)]
 
 
@@ -85,7 +87,7 @@ class OpCost(BaseModel):
     ``same_as`` another type; ``fused`` (executed inside the operator before it, so without time of its own).
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", str_max_length=10_000)
 
     overhead_ms: _NonNegative | None = None
     """Fixed time of one execution, milliseconds."""
@@ -137,7 +139,7 @@ class CostModel(BaseModel):
     ``latency = network_overhead + sum over ops (overhead + macs / rate + elements / bandwidth + weights / theirs)``.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", str_max_length=10_000)
 
     network_overhead_ms: _NonNegative
     """Fixed time of one inference (call, copies to and from the device), milliseconds."""

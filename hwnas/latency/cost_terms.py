@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from hwnas.errors import TableError, shown
 from hwnas.export.op import Op
 from hwnas.latency.cost_model import OP_KINDS, CostModel, OpKind, kind_of, op_features
 
@@ -96,6 +98,9 @@ def cost_model_of(
         source: where they come from, of all kinds or of each; kinds without one get no constants of their own.
         normalisation_ms: see `CostModel.input_normalisation_ms`.
         digits: significant digits that are kept.
+
+    Raises:
+        TableError: the constants are beyond those of any device.
     """
     sources = dict.fromkeys(OP_KINDS, source) if isinstance(source, str) else source
     ops: dict[str, Any] = {}
@@ -108,13 +113,25 @@ def cost_model_of(
             per[term.quantity] += value * term.counts.get(kind, 0.0)
         ops[kind] = {"overhead_ms": _rounded(per[ONE], digits)}
         for quantity, rate in ((MACS, "gmacs_per_s"), (ELEMENTS, "gelements_per_s"), (WEIGHTS, "gweights_per_s")):
-            if per[quantity] > 0 and _has(kind, quantity):
+            if per[quantity] > NOTHING_MS and _has(kind, quantity):
                 ops[kind][rate] = _rounded(1 / per[quantity], digits)
         ops[kind]["source"] = said
-    return CostModel.model_validate({
+    values = {
         "network_overhead_ms": _rounded(network_ms, digits), "ops": ops,
         "input_normalisation_ms": _rounded(normalisation_ms, digits),
-    })  # fmt: skip
+    }  # fmt: skip
+    try:
+        return CostModel.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise TableError(
+            f"the latencies give constants that no device has ({'.'.join(map(str, first['loc']))}: {first['msg']}, got "
+            f"{shown(first['input'], 40)}); are they milliseconds?"
+        ) from None
+
+
+NOTHING_MS = 1e-12
+"""For a million of a quantity: what a fit gives in place of 0, and a rate that no device has."""
 
 
 def _has(kind: OpKind, quantity: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,9 +18,10 @@ from pydantic import (
     model_validator,
 )
 
-from hwnas.errors import DeviceError
+from hwnas.errors import DeviceError, UnreadableError, shown
 from hwnas.files import shipped_folder, write_text
 from hwnas.latency.cost_model import CostModel, OpKind
+from hwnas.reading import read_yaml
 
 PROFILE_FILE = "profile.yaml"
 
@@ -28,16 +30,21 @@ NAME_PATTERN = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 TargetOption = str | int | float | bool
 """Value of one option of a target."""
 
-_Count = Annotated[int, Field(ge=1)]
+_Count = Annotated[int, Field(ge=1, le=2**31)]
+"""Threads, images, networks: a larger count is a slip."""
 _Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-_Text = Annotated[str, Field(min_length=1)]
-_Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Ms = Annotated[float, Field(ge=-1e9, le=1e9)]
+"""Milliseconds: at most twelve days."""
+_Text = Annotated[str, Field(min_length=1, max_length=4000)]
+"""A few sentences: what is said of a device is printed."""
+_Size = Annotated[float, Field(gt=0, le=2**40, allow_inf_nan=False)]
+"""KiB of a memory: at most a petabyte."""
 
 
 class ProfileError(BaseModel):
     """How far the profile is from measured latencies, on named networks that no constant was fitted to."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, str_max_length=10_000)
 
     networks: _Text
     """Which networks, in words."""
@@ -57,7 +64,9 @@ class ProfileError(BaseModel):
     """Rank correlation of predicted and measured latency."""
     kendall: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = None
     """Kendall's tau of the two, where it was computed."""
-    mape_percent_by_family: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
+    mape_percent_by_family: (
+        Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(max_length=200)] | None
+    ) = None
     """Mean absolute relative error of each family of networks, percent, where families are known."""
 
     @model_serializer(mode="wrap")
@@ -74,13 +83,13 @@ class Correction(BaseModel):
     (millions) stay in the cache when it is timed alone; inside a network they have to be read again.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, str_max_length=10_000)
 
-    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    per_block_ms: Annotated[float, Field(allow_inf_nan=False)]
-    constant_ms: Annotated[float, Field(allow_inf_nan=False)]
-    border_ms_per_melement: Annotated[float, Field(le=0, allow_inf_nan=False)] = 0.0
-    weight_ms_per_melement: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    scale: Annotated[float, Field(gt=0, le=1e6)]
+    per_block_ms: _Ms
+    constant_ms: _Ms
+    border_ms_per_melement: Annotated[float, Field(ge=-1e9, le=0)] = 0.0
+    weight_ms_per_melement: Annotated[float, Field(ge=0, le=1e9)] = 0.0
     n_networks: _Count
     """Whole networks that the constants were fitted to."""
 
@@ -98,11 +107,11 @@ class DeviceProfile(BaseModel):
     Read from ``profile.yaml`` of a folder; ``latency_tables/README.md`` is the schema in prose.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, str_max_length=10_000)
 
     format: Literal[1]
     """Version of the file format."""
-    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    name: Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
     """Lower case, digits and hyphens; a shipped profile's folder has this name."""
     title: _Text
     """The device in a few words."""
@@ -113,9 +122,9 @@ class DeviceProfile(BaseModel):
     """Number format of weights and activations, such as ``fp32`` or ``int8``."""
     provider: str | None
     """Execution provider of the target; null: what it uses by default, or a target without providers."""
-    threads: _Count | None
+    threads: Annotated[int, Field(ge=1, le=4096)] | None
     """Threads on the host; null where it does not apply or the source does not say."""
-    batch_size: _Count
+    batch_size: Annotated[int, Field(ge=1, le=65_536)]
     """Images in one inference."""
     origin: Literal["measured", "imported", "modelled"]
     """``measured`` by hwnas, ``imported`` from others, ``modelled`` by the fitted cost model."""
@@ -134,12 +143,12 @@ class DeviceProfile(BaseModel):
     """Of a measured table; null: block times are added as they are."""
     interpolation: ProfileError | None = None
     """Error on networks at resolutions whose blocks were interpolated; null: every block was measured."""
-    conditions: dict[str, str | int | float] | None = None
+    conditions: Annotated[dict[str, str | int | float], Field(max_length=100)] | None = None
     """Of a measured table: processor, runtime version, threads, date, ..., as `hwnas.latency.conditions.Conditions`."""
     target: _Text = "onnxruntime"
     """What times models for this device, by its name in `hwnas.latency.target.TARGETS`; left out of files where it is
     ONNX Runtime on the machine that hwnas runs on."""
-    target_options: dict[str, TargetOption] = {}
+    target_options: Annotated[dict[str, TargetOption], Field(max_length=100)] = {}
     """What the target is made with, such as ``{"host": "user@board"}``; left out of files where there are none."""
     memory_kib: _Size | None = None
     """What feature maps may take; a search of the device keeps ``peak_memory_kib`` within it. Left out of files where
@@ -150,7 +159,7 @@ class DeviceProfile(BaseModel):
     """Kinds of operators that the runtime runs elsewhere than on the device, and where, with the evidence."""
     unsupported: dict[OpKind, _Text] = {}
     """Kinds of operators that the runtime does not run at all, with the evidence."""
-    notes: tuple[str, ...] = Field(strict=False)
+    notes: Annotated[tuple[_Text, ...], Field(strict=False, max_length=200)]
     """Assumptions and limits that a reader of the numbers must know."""
 
     @property
@@ -197,9 +206,9 @@ def check_profile(values: dict[str, Any], where: str) -> DeviceProfile:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "profile"
-        given = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+        given = "" if isinstance(first["input"], dict) else f", got {shown(first['input'])}"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise DeviceError(f"{where}: {field}: {first['msg']}{given}{more}") from error
+        raise DeviceError(f"{where}: {field}: {first['msg']}{given}{more}") from None
 
 
 def device_name_of(folder: str | Path, name: str | None = None) -> str:
@@ -209,7 +218,7 @@ def device_name_of(folder: str | Path, name: str | None = None) -> str:
         DeviceError: it has other characters than lower-case letters, digits and hyphens.
     """
     found = Path(folder).resolve().name if name is None else name
-    if not re.fullmatch(NAME_PATTERN, found):
+    if len(found) > 100 or not re.fullmatch(NAME_PATTERN, found):
         where = f"the folder is called {found!r}, which" if name is None else f"{found!r}"
         raise DeviceError(
             f"{where} is no name of a device: lower-case letters, digits and single hyphens are allowed; give one, "
@@ -247,10 +256,10 @@ def device_folder(name_or_folder: str | Path) -> Path:
     if given in names:
         return shipped_folder("latency_tables") / given
     folder = Path(name_or_folder)
-    if (folder / PROFILE_FILE).is_file():
+    if os.path.isfile(folder / PROFILE_FILE):  # False, too, where the name is too long
         return folder
     raise DeviceError(
-        f"device {given!r} is unknown; shipped devices are {', '.join(names)}; "
+        f"device {shown(given)} is unknown; shipped devices are {', '.join(names)}; "
         f"or give a folder that holds a {PROFILE_FILE} (latency_tables/README.md shows how to make one)"
     )
 
@@ -266,9 +275,9 @@ def load_profile(name_or_folder: str | Path) -> DeviceProfile:
     """
     path = device_folder(name_or_folder) / PROFILE_FILE
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DeviceError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+        values = read_yaml(path)
+    except UnreadableError as error:
+        raise DeviceError(f"{path}: cannot be read as YAML: {error.reason}; restore the file") from None
     if not isinstance(values, dict):
         raise DeviceError(f"{path}: must hold a mapping of fields, got {type(values).__name__}")
     profile = check_profile(values, str(path))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +12,9 @@ import scipy
 from numpy.typing import NDArray
 
 from hwnas.arguments import checked_arguments
-from hwnas.errors import TableError
+from hwnas.errors import TableError, shown, some
 from hwnas.export.onnx_file import to_onnx
-from hwnas.files import make_folder, write_text
+from hwnas.files import csv_text, make_folder, write_text
 from hwnas.latency.cost_terms import kind_sums
 from hwnas.latency.device import (
     DeviceProfile,
@@ -58,15 +56,13 @@ def sample_networks(layout: Layout, out: str | Path, networks: int = 16, seed: i
     """
     folder = Path(out)
     make_folder(folder)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "latency_ms", "arch"])
+    rows: list[list[object]] = [["file", "latency_ms", "arch"]]
     for arch in network_sample(layout.space, networks, seed):
         channels, resolution, _ = layout.input_shape(arch)
         to_onnx(layout.build_subnet(arch).eval(), channels, resolution, folder / f"{arch.key}.onnx")
-        writer.writerow([f"{arch.key}.onnx", "", json.dumps(arch.as_dict())])
+        rows.append([f"{arch.key}.onnx", "", json.dumps(arch.as_dict())])
     path = folder / MEASUREMENTS_FILE
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(rows))
     return path
 
 
@@ -106,7 +102,7 @@ def fit_profile(
     """
     name = device_name_of(out, name)
     if unit is not None and unit not in MS_PER_UNIT:
-        raise TableError(f"unit {unit!r} is unknown; use one of {sorted(MS_PER_UNIT)}")
+        raise TableError(f"unit {shown(unit, 40)} is unknown; use one of {sorted(MS_PER_UNIT)}")
     path = Path(measurements)
     lists = None if operators is None else Path(operators)
     networks = read_measured(path, layout, lists, MS_PER_UNIT[unit or "ms"])
@@ -128,7 +124,7 @@ def read_measurements(path: Path, layout: Layout) -> tuple[list[Arch], NDArray[n
     read_table(path, ("arch", "latency_ms"))
     networks = read_measured(path, layout)
     if others := [n.name for n in networks if n.arch is None]:
-        raise TableError(f"{path}: {', '.join(others)[:200]} are no archs; fill in arch")
+        raise TableError(f"{path}: {some(others)} are no archs; fill in arch")
     return [n.arch for n in networks if n.arch is not None], np.array([n.latency_ms for n in networks])
 
 

@@ -101,9 +101,13 @@ def _rows(path: Path, table_format: str, blocks: Sequence[BlockSpec], unit_ms: f
     if table_format == "csv":
         wanted = {b.signature for b in blocks}
         table = read_table(path, ("kind", "median_ms"))
-        for line, ms in zip(table.lines, table.numbers("median_ms", "times"), strict=True):
+        values_ms = table.numbers("median_ms", "times")
+        n_lines = len(table.lines)
+        spreads_ms = table.numbers("iqr_ms", "times", or_zero=True) if "iqr_ms" in table.columns else [0.0] * n_lines
+        counts = table.numbers("n", "whole numbers", what="counts") if "n" in table.columns else [1.0] * n_lines
+        for line, ms, iqr_ms, n in zip(table.lines, values_ms, spreads_ms, counts, strict=True):
             signature = signature_of(line.cells)
-            row = Row(ms * unit_ms, 0.0, 1, "imported")
+            row = Row(ms * unit_ms, iqr_ms * unit_ms, int(n), "imported")
             if signature in wanted and rows.setdefault(signature, row) != row:
                 raise TableError(f"{line.where}: block [{signature}] stands twice with different times")
         return rows

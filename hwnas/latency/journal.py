@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
+from hwnas.errors import OutputError, TableError, UnreadableError
+from hwnas.files import SEAL, seal_of
 from hwnas.latency.time_onnx import Burst
+from hwnas.reading import as_type, parse_json, read_text, unsealed
 
 TIMINGS_FILE = "timings.jsonl"
 """Timings of an unfinished build."""
+
+JOURNAL_BYTES = 2**28
+"""Of timings; those of the largest table that ships would have 20 MB."""
 
 
 class Journal:
@@ -28,30 +35,40 @@ class Journal:
         self.bursts: list[Burst] = []
         """Timings so far."""
         identity = json.loads(json.dumps(identity))
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        values = [v for v in map(_json_or_none, lines) if v is not None]
+        try:
+            lines = read_text(path, JOURNAL_BYTES).splitlines() if path.exists() else []
+        except UnreadableError as error:
+            raise TableError(f"{path} is damaged: {error.reason}; remove it and build the table again") from None
+        values = [v for v in (_json_or_none(line, str(path)) for line in lines) if v is not None]
         if values and values[0] == {"build": identity}:
-            self.bursts = [
-                Burst(**{**v, "values_ms": tuple(v["values_ms"]), "input_shape": tuple(v["input_shape"])})
-                for v in values[1:]
-            ]
+            self.bursts = [b for b in (_burst(v, str(path)) for v in values[1:]) if b is not None]
         self._identity = identity
         self._file: IO[str] | None = None
 
     def __enter__(self) -> None:
-        self._file = self.path.open("w", encoding="utf-8")
+        try:
+            self._file = self.path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise self._full(error) from None
         self._write({"build": self._identity})
         for burst in self.bursts:
             self._write(asdict(burst))
 
     def __exit__(self, *error: object) -> None:
         assert self._file is not None
-        self._file.close()
+        with suppress(OSError):  # of a full disk, which `_write` has told
+            self._file.close()
 
     def _write(self, value: dict[str, Any]) -> None:
         assert self._file is not None, "entered"
-        self._file.write(json.dumps(value) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({**value, SEAL: seal_of(value)}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise self._full(error) from None
+
+    def _full(self, error: OSError) -> OutputError:
+        return OutputError(f"cannot write {self.path}: {error.strerror}; free space or choose another --out")
 
     def add(self, burst: Burst) -> None:
         """Keep one timing, as rounded as the file has it, so that a second start computes with the same."""
@@ -64,10 +81,17 @@ class Journal:
         os.unlink(self.path)
 
 
-def _json_or_none(line: str) -> dict[str, Any] | None:
-    """A line that a killed process left unfinished is None."""
+def _json_or_none(line: str, where: str) -> dict[str, Any] | None:
+    """A line that a killed process left unfinished, or that is not as it was written, is None: it is timed again."""
     try:
-        value = json.loads(line)
-    except ValueError:
+        value = unsealed(parse_json(line, where), where)
+    except UnreadableError:
         return None
     return value if isinstance(value, dict) else None
+
+
+def _burst(values: dict[str, Any], where: str) -> Burst | None:
+    try:
+        return as_type(Burst, values, where)
+    except UnreadableError:
+        return None

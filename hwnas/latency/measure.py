@@ -32,24 +32,24 @@ from hwnas.supernet.blocks.mbconv import MBConvSpec
 class MeasureConfig(BaseModel):
     """How models are timed, and when a measurement may stop."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
-    threads: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1, le=4096)
     """Intra-op threads of the runtime."""
-    batch_size: int = Field(default=1, ge=1)
-    sessions: int = Field(default=3, ge=1)
+    batch_size: int = Field(default=1, ge=1, le=65_536)
+    sessions: int = Field(default=3, ge=1, le=10_000)
     """Fresh sessions: memory layout differs from session to session, and so does the time."""
-    bursts: int = Field(default=1, ge=1)
+    bursts: int = Field(default=1, ge=1, le=100_000)
     """Bursts of runs in each session; between them a reference model says how fast the machine is running."""
-    burst_s: float = Field(default=0.1, gt=0)
+    burst_s: float = Field(default=0.1, gt=0, le=3600)
     """Time of one burst ..."""
-    min_runs: int = Field(default=5, ge=3)
+    min_runs: int = Field(default=5, ge=3, le=1_000_000)
     """... and the runs it has at least."""
-    warmup_runs: int = Field(default=10, ge=3)
+    warmup_runs: int = Field(default=10, ge=3, le=1_000_000)
     """Runs of a fresh session that are not counted."""
-    ci_percent: float = Field(default=2.0, gt=0)
+    ci_percent: float = Field(default=2.0, gt=0, le=1e6)
     """Further sessions are added while the 95 % confidence interval of a median is wider than this share of it ..."""
-    time_limit_s: float = Field(default=0.0, ge=0)
+    time_limit_s: float = Field(default=0.0, ge=0, le=31 * 86400)
     """... until this much time is spent; 0: none are added."""
     cores: tuple[int, ...] | None = None
     """Cores that the process may use; None: as it is."""

@@ -7,7 +7,6 @@ operators, see `hwnas.latency.op_lists`) or ``file`` (an ONNX file beside the CS
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,18 +15,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.errors import HwnasError, SpaceError, TableError
+from hwnas.errors import HwnasError, SpaceError, TableError, UnreadableError, escaped, shown
 from hwnas.export.onnx_ops import onnx_ops
 from hwnas.export.op import Op
 from hwnas.latency.cost_model import OpKind, kind_of
 from hwnas.latency.op_lists import read_op_lists
 from hwnas.latency.spreadsheet import Line, read_table
 from hwnas.latency.table import block_ops
+from hwnas.reading import inside, made_of, parse_json
 from hwnas.space import Arch
 from hwnas.space.dialects.once_for_all import parse_ofa
 from hwnas.supernet import Layout
 
 MIN_NETWORKS = 5
+LEAST_MS, LARGEST_MS = 1e-6, 1e9
+"""Of a network: from a nanosecond to twelve days."""
 NAMING = ("arch", "network", "file")
 """Columns that name a network; the first that is filled counts."""
 
@@ -93,11 +95,14 @@ def read_measured(
     lists = {} if operators is None else read_op_lists(operators)
     found: dict[str, MeasuredNetwork] = {}
     for line, value in zip(table.lines, table.numbers("latency_ms", "milliseconds"), strict=True):
-        one = _network(line, value * ms_per_unit, path.parent, layout, lists, operators, family_of or first_letters)
+        latency_ms = value * ms_per_unit
+        if not LEAST_MS <= latency_ms <= LARGEST_MS:
+            raise TableError(f"{line.where}: latency_ms is {latency_ms:g} ms; give {LEAST_MS:g} to {LARGEST_MS:g} ms")
+        one = _network(line, latency_ms, path.parent, layout, lists, operators, family_of or first_letters)
         known = found.setdefault(one.name, one)
         if known.latency_ms != one.latency_ms:
             what = "network" if one.arch is None else "arch"
-            raise TableError(f"{line.where}: {what} {one.name} stands twice with different latencies")
+            raise TableError(f"{line.where}: {what} {escaped(one.name)} stands twice with different latencies")
     if len(found) < MIN_NETWORKS:
         raise TableError(f"{path} has {len(found)} networks; time at least {MIN_NETWORKS}, better 10 to 20")
     return list(found.values())
@@ -116,7 +121,7 @@ def check_variety(networks: Sequence[MeasuredNetwork], where: str) -> None:
     missing = [said for kind, said in MAIN_KINDS.items() if kind not in kinds]
     if missing:
         raise TableError(
-            f"{where}: all {len(networks)} networks are of one family ({families.pop()!r}), without "
+            f"{where}: all {len(networks)} networks are of one family ({shown(families.pop(), 60)}), without "
             f"{' and '.join(missing)}: nothing says what those take; time networks of other families that have them"
         )
 
@@ -138,7 +143,7 @@ def _network(
     arch, name, file = (cells.get(column, "") for column in NAMING)
     normalises = _YES_NO.get(cells.get("normalises_input", "").lower())
     if normalises is None:
-        raise TableError(f"{line.where}: normalises_input is {cells['normalises_input'][:40]!r}; write yes or no")
+        raise TableError(f"{line.where}: normalises_input is {shown(cells['normalises_input'], 40)}; write yes or no")
     if arch and (layout is not None or not (name or file)):
         if layout is None:
             raise TableError(f"{line.where}: names an arch; say of which recipe, such as --recipe digits-mbv3")
@@ -147,7 +152,7 @@ def _network(
     if name:
         ops = _listed(name, lists, operators, line)
     elif file:
-        name, ops = Path(file).stem, _of_file(folder / file, line)
+        name, ops = Path(file).stem, _of_file(folder, file, line)
     else:
         raise TableError(f"{line.where}: names no network; fill in one of {', '.join(NAMING)}")
     return MeasuredNetwork(name, ops, latency_ms, cells.get("family") or family_of(name), normalises)
@@ -156,31 +161,33 @@ def _network(
 def _arch(text: str, layout: Layout, line: Line) -> Arch:
     space = layout.space
     try:
-        values = json.loads(text)
-        return parse_ofa(values, space) if "ks" in values else space.arch(values)
-    except (SpaceError, ValueError, TypeError, RecursionError) as error:
-        raise TableError(f"{line.where}: arch is none of this recipe: {error}") from None
+        values = parse_json(text, line.where)
+        with made_of(line.where):
+            return parse_ofa(values, space) if "ks" in values else space.arch(values)
+    except (SpaceError, UnreadableError) as error:
+        reason = error.reason if isinstance(error, UnreadableError) else str(error)
+        raise TableError(f"{line.where}: arch is none of this recipe: {reason}") from None
 
 
 def _listed(
     name: str, lists: Mapping[str, tuple[Op, ...] | str], operators: Path | None, line: Line
 ) -> tuple[Op, ...]:  # fmt: skip
     if operators is None:
-        raise TableError(f"{line.where}: names network {name[:60]!r}; give the list of its operators (--operators)")
+        raise TableError(f"{line.where}: names network {escaped(name)}; give the list of its operators (--operators)")
     if name not in lists:
-        raise TableError(
-            f"{line.where}: network {name[:60]!r} is not in {operators}; it has {', '.join(sorted(lists))[:200]}"
-        )
+        has = ", ".join(map(escaped, sorted(lists)))[:200]
+        raise TableError(f"{line.where}: network {escaped(name)} is not in {operators}; it has {has}")
     ops = lists[name]
     if isinstance(ops, str):
-        raise TableError(f"{line.where}: network {name!r} cannot be fitted: {ops}; leave it out")
+        raise TableError(f"{line.where}: network {escaped(name)} cannot be fitted: {ops}; leave it out")
     return ops
 
 
-def _of_file(path: Path, line: Line) -> tuple[Op, ...]:
-    if not path.is_file():
-        raise TableError(f"{line.where}: {path} does not exist; file is looked for beside the CSV file")
+def _of_file(folder: Path, name: str, line: Line) -> tuple[Op, ...]:
     try:
+        path = inside(folder, name)
+        if not path.is_file():
+            raise TableError(f"{line.where}: {path} does not exist; file is looked for beside the CSV file")
         return tuple(onnx_ops(path))
     except HwnasError as error:
         raise TableError(f"{line.where}: {error}") from None

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from hwnas.errors import TableError
+from hwnas.errors import TableError, escaped, shown
 from hwnas.export.op import Op, OpType
 from hwnas.latency.cost_model import OP_TYPES
 from hwnas.latency.spreadsheet import Line, read_table
@@ -21,6 +21,9 @@ OPTIONAL = {
     "kernel_size": 1, "stride": 1, "groups": 1, "n_inputs": 1, "in_width_px": 0, "out_width_px": 0, "kernel_width": 0,
 }  # fmt: skip
 """Further columns, and what a row without them has."""
+
+LARGEST = 2**24
+"""Of channels, pixels and groups: beyond it products of them would not be exact."""
 
 ALIKE: Mapping[str, OpType] = {"relu6": "relu", "silu": "hswish", "swish": "hswish", "gelu": "hswish"}
 """Types of others that move and compute like one of `OP_TYPES`."""
@@ -33,19 +36,26 @@ def read_op_lists(path: Path) -> dict[str, tuple[Op, ...] | str]:
     place stands what is the matter with it.
 
     Raises:
-        TableError: the file cannot be read, lacks a column, or has a size that is no whole number.
+        TableError: the file cannot be read, lacks a column, has a size that is no whole number, or a network's rows
+            stand in two places.
     """
     found: dict[str, list[Op]] = {}
     unknown: dict[str, str] = {}
+    last = ""
     for line in read_table(path, NEEDED).lines:
         name, given = line.cells["network"], line.cells["type"].lower()
         if not name:
             raise TableError(f"{line.where}: network is empty; name the network that the operator belongs to")
+        if name in found and name != last:
+            raise TableError(
+                f"{line.where}: the operators of network {escaped(name)} stand in two places; list a network once"
+            )
+        last = name
         op_type = ALIKE.get(given, given)
         ops = found.setdefault(name, [])
         if op_type not in OP_TYPES:
             unknown.setdefault(
-                name, f"{line.where}: operator type {given!r} is none of {', '.join((*OP_TYPES, *ALIKE))}"
+                name, f"{line.where}: operator type {shown(given, 40)} is none of {', '.join((*OP_TYPES, *ALIKE))}"
             )  # fmt: skip
             continue
         ops.append(_op(op_type, line))
@@ -71,6 +81,9 @@ def _whole(line: Line, column: str, least: int, usual: int | None = None) -> int
     text = line.cells.get(column, "")
     if not text and usual is not None:
         return usual
-    if not text.isascii() or not text.isdecimal() or int(text) < least:
-        raise TableError(f"{line.where}: {column} is {text[:40]!r}; give a whole number from {least}")
+    known = text.isascii() and text.isdecimal() and len(text) < 20
+    if not known or not least <= int(text) <= LARGEST:
+        raise TableError(
+            f"{line.where}: {column} is {shown(text, 40)}; give a whole number from {least} to {LARGEST:,}"
+        )
     return int(text)

@@ -13,23 +13,18 @@ from pathlib import Path
 from hwnas.errors import MeasurementError, OutputError
 from hwnas.latency import time_onnx
 from hwnas.latency.job import JOB, burst_in, files_of_model, job_of_timings, last_line, read_lines
-from hwnas.latency.time_onnx import Burst, BurstConfig, Facts
+from hwnas.latency.target import ThisMachine
+from hwnas.latency.time_onnx import Burst, BurstConfig
 
 SCRIPT_FILE = Path(time_onnx.__file__)
 """What runs there."""
 
 
-class OwnProcess:
+class OwnProcess(ThisMachine):
     """ONNX Runtime on this machine, in another process; the `hwnas.latency.target.Target` ``process``.
 
     A model that never ends, takes all memory or brings the runtime down ends that process and becomes an error.
     """
-
-    host: str | None = None
-
-    def facts(self) -> Facts:
-        """Return processor, runtime and usable cores."""
-        return time_onnx.facts()
 
     def bursts(
         self, models: Sequence[str | bytes], names: Sequence[str], reference: bytes, config: BurstConfig,

@@ -24,21 +24,21 @@ MIN_DIVIDED = 6
 class TableConfig(BaseModel):
     """How much is measured for a table."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
-    n_networks: int = Field(default=40, ge=6)
+    n_networks: int = Field(default=40, ge=6, le=10_000)
     """Whole networks that correct the sum of blocks."""
-    n_held_out: int = Field(default=20, ge=4)
+    n_held_out: int = Field(default=20, ge=4, le=10_000)
     """Further whole networks on which the error is published."""
-    rounds: int = Field(default=10, ge=1)
+    rounds: int = Field(default=10, ge=1, le=10_000)
     """Passes over everything, each in fresh sessions."""
-    block_time_s: float = Field(default=0.006, gt=0)
+    block_time_s: float = Field(default=0.006, gt=0, le=3600)
     """Time for one block in one pass."""
-    network_time_s: float = Field(default=0.012, gt=0)
+    network_time_s: float = Field(default=0.012, gt=0, le=3600)
     """Time for one whole network in one pass."""
     resolutions: tuple[int, ...] | None = None
     """Those that are measured; blocks at others are interpolated. None: all, or 4 of them where there are more."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**31)
     """Of the whole networks."""
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hwnas.arguments import checked_arguments
-from hwnas.errors import MeasurementError
+from hwnas.errors import MeasurementError, UnreadableError
+from hwnas.export.bundle import Bundle
 from hwnas.latency.device import TargetOption
 from hwnas.latency.measure import MeasureConfig, measure
 from hwnas.latency.measurement import Measurement
 from hwnas.latency.target import Target, make_target
 from hwnas.progress import Progress, silent
+from hwnas.reading import made_of
 
 
 @checked_arguments
@@ -59,16 +62,21 @@ def profile_all(
 
     Raises:
         MeasurementError: no such file, or it cannot be timed; `HostError` where the target was lost.
+        CheckpointError: a bundle is damaged.
         PluginError: there is no such target, or it does not take the options.
     """
     paths = [_model_file(Path(model)) for model in models]
-    bursts = max(1, round(session_s / BURST_S))
-    config = MeasureConfig(
-        threads=threads, batch_size=batch_size, sessions=sessions, bursts=bursts, burst_s=session_s / bursts,
-        ci_percent=ci_percent, time_limit_s=time_limit_s, cores=None if cores is None else tuple(cores),
-        input_shape=None if input_shape is None else tuple(input_shape), count_copies=count_copies,
-        limit_s=time_limit_s or RUN_LIMIT_S,
-    )  # fmt: skip
+    try:
+        with made_of("settings of the measurement"):
+            bursts = max(1, round(session_s / BURST_S))
+            config = MeasureConfig(
+                threads=threads, batch_size=batch_size, sessions=sessions, bursts=bursts, burst_s=session_s / bursts,
+                ci_percent=ci_percent, time_limit_s=time_limit_s, cores=None if cores is None else tuple(cores),
+                input_shape=None if input_shape is None else tuple(input_shape), count_copies=count_copies,
+                limit_s=time_limit_s or RUN_LIMIT_S,
+            )  # fmt: skip
+    except UnreadableError as error:
+        raise MeasurementError(f"{error}; give other numbers") from None
     timer = make_target(target, target_options) if isinstance(target, str) else target
     return measure(paths, config, provider, timer, f"time {paths[0].name}", progress)
 
@@ -81,7 +89,9 @@ RUN_LIMIT_S = 60.0
 
 
 def _model_file(path: Path) -> Path:
-    path = path / "model.onnx" if path.is_dir() else path
-    if not path.is_file():
+    if os.path.isfile(path / "arch.json"):
+        Bundle(path).check()
+    path = path / "model.onnx" if os.path.isdir(path) else path
+    if not os.path.isfile(path):
         raise MeasurementError(f"{path} does not exist; give an .onnx file or a model folder of a run")
     return path

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hwnas.errors import HostError, MeasurementError
+from hwnas.errors import HostError, MeasurementError, shown
 from hwnas.latency.job import (
     JOB,
     SCRIPT,
@@ -29,7 +29,8 @@ from hwnas.latency.time_onnx import Burst, BurstConfig, Facts
 
 SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5")
 """Never asks for a password; a host that stops answering is given up after 15 seconds."""
-HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:\[\]-]*")
+HOST = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9_\[:][A-Za-z0-9_.:\[\]-]*")
+"""Neither part begins with ``-``: ssh would take it for an option."""
 
 
 class RemoteHost:
@@ -50,8 +51,8 @@ class RemoteHost:
         Raises:
             HostError: the name cannot be one of a host.
         """
-        if not HOST.fullmatch(host):
-            raise HostError(f"{host!r} is no host; give it as ssh takes it, such as user@board")
+        if not isinstance(host, str) or len(host) > 255 or not HOST.fullmatch(host):
+            raise HostError(f"{shown(host)} is no host; give it as ssh takes it, such as user@board")
         self.host = host
         self.python = python
         self._ssh = [*SSH, *options, host]

@@ -2,23 +2,22 @@
 
 Understood are UTF-8 and UTF-16 with and without a mark, the code page of Western Windows, commas, semicolons, tabs and
 bars between cells, a decimal comma, any ends of lines, blank lines, spaces and capitals in the heading, and all of it
-compressed with gzip.
+compressed with gzip under a name that ends in ``.gz``.
 """
 
 from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import io
 import math
 import re
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwnas.errors import TableError
+from hwnas.errors import TableError, UnreadableError, one_line, shown
+from hwnas.reading import read_bytes, unquoted
 
 DELIMITERS = (",", ";", "\t", "|")
 
@@ -26,6 +25,7 @@ _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
+GZIP = b"\x1f\x8b"
 _NUMBER = re.compile(r"[+-]?(?:\d[\d.,' \u00a0\u202f]*|\.\d+)(?:[eE][+-]?\d+)?")
 
 
@@ -48,12 +48,14 @@ class Table:
     lines: tuple[Line, ...]
     delimiter: str
 
-    def numbers(self, column: str, unit: str) -> list[float]:
+    def numbers(self, column: str, unit: str, or_zero: bool = False, what: str = "times") -> list[float]:
         """Return a column of positive numbers.
 
         Args:
             column: its name.
             unit: in words, for messages, such as ``milliseconds``.
+            or_zero: whether 0 is allowed, too.
+            what: the numbers are, for messages.
 
         Raises:
             TableError: a cell that is no positive number; one with a unit in it says which.
@@ -64,20 +66,23 @@ class Table:
         for line, text in zip(self.lines, texts, strict=True):
             match = _NUMBER.match(text)
             if match is None or not text:
-                raise TableError(f"{line.where}: {column} is {text[:40]!r}; fill in {unit}")
+                raise TableError(f"{line.where}: {column} is {shown(text, 60)}; fill in {unit}")
             if rest := text[match.end() :].strip():
                 raise TableError(
-                    f"{line.where}: {column} is {text[:40]!r}, with the unit {rest[:20]!r} in the cell; give plain "
-                    f"numbers of {unit}"
+                    f"{line.where}: {column} is {shown(text, 60)}, with the unit {shown(rest, 30)} in the cell; give "
+                    f"plain numbers of {unit}"
                 )
             plain = re.sub(r"[' \u00a0\u202f]", "", match[0])
             plain = plain.replace(".", "").replace(",", ".") if comma else plain.replace(",", "")
             try:
                 value = float(plain)
             except ValueError:
-                raise TableError(f"{line.where}: {column} is {text[:40]!r}, which is no number") from None
-            if not (math.isfinite(value) and value > 0):
-                raise TableError(f"{line.where}: {column} is {text[:40]}; times must be positive numbers")
+                raise TableError(f"{line.where}: {column} is {shown(text, 60)}, which is no number") from None
+            if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
+                raise TableError(
+                    f"{line.where}: {column} is {one_line(text, 60)}; {what} must be positive numbers"
+                    f"{' or 0' if or_zero else ''}"
+                )
             found.append(value)
         return found
 
@@ -100,7 +105,9 @@ class Table:
         if self.delimiter == ";":
             return True  # semicolons stand between cells where the comma is the decimal sign
         line, text = with_comma[0]
-        raise TableError(f"{line.where}: {column} is {text!r}, which may be a thousand or a part; use a decimal point")
+        raise TableError(
+            f"{line.where}: {column} is {shown(text, 60)}, which may be a thousand or a part; use a decimal point"
+        )
 
 
 def read_table(path: Path, needed: Collection[str] = ()) -> Table:
@@ -121,7 +128,7 @@ def read_table(path: Path, needed: Collection[str] = ()) -> Table:
     delimiter = said[1] if said else _delimiter(text, needed)
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=False)
-        rows = [(reader.line_num, [c.strip() for c in row]) for row in reader]
+        rows = [(reader.line_num, [unquoted(c.strip()) for c in row]) for row in reader]
     except csv.Error as error:
         raise TableError(f"{path} cannot be read: {error}") from None
     rows = [(number, row) for number, row in rows if any(row)]
@@ -145,14 +152,11 @@ def read_text(path: Path) -> str:
         TableError: it cannot be read, or is no text.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise TableError(f"{path} cannot be read: {error.strerror or error}") from None
-    if data.startswith(b"\x1f\x8b"):
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise TableError(f"{path} cannot be read: {error}; compress it again with gzip") from None
+        data = read_bytes(path)
+    except UnreadableError as error:
+        raise TableError(f"{path} cannot be read: {error.reason}") from None
+    if data.startswith(GZIP):
+        raise TableError(f"{path} is packed with gzip; unpack it, or give it a name that ends in .gz")
     encodings = [name for mark, name in _MARKS if data.startswith(mark)][:1] or _guesses(data)
     for encoding in encodings:
         try:
@@ -191,7 +195,7 @@ def _heading(path: Path, cells: Sequence[str], needed: Collection[str]) -> list[
     while heading and not heading[-1]:
         heading.pop()
     if missing := sorted(set(needed) - set(heading)):
-        raise TableError(f"{path} lacks the column(s) {', '.join(missing)}; it has {', '.join(heading)[:200]}")
+        raise TableError(f"{path} lacks the column(s) {', '.join(missing)}; it has {one_line(', '.join(heading), 200)}")
     if twice := sorted({c for c in heading if heading.count(c) > 1 and c}):
         raise TableError(f"{path} has the column(s) {', '.join(twice)} twice")
     return heading

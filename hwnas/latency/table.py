@@ -15,17 +15,22 @@ import scipy
 from numpy.typing import NDArray
 
 from hwnas.arguments import checked_arguments
-from hwnas.errors import MissingBlockError, TableError
+from hwnas.errors import MissingBlockError, TableError, UnreadableError, shown
 from hwnas.export.graph import Graph, trace
 from hwnas.export.op import Op
-from hwnas.files import write_text
+from hwnas.files import csv_text, write_text
 from hwnas.latency.cost_model import kind_of
-from hwnas.latency.device import DeviceProfile, device_folder, load_profile, write_profile
+from hwnas.latency.device import PROFILE_FILE, DeviceProfile, device_folder, load_profile, write_profile
+from hwnas.reading import checked_sums, made_of, read_text, sha256_of, unquoted
 from hwnas.space import Arch
 from hwnas.supernet import BlockSpec, Layout
 from hwnas.supernet.slot_sum import SlotSum
 
 TABLE_FILE = "blocks.csv"
+NETWORKS_FILE = "networks.csv"
+"""Whole networks that a table was fitted to and judged by."""
+SUMS_FILE = "SHA256SUMS"
+"""Digests of the other files, written last."""
 VALUE_COLUMNS = ("n", "median_ms", "iqr_ms", "origin")
 
 
@@ -164,6 +169,7 @@ def load_device(name_or_folder: str | Path) -> Device:
         TableError: a damaged ``blocks.csv``.
     """
     folder = device_folder(name_or_folder)
+    check_sums(folder)
     profile = load_profile(folder)
     path = folder / TABLE_FILE
     return Device(profile, read_rows(path) if path.exists() else {})
@@ -180,15 +186,49 @@ def save_device(device: Device, folder: Path, blocks: Sequence[BlockSpec]) -> No
     columns: dict[str, None] = {"kind": None}
     for block in blocks:
         columns |= dict.fromkeys(block.columns)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*columns, *VALUE_COLUMNS], lineterminator="\n", restval="")
-    writer.writeheader()
+    heading = [*columns, *VALUE_COLUMNS]
+    rows: list[list[object]] = [list(heading)]
     for block in sorted(blocks, key=lambda b: b.signature):
         row = device.rows[block.signature]
         values = {"n": row.n, "median_ms": f"{row.median_ms:.6g}", "iqr_ms": f"{row.iqr_ms:.3g}", "origin": row.origin}
-        writer.writerow({"kind": block.kind, **block.columns, **values})
-    write_text(folder / TABLE_FILE, text.getvalue())
+        cells = {"kind": block.kind, **block.columns, **values}
+        rows.append([cells.get(name, "") for name in heading])
+    (folder / SUMS_FILE).unlink(missing_ok=True)  # the old ones are not of what is written now
+    write_text(folder / TABLE_FILE, csv_text(rows))
     write_profile(device.profile, folder)
+    write_sums(folder)
+
+
+def write_sums(folder: Path) -> None:
+    """Write the digests of a table's files, in the form of ``sha256sum``, so that damage is recognised."""
+    names = [name for name in (TABLE_FILE, PROFILE_FILE, NETWORKS_FILE) if (folder / name).is_file()]
+    write_text(folder / SUMS_FILE, "".join(f"{sha256_of(folder / name)}  {name}\n" for name in names))
+
+
+def check_sums(folder: Path) -> None:
+    """Compare a table's files with what `write_sums` wrote, where it did.
+
+    Raises:
+        TableError: one is missing, or not as it was written.
+    """
+    path = folder / SUMS_FILE
+    if not path.exists():
+        return
+    try:
+        lines = [line.split("  ") for line in read_text(path, SUMS_BYTES).splitlines()]
+        if any(len(line) != 2 for line in lines):
+            raise UnreadableError(str(path), "it has lines of another form than `sha256sum` writes")
+        wrong = checked_sums(folder, {name: digest for digest, name in lines})
+    except UnreadableError as error:
+        raise TableError(f"{path} is damaged: {error.reason}; {RESTORE}") from None
+    if wrong:
+        raise TableError(f"{folder / wrong[0]} is not as it was written ({SUMS_FILE} differs); {RESTORE}")
+
+
+SUMS_BYTES = 4096
+"""Of the file of digests, which has three lines."""
+
+RESTORE = f"restore it or build the table again; if you changed it yourself, remove {SUMS_FILE}"
 
 
 def read_rows(path: Path) -> dict[str, Row]:
@@ -199,8 +239,8 @@ def read_rows(path: Path) -> dict[str, Row]:
     """
     rows: dict[str, Row] = {}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
+        with made_of(path):
+            reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
             if missing := {"kind", *VALUE_COLUMNS} - set(reader.fieldnames or ()):
                 raise TableError(f"{path} lacks columns {sorted(missing)}; latency_tables/README.md has the schema")
             for line, values in enumerate(reader, 2):
@@ -208,27 +248,34 @@ def read_rows(path: Path) -> dict[str, Row]:
                 if signature in rows and rows[signature] != row:
                     raise TableError(f"{path}, line {line}: block [{signature}] stands twice with different times")
                 rows[signature] = row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise TableError(f"{path} cannot be read: {error}") from None
+    except UnreadableError as error:
+        raise TableError(f"{path} cannot be read: {error.reason}") from None
     return rows
 
 
 def _row(values: Mapping[str, str], where: str) -> tuple[str, Row]:
     if None in values:
         raise TableError(f"{where}: has more cells than columns")
+    if None in values.values():
+        raise TableError(f"{where}: has fewer cells than columns")
     try:
         row = Row(float(values["median_ms"]), float(values["iqr_ms"]), int(values["n"]), values["origin"])
     except (TypeError, ValueError) as error:
         raise TableError(f"{where}: {error}") from None
-    if not (math.isfinite(row.median_ms) and row.median_ms > 0):
+    if not 0 < row.median_ms < math.inf:
         raise TableError(f"{where}: median_ms is {row.median_ms}; times must be positive numbers")
+    if not (0 <= row.iqr_ms < math.inf and 0 <= row.n < 2**53):
+        raise TableError(f"{where}: iqr_ms is {row.iqr_ms} and n is {shown(row.n, 40)}; they must be 0 or more")
     return signature_of(values), row
 
 
 def signature_of(cells: Mapping[str, str]) -> str:
     """Return the signature of the block that a row describes: its kind and its filled columns."""
-    columns = [f"{k}={v}" for k, v in cells.items() if k != "kind" and k not in VALUE_COLUMNS and v != ""]
-    return " ".join([cells["kind"], *sorted(columns)])
+    plain = {k: unquoted(v) for k, v in cells.items()}
+    columns = [f"{k}={v}" for k, v in plain.items() if k != "kind" and k not in VALUE_COLUMNS and v != ""]
+    return " ".join([plain["kind"], *sorted(columns)])
 
 
 def relative_errors(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> dict[str, float]:

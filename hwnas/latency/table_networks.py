@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwnas.errors import SpaceError, TableError
-from hwnas.files import write_text
+from hwnas.errors import TableError, UnreadableError
+from hwnas.files import csv_text, write_text
 from hwnas.latency.plan import Plan
+from hwnas.latency.table import NETWORKS_FILE
+from hwnas.reading import csv_rows, made_of, parse_json, read_text
 from hwnas.space import Arch, SearchSpace
-
-NETWORKS_FILE = "networks.csv"
-"""Whole networks that a table was fitted to and judged by."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +28,10 @@ class TableNetwork:
 
 def save_networks(folder: Path, plan: Plan, measured_ms: Sequence[float]) -> None:
     """Write which networks a table was fitted to and judged by, with their times; `read_networks` reads them."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["key", "fitted", "measured_ms", "arch"])
+    rows: list[list[object]] = [["key", "fitted", "measured_ms", "arch"]]
     for number, (arch, ms) in enumerate(zip(plan.archs, measured_ms, strict=True)):
-        writer.writerow([arch.key, int(number < len(plan.fitted)), f"{ms:.6g}", json.dumps(arch.as_dict())])
-    write_text(folder / NETWORKS_FILE, text.getvalue())
+        rows.append([arch.key, int(number < len(plan.fitted)), f"{ms:.6g}", json.dumps(arch.as_dict())])
+    write_text(folder / NETWORKS_FILE, csv_text(rows))
 
 
 def read_networks(folder: Path, space: SearchSpace) -> list[TableNetwork]:
@@ -49,12 +45,14 @@ def read_networks(folder: Path, space: SearchSpace) -> list[TableNetwork]:
     if not path.exists():
         return []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [
-                TableNetwork(space.arch(json.loads(row["arch"])), row["fitted"] == "1", float(row["measured_ms"]))
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, SpaceError):
-            raise
-        raise TableError(f"{path} is damaged: {error}; build the table again") from None
+        with made_of(path):
+            return [_network(row, space, str(path)) for row in csv_rows(read_text(path), str(path))]
+    except UnreadableError as error:
+        raise TableError(f"{path} is damaged: {error.reason}; build the table again") from None
+
+
+def _network(row: Mapping[str, str], space: SearchSpace, where: str) -> TableNetwork:
+    measured_ms = float(row["measured_ms"])
+    if not (math.isfinite(measured_ms) and measured_ms > 0):
+        raise UnreadableError(where, f"a network takes {measured_ms} ms; times must be positive numbers")
+    return TableNetwork(space.arch(parse_json(row["arch"], where)), row["fitted"] == "1", measured_ms)

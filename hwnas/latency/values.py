@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hwnas.errors import TableError
+from hwnas.errors import TableError, UnreadableError, one_line, shown
 from hwnas.latency.spreadsheet import read_table, read_text
+from hwnas.reading import TEXT_BYTES, parse_json, parse_yaml
 
 
 def read_values(path: Path) -> dict[str, float]:
@@ -42,26 +42,22 @@ def read_values(path: Path) -> dict[str, float]:
         )
         return _checked(path, pairs)
     text = read_text(path)
-    if path.suffix == ".json":
-        try:
-            pairs = _flat(json.loads(text, object_pairs_hook=_Pairs))
-        except ValueError as error:
-            raise TableError(f"{path} is no JSON: {error}") from None
-    else:
-        try:
-            pairs = _flat(yaml.load(text, Loader=_PairLoader))
-        except yaml.YAMLError as error:
-            raise TableError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-    return _checked(path, pairs)
+    try:
+        if path.suffix == ".json":
+            return _checked(path, _flat(parse_json(text, str(path), _Pairs)))
+        return _checked(path, _flat(parse_yaml(text, str(path), TEXT_BYTES, _pairs_of)))
+    except UnreadableError as error:
+        raise TableError(f"{path} cannot be read: {error.reason}; give the table as its tool wrote it") from None
 
 
 def _checked(path: Path, pairs: Iterable[tuple[Any, Any]]) -> dict[str, float]:
     out: dict[str, float] = {}
     for key, given in pairs:
+        key = one_line(str(key), 400)
         try:
             value = float(given)
-        except (TypeError, ValueError):
-            raise TableError(f"{path}: {key} has {given!r}, which is no time") from None
+        except (TypeError, ValueError, OverflowError):
+            raise TableError(f"{path}: {key} has {shown(given)}, which is no time") from None
         if not (math.isfinite(value) and value > 0):
             raise TableError(f"{path}: {key} has {value}; times must be positive numbers")
         if out.setdefault(str(key), value) != value:
@@ -92,15 +88,8 @@ def _flat(value: Any) -> list[tuple[Any, Any]]:
     return out
 
 
-class _PairLoader(yaml.SafeLoader):
-    """Keeps repeated keys, which YAML would silently drop."""
-
-
-def _pairs_of(loader: _PairLoader, node: yaml.MappingNode) -> _Pairs:
-    built: list[tuple[Hashable, Any]] = [
-        (loader.construct_object(k, deep=True), loader.construct_object(v, deep=True)) for k, v in node.value
-    ]
-    return _Pairs(built)
-
-
-_PairLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _pairs_of)
+def _pairs_of(loader: Any, node: yaml.Node) -> Any:
+    """Values of a YAML node with repeated keys kept, which YAML would silently drop."""
+    if isinstance(node, yaml.MappingNode):
+        return _Pairs((_pairs_of(loader, key), _pairs_of(loader, value)) for key, value in node.value)
+    return loader.construct_object(node, deep=True)

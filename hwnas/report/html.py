@@ -47,8 +47,8 @@ def render(report: RunReport) -> str:
 
 
 def _json(figure: go.Figure) -> str:
-    # "</" would end the script element that holds the JSON.
-    return str(figure.to_json()).replace("</", "<\\/")
+    # "</" would end the script element that holds the JSON, and "<!--" would change how it ends.
+    return str(figure.to_json()).replace("<", "\\u003c")
 
 
 def _number(value: Any, name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
@@ -11,11 +10,12 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from hwnas.errors import RecipeError
+from hwnas.errors import RecipeError, shown
 from hwnas.files import write_json
 from hwnas.objectives.subnets import SubnetEvaluator
 from hwnas.runs.context import RunContext
 from hwnas.runs.history import DeviceSearch
+from hwnas.runs.kept import read_kept
 from hwnas.runs.problem import evaluated_values
 from hwnas.search.config import SearchConfig
 from hwnas.search.searchers import SEARCHERS
@@ -33,6 +33,9 @@ FEWEST_IMAGES = 500
 
 SEARCHER_S = 0.1
 """What a searcher with a predictor computes for each evaluation; others say it in ``seconds_per_evaluation``."""
+
+LONGEST_S = 366 * 86400.0
+"""A year: nothing runs longer undisturbed, and a larger number is a slip of the unit."""
 
 UNITS_S = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -70,11 +73,15 @@ def parse_duration(text: str | float) -> float:
     """
     if not isinstance(text, str):
         text = f"{float(text)}s"
+    if len(text) > 40:  # no time is as long, and the pattern takes the square of the length
+        raise RecipeError(f"budget {shown(text, 60)} is not a time with a unit, such as 90s, 20min or 1h30min")
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([a-z]+)", text.strip().lower())
     whole = re.sub(r"\s", "", text.strip().lower())
     if not parts or "".join(n + u for n, u in parts) != whole or any(u not in UNITS_S for _, u in parts):
         raise RecipeError(f"budget {text!r} is not a time with a unit, such as 90s, 20min or 1h30min")
     seconds = sum(float(n) * UNITS_S[u] for n, u in parts)
+    if seconds > LONGEST_S:
+        raise RecipeError(f"budget {text!r} is more than {LONGEST_S / 86400:,.0f} days; give less")
     if seconds <= 0:
         raise RecipeError(f"budget {text!r} is no time at all; give at least a few seconds")
     return seconds
@@ -151,9 +158,9 @@ def size_search(
     }  # fmt: skip
     path = context.folder.budget
     if path.exists():
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if {k: values.get(k) for k in about} == about:
-            return BudgetPlan(**values | {"devices": tuple(values["devices"])})
+        known = read_kept(BudgetPlan, path, "remove it; the search is sized anew")
+        if {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(known).items() if k in about} == about:
+            return known
     images, space = context.validation_images, context.layout.space
     few = max(1, images // 4)
     names = list(dict.fromkeys(name for s in devices.values() for name in evaluated_values(context, s)))

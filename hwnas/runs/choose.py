@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,11 @@ from hwnas.latency.table import Device
 from hwnas.objectives import as_losses
 from hwnas.objectives.exact import FALLBACK_LAYERS
 from hwnas.pareto import non_dominated
+from hwnas.reading import sha256_of
 from hwnas.runs.evaluations import Candidate, Evaluations
+from hwnas.runs.folder import DeviceFolder
 from hwnas.runs.front import choose_front, read_front, write_front
-from hwnas.runs.history import DeviceSearch, read_history, search_name, write_history, write_settings
+from hwnas.runs.history import DeviceSearch, History, read_history, search_name, write_history, write_settings
 from hwnas.runs.latency_check import measured_columns
 from hwnas.runs.noise import latency_variance, may_be_on_front, near_ties
 from hwnas.runs.problem import evaluated_values, make_problem
@@ -52,15 +55,22 @@ def front_stands(evaluations: Evaluations, device: Device, settings: DeviceSearc
     folder = evaluations.context.folder.device(device.name)
     history = read_history(folder)
     search = search_name(device.name, settings.identity(device.profile, evaluations.weights.trained))
-    return folder.front.exists() and history.front == history.front_identity(settings, search)
+    return front_is_whole(folder, history) and history.front == history.front_identity(settings, search)
+
+
+def front_is_whole(folder: DeviceFolder, history: History) -> bool:
+    """Say whether the front of a device is there as it was written."""
+    if not folder.front.exists():
+        return False
+    return not history.front_sha256 or sha256_of(folder.front) == history.front_sha256
 
 
 def _complete_front(evaluations: Evaluations, device: str, settings: DeviceSearch) -> None:
     """Evaluate what is newly asked for of the models that are on the front, so that they stay candidates."""
     context = evaluations.context
-    path = context.folder.device(device).front
-    if path.exists():
-        models = read_front(path, device, context.score).models
+    folder = context.folder.device(device)
+    if front_is_whole(folder, read_history(folder)):
+        models = read_front(folder.front, device, context.score).models
         archs = evaluations.archive.archs_of([m.key for m in models])
         trained = evaluations.weights.trained
         candidates = [Candidate(a, m.weights_version or trained) for a, m in zip(archs, models, strict=True)]
@@ -70,12 +80,28 @@ def _complete_front(evaluations: Evaluations, device: str, settings: DeviceSearc
 def write_models(evaluations: Evaluations, device: Device, settings: DeviceSearch, models: Sequence[Candidate]) -> None:
     """Write the front of a device with these models, and everything that is known of them."""
     context = evaluations.context
+    folder = context.folder.device(device.name)
     versions = [m.weights_version for m in models]
     write_front(
-        context.folder.device(device.name).front, [m.arch for m in models],
+        folder.front, [m.arch for m in models],
         model_columns(evaluations, device, settings, models), context.score,
         versions if set(versions) != {evaluations.weights.trained} else None,
     )  # fmt: skip
+    kept = tuple((m.arch.key, m.weights_version) for m in models)
+    write_history(
+        folder, replace(read_history(folder), front_sha256=sha256_of(folder.front), front_models=kept)
+    )  # fmt: skip
+
+
+def mend_front(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> None:
+    """Write a damaged front again, with the models that it had; one of an older version is chosen again."""
+    kept = read_history(evaluations.context.folder.device(device.name)).front_models
+    if not kept:
+        update_front(evaluations, device, settings)
+        return
+    archs = evaluations.archive.archs_of([key for key, _ in kept])
+    models = [Candidate(arch, version) for arch, (_, version) in zip(archs, kept, strict=True)]
+    write_models(evaluations, device, settings, models)
 
 
 def finished_models(evaluations: Evaluations) -> list[Candidate]:

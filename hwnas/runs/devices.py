@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hwnas.errors import OutputError, RecipeError
 from hwnas.files import make_folder
 from hwnas.latency.build import needs_table
 from hwnas.latency.device import PROFILE_FILE, load_profile, shipped_devices
-from hwnas.latency.table import TABLE_FILE, Device, load_device
+from hwnas.latency.table import SUMS_FILE, TABLE_FILE, Device, load_device, write_sums
 from hwnas.runs.folder import RunFolder
 from hwnas.runs.history import read_settings
 
@@ -43,7 +44,7 @@ def known_devices(folder: RunFolder, of_recipe: tuple[str, ...]) -> dict[str, De
 
 def _load(folder: RunFolder, given: str, name: str | None = None) -> Device:
     """A device as it was given; measured on the spot, or its folder gone: as this run keeps it."""
-    if name is not None and given not in shipped_devices() and not (Path(given) / PROFILE_FILE).is_file():
+    if name is not None and given not in shipped_devices() and not os.path.isfile(Path(given) / PROFILE_FILE):
         return load_device(folder.device(name).table)
     device = load_device(given)
     _check_name(device, given)
@@ -72,8 +73,10 @@ def keep_device(folder: RunFolder, device: Device, given: str) -> None:
         return
     make_folder(target)
     try:
+        (target / SUMS_FILE).unlink(missing_ok=True)
         for name in (TABLE_FILE, PROFILE_FILE):  # the profile last: its presence says that the folder is complete
             if (source / name).is_file():
                 shutil.copyfile(source / name, target / name)
+        write_sums(target)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror}; free space or choose another --out") from None

@@ -6,10 +6,12 @@ executor, and writes the archive; everything else only looks up.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +19,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hwnas.archive import Archive, Evaluation
+from hwnas.errors import ResumeError
 from hwnas.runs.context import RunContext
+from hwnas.runs.folder import RunFolder
+from hwnas.runs.recipe import Recipe
 from hwnas.runs.weights import RunWeights
 from hwnas.search.problem import Problem
 from hwnas.space import Arch
@@ -41,6 +46,51 @@ class _Job:
     candidate: Candidate
     names: tuple[str, ...]
     images: int
+
+
+class RunNetwork:
+    """Runs the network of a job and says what it gives and how long that took; a function that can be sent elsewhere.
+
+    What is sent is where the run lies and its recipe; a worker opens the run when it is first asked, and keeps it open.
+    """
+
+    def __init__(self, weights: RunWeights) -> None:
+        self._weights = weights
+        self._sent: tuple[str, str] | None = None
+
+    def __call__(self, job: _Job) -> tuple[dict[str, float], float]:
+        """Return values by name and seconds."""
+        started = time.monotonic()
+        try:
+            evaluator = self._weights.evaluator(job.candidate.weights_version)
+        except ResumeError:
+            if self._sent is None:
+                raise
+            _opened.cache_clear()  # the run has got new weights since this worker opened it
+            self._weights = _opened(*self._sent)
+            evaluator = self._weights.evaluator(job.candidate.weights_version)
+        arch = job.candidate.arch
+        if arch.space is None:  # it was sent here
+            arch = self._weights.context.layout.space.arch(arch.as_dict())
+        values = evaluator.score(arch, job.names, job.images)
+        return values, time.monotonic() - started
+
+    def __getstate__(self) -> tuple[str, str]:
+        context = self._weights.context
+        recipe, path = context.recipe, context.recipe.data.path
+        if path is not None and Path(path).exists():  # a worker may stand in another folder
+            data = recipe.data.model_copy(update={"path": str(Path(path).absolute())})
+            recipe = recipe.model_copy(update={"data": data})
+        return str(context.folder.root.absolute()), recipe.model_dump_json()
+
+    def __setstate__(self, state: tuple[str, str]) -> None:
+        self._sent, self._weights = state, _opened(*state)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(folder: str, recipe: str) -> RunWeights:
+    """The weights of a run, as a worker sees them."""
+    return RunWeights(RunContext(RunFolder(Path(folder)), Recipe.model_validate_json(recipe)))
 
 
 @dataclass
@@ -75,7 +125,7 @@ class Evaluations:
             known = self.archive.values(candidate.arch, candidate.weights_version, self.split(n))
             if missing := tuple(name for name, value in wanted.items() if value not in known):
                 jobs[candidate] = _Job(candidate, missing, n)
-        results = self.context.executor.map(self._run, list(jobs.values()))
+        results = self.context.executor.map(RunNetwork(self.weights), list(jobs.values()))
         for done, candidate in enumerate(candidates, 1):
             if candidate in jobs:
                 job = jobs.pop(candidate)
@@ -94,12 +144,6 @@ class Evaluations:
         """With which weights a finished model began."""
         finished = self.weights.finished.by_version.get(candidate.weights_version)
         return {} if finished is None else {"parent": finished.parent}
-
-    def _run(self, job: _Job) -> tuple[dict[str, float], float]:
-        started = time.monotonic()
-        evaluator = self.weights.evaluator(job.candidate.weights_version)
-        values = evaluator.score(job.candidate.arch, job.names, job.images)
-        return values, time.monotonic() - started
 
     def test(self, candidate: Candidate, network: nn.Module) -> dict[str, float]:
         """Return the scores of a model on the test images, from the archive or, once, from running its network."""

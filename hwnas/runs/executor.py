@@ -16,7 +16,10 @@ B = TypeVar("B")
 
 
 class Executor(Protocol):
-    """Applies a function to many items."""
+    """Applies a function to many items.
+
+    Functions and items can be pickled, so they may be sent elsewhere.
+    """
 
     def map(self, function: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
         """Yield ``function(item)`` of every item, in the order of the items.
@@ -35,6 +38,13 @@ class ThisProcess:
 
 
 EXECUTORS: Registry[Callable[..., Executor]] = Registry(
-    "executor", {"this-process": "hwnas.runs.executor:ThisProcess"}, (), "hwnas.runs.executor.Executor"
+    "executor",
+    {
+        "this-process": "hwnas.runs.executor:ThisProcess",
+        "processes": "hwnas.runs.workers:Processes",
+        "ray": "hwnas.runs.workers:Ray",
+    },
+    (),
+    "hwnas.runs.executor.Executor",
 )
 """Factories by name; each is called with the options of the recipe."""

@@ -59,9 +59,11 @@ def is_exported(model: FrontModel, weights: str, int8: bool) -> bool:
     if not bundle.is_whole or (int8 and not (model.folder / INT8_FILE).exists()):
         return False
     metrics = bundle.metrics
+    latency_ms = metrics.get("latency_ms")
     return bool(
         metrics.get("weights_version", weights) == weights
-        and math.isclose(metrics["latency_ms"], model.values["latency_ms"], rel_tol=1e-5)  # as front.csv rounds it
+        and isinstance(latency_ms, int | float)
+        and math.isclose(latency_ms, model.values["latency_ms"], rel_tol=1e-5)  # as front.csv rounds it
     )
 
 

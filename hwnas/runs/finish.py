@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from torch import nn
 
 from hwnas.errors import TrainingError
@@ -23,8 +25,10 @@ from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.finished import FinishedModel
 from hwnas.runs.history import DeviceSearch
+from hwnas.runs.kept import read_kept
 from hwnas.supernet import fresh_subnet
 from hwnas.train.checkpoint import save_tensors, weights_version
+from hwnas.train.last_good import remove_checkpoint
 from hwnas.train.phases import TrainConfig
 
 SCORED_PERCENT = 20.0
@@ -111,7 +115,14 @@ def finish_models(evaluations: Evaluations, wanted: Sequence[Candidate], finish:
         for name, candidate, result in zip(names, missing, results, strict=True)
     ]
     finished.add(group, models)
-    (group / "checkpoint.safetensors").unlink(missing_ok=True)
+    remove_checkpoint(group / "checkpoint.safetensors")
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """What ``epochs.json`` holds: for how long models are trained in a given time."""
+
+    epochs: Annotated[float, Field(ge=1, le=1e6)]
 
 
 def _epochs(group: Path, seconds_per_epoch: Callable[[], float], finish: FinishConfig) -> float:
@@ -122,7 +133,7 @@ def _epochs(group: Path, seconds_per_epoch: Callable[[], float], finish: FinishC
         seconds = seconds_per_epoch()
         values = {"epochs": max(1.0, round(finish.time_s / seconds, 2)), "seconds_per_epoch": seconds}
         write_json(path, values | {"time_s": finish.time_s})
-    return float(json.loads(path.read_text(encoding="utf-8"))["epochs"])
+    return read_kept(Epochs, path, f"remove {path.parent} and run `hwnas search` to train its models again").epochs
 
 
 def training_of(train: TrainConfig, finish: FinishConfig) -> FinetuneConfig:

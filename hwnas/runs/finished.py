@@ -6,7 +6,6 @@ last, ``models.json``. A group that has no such file is not there yet.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,10 +14,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hwnas.errors import ResumeError
+from hwnas.errors import CheckpointError, ResumeError, SpaceError, UnreadableError
 from hwnas.files import write_json
+from hwnas.reading import inside, read_as
 from hwnas.runs.folder import RunFolder
-from hwnas.space import Arch
+from hwnas.space import Arch, check_key
 from hwnas.supernet import Layout
 from hwnas.train.checkpoint import load_tensors, load_weights, weights_version
 
@@ -73,11 +73,14 @@ class FinishedModels:
         """Return the trained network, in eval mode.
 
         Raises:
-            ResumeError: the file holds other weights.
-            CheckpointError: the file is missing or damaged.
+            ResumeError: the file is missing, damaged or holds other weights.
         """
         path = self.folder.finished / self.by_version[version].file
-        if weights_version(path) != version:
+        try:
+            found = weights_version(path)
+        except CheckpointError:
+            found = ""
+        if found != version:
             raise ResumeError(
                 f"{path} has other weights than were trained ({version}); restore it, or remove {path.parent} and run "
                 "`hwnas search` to train them again"
@@ -87,11 +90,23 @@ class FinishedModels:
         return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
 
 
+@dataclass(frozen=True)
+class _Group:
+    """What ``models.json`` holds."""
+
+    format: int
+    models: tuple[FinishedModel, ...]
+
+
 def _read(path: Path) -> list[FinishedModel]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return [FinishedModel(**v) for v in values["models"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        models = read_as(_Group, path).models
+        for model in models:
+            check_key(model.key)
+            inside(path.parent.parent, model.file)
+    except (UnreadableError, SpaceError) as error:
+        reason = error.reason if isinstance(error, UnreadableError) else str(error)
         raise ResumeError(
-            f"{path} is damaged: {error}; remove {path.parent} and run `hwnas search` to train its models again"
+            f"{path} is damaged: {reason}; remove {path.parent} and run `hwnas search` to train its models again"
         ) from None
+    return list(models)

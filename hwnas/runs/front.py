@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.errors import ExportError, OutputError, ResumeError, SearchError
+from hwnas.errors import ExportError, OutputError, ResumeError, SearchError, SpaceError, UnreadableError
 from hwnas.export.bundle import Bundle, check_replaceable
-from hwnas.files import make_folder, write_text
+from hwnas.files import csv_text, make_folder, write_text
 from hwnas.latency.table import Device
 from hwnas.objectives import Objective, as_losses
 from hwnas.pareto import choose_subset, knee, non_dominated
+from hwnas.reading import csv_rows, made_of, read_text, sha256_of, unquoted
 from hwnas.runs.history import DeviceSearch
 from hwnas.search.limits import Limit, limits_for
-from hwnas.space import Arch
+from hwnas.space import Arch, check_key
 from hwnas.task import Score
 
 MEASURED = "measured_latency_ms"
@@ -51,10 +50,12 @@ class FrontModel:
 
         Raises:
             ExportError: the run has not exported it yet.
+            CheckpointError: the bundle is damaged.
             OutputError: ``out`` cannot be written.
         """
         if not self.folder.is_dir():
             raise ExportError(f"model {self.key} has no bundle at {self.folder}; run `hwnas export` first")
+        Bundle(self.folder).check()
         return copy_bundle(self.folder, Path(out) / self.device / self.key)
 
 
@@ -199,37 +200,46 @@ def write_front(
     """
     losses = -score.sign * columns[score.name]
     order = np.lexsort((losses, columns.get(MEASURED, columns["latency_ms"])))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["key", *columns, *([] if weights is None else ["weights_version"])])
+    rows: list[list[object]] = [["key", *columns, *([] if weights is None else ["weights_version"])]]
     for i in order:
         cells = [_cell(name, column[i]) for name, column in columns.items()]
-        writer.writerow([archs[i].key, *cells, *([] if weights is None else [weights[i]])])
-    write_text(path, text.getvalue())
+        rows.append([archs[i].key, *cells, *([] if weights is None else [weights[i]])])
+    write_text(path, csv_text(rows))
 
 
 def _cell(name: str, value: float) -> str:
     return str(int(value)) if name in ("params", "macs") else f"{value:.6g}"
 
 
-def read_front(path: Path, device: str, score: Score) -> Front:
+def read_front(path: Path, device: str, score: Score, sha256: str = "") -> Front:
     """Read what `write_front` wrote; bundles are expected in ``models/`` beside it.
+
+    Args:
+        path: the file.
+        device: whose front it is.
+        score: of the task.
+        sha256: of the file as it was written; empty: not known.
 
     Raises:
         ResumeError: the file is damaged.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        models = [
-            FrontModel(
-                device, r["key"], {k: float(v) for k, v in r.items() if k not in ("key", "weights_version")},
-                path.parent / "models" / r["key"], r.get("weights_version", ""),
-            )
-            for r in rows
-        ]  # fmt: skip
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
+        if sha256 and sha256_of(path) != sha256:
+            raise UnreadableError(str(path), "it is not as it was written (sha256 differs)")
+        with made_of(path):
+            models = [
+                FrontModel(
+                    device, check_key(r["key"]),
+                    {unquoted(k): float(v) for k, v in r.items() if k not in ("key", "weights_version")},
+                    path.parent / "models" / r["key"], r.get("weights_version", ""),
+                )
+                for r in csv_rows(read_text(path), str(path))
+            ]  # fmt: skip
+            if missing := [n for n in (score.name, "latency_ms") if any(n not in m.values for m in models)]:
+                raise UnreadableError(str(path), f"it has no column {missing[0]}")
+    except (UnreadableError, SpaceError) as error:
+        reason = error.reason if isinstance(error, UnreadableError) else str(error)
         raise ResumeError(
-            f"{path} is damaged: {error}; remove it and run `hwnas search` (the archive answers)"
+            f"{path} is damaged: {reason}; remove it and run `hwnas search` (the archive answers)"
         ) from None
     return Front(device, tuple(models), score)

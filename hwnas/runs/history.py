@@ -10,17 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from hwnas.errors import ResumeError
-from hwnas.files import write_json, write_text
+from hwnas.errors import ResumeError, UnreadableError
+from hwnas.files import SEAL, seal_of, write_json, write_text
 from hwnas.finetune import FinishConfig
 from hwnas.latency.device import DeviceProfile
-from hwnas.predictors import RankMetrics
+from hwnas.reading import as_type, inside, read_json, read_yaml
 from hwnas.runs.folder import DeviceFolder
 from hwnas.search.config import SearchConfig
 from hwnas.search.quality import PredictorQuality
@@ -29,14 +29,14 @@ from hwnas.search.quality import PredictorQuality
 class DeviceSearch(BaseModel):
     """What is searched for one device."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     device: str
     """As it was given: name of a shipped device, or a folder."""
     objectives: tuple[str, ...] = Field(min_length=1)
     constraints: tuple[str, ...] = ()
     """Limits of this device, such as ``latency_ms<=5``."""
-    front_size: int = Field(default=16, ge=1)
+    front_size: int = Field(default=16, ge=1, le=10_000)
     """Models on its front, at most."""
     search: SearchConfig = SearchConfig()
     finish: FinishConfig = FinishConfig(models=0)
@@ -100,6 +100,11 @@ class History:
     searches: tuple[SearchRecord, ...] = ()
     front: Mapping[str, Any] | None = None
     """From what the front was chosen; see `front_identity`."""
+    front_sha256: str = ""
+    """Of ``front.csv`` as it was written; empty: by an older version, or not yet."""
+    front_models: tuple[tuple[str, str], ...] = ()
+    """Key and weights of the models on it, so that a damaged file is written again as it was: what has become known
+    since, such as models that were finished for other devices, is for the next search to choose from."""
 
     def done(self, search: str) -> bool:
         """Say whether a search came to its end."""
@@ -126,11 +131,11 @@ class History:
 
     def with_search(self, record: SearchRecord) -> History:
         """Return the history after one more search."""
-        return History((*self.searches, record), self.front)
+        return replace(self, searches=(*self.searches, record))
 
     def with_front(self, settings: DeviceSearch, search: str) -> History:
         """Return the history after the front was chosen."""
-        return History(self.searches, self.front_identity(settings, search))
+        return replace(self, front=self.front_identity(settings, search))
 
 
 def search_name(device: str, identity: Mapping[str, Any]) -> str:
@@ -147,16 +152,17 @@ def read_settings(folder: DeviceFolder) -> DeviceSearch | None:
     if not folder.settings.exists():
         return None
     try:
-        return DeviceSearch.model_validate(yaml.safe_load(folder.settings.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        return as_type(DeviceSearch, read_yaml(folder.settings), str(folder.settings))
+    except UnreadableError as error:
         raise ResumeError(
-            f"{folder.settings} is damaged: {' '.join(str(error).split())[:200]}; remove it and search the device again"
+            f"{folder.settings} is damaged: {error.reason}; remove it and search the device again"
         ) from None
 
 
 def write_settings(folder: DeviceFolder, settings: DeviceSearch) -> None:
-    """Write the settings in force for a device."""
+    """Write the settings in force for a device, with their seal."""
     values = settings.model_dump(mode="json")
+    values = {SEAL: seal_of(values), **values}  # first: YAML that is cut short at the end of a line is YAML, too
     write_text(folder.settings, yaml.safe_dump(values, sort_keys=False, width=110, allow_unicode=True))
 
 
@@ -169,23 +175,17 @@ def read_history(folder: DeviceFolder) -> History:
     if not folder.history.exists():
         return History()
     try:
-        values = json.loads(folder.history.read_text(encoding="utf-8"))
-        return History(tuple(_record(v) for v in values["searches"]), values["front"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = as_type(History, read_json(folder.history), str(folder.history))
+        for record in found.searches:
+            for one in record.adapted:
+                inside(folder.root, one.folder)
+    except UnreadableError as error:
         raise ResumeError(
-            f"{folder.history} is damaged: {error}; remove it and search the device again (the archive answers)"
+            f"{folder.history} is damaged: {error.reason}; remove it and search the device again (the archive answers)"
         ) from None
+    return found
 
 
 def write_history(folder: DeviceFolder, history: History) -> None:
     """Write the searches of a device."""
-    write_json(folder.history, {"searches": [asdict(r) for r in history.searches], "front": history.front})
-
-
-def _record(values: dict[str, Any]) -> SearchRecord:
-    predictor = {
-        name: PredictorQuality(**{**q, "metrics": RankMetrics(**q["metrics"])})
-        for name, q in values["predictor"].items()
-    }
-    adapted = tuple(Adapted(**{**a, "frozen_stages": tuple(a["frozen_stages"])}) for a in values["adapted"])
-    return SearchRecord(**{**values, "predictor": predictor, "adapted": adapted})
+    write_json(folder.history, asdict(history))

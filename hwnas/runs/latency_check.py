@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.archive import Archive, Evaluation
+from hwnas.errors import ResumeError
 from hwnas.export.bundle import INT8_FILE, Bundle
 from hwnas.files import write_json
 from hwnas.latency.correction import correction_features, fit_correction
@@ -23,9 +23,11 @@ from hwnas.latency.table_networks import read_networks
 from hwnas.latency.target import target_of
 from hwnas.pareto import non_dominated
 from hwnas.progress import Progress
+from hwnas.report.data import LatencyCheck
 from hwnas.runs.evaluations import Candidate
 from hwnas.runs.folder import DeviceFolder
 from hwnas.runs.front import MEASURED, FrontModel
+from hwnas.runs.kept import read_kept
 from hwnas.space import Arch
 from hwnas.supernet import Layout
 from hwnas.supernet.slot_sum import distinct_blocks
@@ -53,7 +55,8 @@ def check_models(
 
     The machine may run faster or slower now than when the table was made; networks of the table that are timed again
     say by how much, and the table is judged at its own speed. The device with the refitted correction is written to
-    ``refitted/``, for the next search; its error here is that of models left out of the fit one at a time.
+    ``refitted/``, for the next search; its error here is that of models left out of the fit one at a time. A damaged
+    bundle is an error (`Bundle.check`).
 
     Args:
         layout: the space.
@@ -64,6 +67,8 @@ def check_models(
         progress: told after every timing.
     """
     config = CHECK.model_copy(update={"threads": device.profile.threads or 1})
+    for model in models:
+        Bundle(model.folder).check()
     quantised = [m for m in models if (m.folder / INT8_FILE).exists()]
     files = [m.folder / "model.onnx" for m in models] + [m.folder / INT8_FILE for m in quantised]
     known = read_networks(folder.table, layout.space)
@@ -164,9 +169,24 @@ def _split(device: str) -> str:
     return f"latency {device}"
 
 
+def read_check(path: Path) -> LatencyCheck | None:
+    """Return what ``latency_check.json`` says; None where the models were not timed.
+
+    Raises:
+        ResumeError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    found = read_kept(LatencyCheck, path, "remove it; `hwnas run` times the models again")
+    if len({len(found.keys), len(found.predicted_ms), len(found.measured_ms)}) > 1:
+        raise ResumeError(f"{path} is damaged: its lists differ in length; remove it and time the models again")
+    return found
+
+
 def was_checked(path: Path, models: Sequence[FrontModel]) -> bool:
     """Say whether the check in ``path`` is of just these models, and stands in their bundles."""
-    if not path.exists() or set(json.loads(path.read_text(encoding="utf-8"))["keys"]) != {m.key for m in models}:
+    known = read_check(path)
+    if known is None or set(known.keys) != {m.key for m in models}:
         return False
     bundles = [m.folder for m in models if (m.folder / "metrics.json").exists()]
     return all(

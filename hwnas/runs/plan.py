@@ -9,7 +9,6 @@ weights for ``direct_epochs`` passes over the images; where these are enough, th
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,13 +17,14 @@ from typing import Any, Literal
 import numpy as np
 
 from hwnas.data import TrainBatches
-from hwnas.errors import RecipeError, ResumeError
+from hwnas.errors import RecipeError
 from hwnas.files import write_json
 from hwnas.finetune import relative_cost
 from hwnas.latency.build import needs_table
 from hwnas.runs.context import RunContext
 from hwnas.runs.direct import choose_directly
 from hwnas.runs.history import DeviceSearch
+from hwnas.runs.kept import read_kept
 from hwnas.runs.recipe import Recipe
 from hwnas.space import Arch
 from hwnas.supernet import build_supernet
@@ -118,16 +118,18 @@ def make_plan(
     epochs = max((s.finish.epochs for s in wanted.values()), default=0.0)
     finish = epochs * epoch_gmacs
     trained = begun and (context.folder.train / "supernet.safetensors").exists()
-    seconds = _time_steps(context) if budget_s is not None else {}
+    given = not recipe.train.phases  # the weights of train.start_from are used as they are
+    seconds = _time_steps(context) if budget_s is not None and not given else {}
     to_spend = 0.0
     if budget_s is not None:
         tables_s = TABLE_S * sum(needs_table(context.devices[name]) for name in wanted)
         to_spend = max(0.5 * budget_s, budget_s * (1 - RESERVE) - tables_s - (time.monotonic() - started))
-    if budget_s is None:
-        direct_epochs = (train + search + finish) / epoch_gmacs if archs else 0.0
-    else:
+    direct_epochs = 0.0
+    if archs and budget_s is None:
+        direct_epochs = (train + search + finish) / epoch_gmacs
+    elif archs and seconds:
         per_gmac = sum(seconds.values()) / train
-        direct_epochs = to_spend / (epoch_gmacs * per_gmac) if archs else 0.0
+        direct_epochs = to_spend / (epoch_gmacs * per_gmac)
     if strategies == {"direct"} and not archs:
         raise RecipeError("search.strategy direct trains the models of finish.models, which is 0; give at least 1")
     strategy: Strategy
@@ -136,6 +138,8 @@ def make_plan(
         why = "as search.strategy says"
     elif trained:
         strategy, why = "supernet", "the run has one"
+    elif given:
+        strategy, why = "supernet", "train.start_from gives one, and no phase trains it further"
     elif not archs:
         strategy, why = "supernet", "models are handed over as the supernet gives them (finish.models is 0)"
     else:
@@ -148,11 +152,11 @@ def make_plan(
             f"{ENOUGH_IMAGES:,}"
         )
     known = read_plan(context) if begun else None
-    given = {"phase_factor": known.phase_factor} if trained and known is not None else {}
+    divided = {"phase_factor": known.phase_factor} if trained and known is not None else {}
     if budget_s is not None:
         train_s = 0.0 if trained else sum(seconds.values())
-        given |= {"finish_s": to_spend} if strategy == "direct" else _shares(to_spend, train_s, bool(archs))
-    return Plan(strategy, f"{strategy}: {why}", asked, n_models, train, search, finish, direct_epochs, **given)
+        divided |= {"finish_s": to_spend} if strategy == "direct" else _shares(to_spend, train_s, bool(archs))
+    return Plan(strategy, f"{strategy}: {why}", asked, n_models, train, search, finish, direct_epochs, **divided)
 
 
 def what_is_asked(recipe: Recipe, wanted: Mapping[str, DeviceSearch], budget_s: float | None) -> dict[str, Any]:
@@ -172,10 +176,7 @@ def read_plan(context: RunContext) -> Plan | None:
     path = context.folder.plan
     if not path.exists():
         return None
-    try:
-        return Plan(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ResumeError(f"{path} is damaged: {error}; remove it and start again") from None
+    return read_kept(Plan, path, "remove it and start again")
 
 
 def write_plan(context: RunContext, plan: Plan) -> None:

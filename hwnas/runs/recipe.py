@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -15,12 +16,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from hwnas.arguments import checked_arguments
 from hwnas.data import DataConfig
-from hwnas.errors import HwnasError, RecipeError, SearchError
+from hwnas.errors import HwnasError, RecipeError, SearchError, UnreadableError, shown
 from hwnas.files import shipped_folder
 from hwnas.finetune import FinetuneConfig, FinishConfig
 from hwnas.latency.plan import TableConfig
 from hwnas.objectives.config import EvaluationConfig
 from hwnas.objectives.resolve import objective_of, objectives_of
+from hwnas.reading import parse_yaml, read_yaml
 from hwnas.runs.executor import EXECUTORS
 from hwnas.search.config import SearchConfig
 from hwnas.search.limits import Limit, check_limits
@@ -33,7 +35,7 @@ from hwnas.train.phases import TrainConfig
 class ExecutorConfig(BaseModel):
     """Who evaluates; what is found does not depend on it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     name: Annotated[str, AfterValidator(EXECUTORS.check)] = "this-process"
     """A name of `hwnas.runs.executor.EXECUTORS`."""
@@ -44,9 +46,9 @@ class ExecutorConfig(BaseModel):
 class ExportConfig(BaseModel):
     """Which models of a front are written."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
-    front_size: int = Field(default=16, ge=1)
+    front_size: int = Field(default=16, ge=1, le=10_000)
     """At most this many models a device: the accuracy-latency front first, then those that cover most."""
     int8: bool = False
     """Also write ``model.int8.onnx``."""
@@ -55,15 +57,17 @@ class ExportConfig(BaseModel):
 class Recipe(BaseModel):
     """Everything that decides a run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     description: str = ""
-    devices: tuple[str, ...] = ("local-cpu",)
+    devices: tuple[str, ...] = Field(default=("local-cpu",), max_length=1000)
     """Names of shipped devices or folders with a profile."""
-    objectives: tuple[str, ...] = ("top1_percent", "latency_ms", "params", "introspectability")
+    objectives: tuple[str, ...] = Field(
+        default=("top1_percent", "latency_ms", "params", "introspectability"), max_length=64
+    )
     """Names of `hwnas.objectives.plugin.OBJECTIVES`, or scores of the task."""
-    constraints: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = Field(default=(), max_length=1000)
     """Hard limits on any value, such as ``latency_ms<=5``, or for one device ``edge-tpu:latency_ms<=3``."""
     task: Annotated[str, AfterValidator(TASKS.check)] = "classification"
     """What the networks learn: a name of `hwnas.task.TASKS`."""
@@ -143,7 +147,7 @@ def find_recipe(name_or_path: str | Path) -> Path:
         RecipeError: neither.
     """
     path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
+    if path.suffix in (".yaml", ".yml") and os.path.isfile(path):
         return path
     # Not Path.stem: the names of recipes may have dots, such as ofa-mbv3-w1.2.
     name = path.name.removesuffix(".yaml") if path.parts[:-1] in ((), ("supernets",)) else None
@@ -168,9 +172,9 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     """
     path = find_recipe(name_or_path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+        values = read_yaml(path)
+    except UnreadableError as error:
+        raise RecipeError(f"{path}: cannot be read as YAML: {error.reason}; correct or restore the file") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: must hold a mapping of sections, got {type(values).__name__}")
     for text in overrides:
@@ -231,8 +235,8 @@ def describe(error: ValidationError, model: type[BaseModel], values: Any) -> str
     else:
         text = first["msg"].removeprefix("Value error, ")
         given = first["input"]
-        shown = "" if isinstance(given, dict | BaseModel) else f", got {given!r}"
-        message = f"{key}: {text}{shown}" if key else text
+        got = "" if isinstance(given, dict | BaseModel) else f", got {shown(given)}"
+        message = f"{key}: {text}{got}" if key else text
     more = error.error_count() - 1
     return message + (f" (and {more} more)" if more else "")
 
@@ -262,16 +266,20 @@ def _override(values: dict[str, Any], text: str) -> None:
     """Set one dotted key; numbers step into lists."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise RecipeError(f"override {text!r} is not of the form section.key=value")
+        raise RecipeError(f"override {shown(text)} is not of the form section.key=value")
     *parents, last = key.split(".")
     target: Any = values
     try:
-        parsed = yaml.safe_load(value)
+        parsed = parse_yaml(value, "override")
         for part in parents:
             target = target[int(part)] if isinstance(target, list) else target.setdefault(part, {})
         if isinstance(target, list):
             target[int(last)] = parsed
         else:
             target[last] = parsed
-    except (yaml.YAMLError, ValueError, IndexError, TypeError, AttributeError):
-        raise RecipeError(f"override {text!r} does not fit the recipe; {key!r} leads to no setting") from None
+    except UnreadableError as error:
+        raise RecipeError(
+            f"override {shown(text)} does not fit the recipe: {error.reason}; the value is read as YAML"
+        ) from None
+    except (ValueError, IndexError, TypeError, AttributeError):
+        raise RecipeError(f"override {shown(text)} does not fit the recipe; {shown(key)} leads to no setting") from None

@@ -26,7 +26,7 @@ from hwnas.runs.analysis.fleet import Fleet, plan_fleet
 from hwnas.runs.analysis.quality import SupernetQuality, supernet_quality
 from hwnas.runs.analysis.results import collect
 from hwnas.runs.budget import parse_duration, size_search
-from hwnas.runs.choose import choose_to_finish, update_front, write_models
+from hwnas.runs.choose import choose_to_finish, front_is_whole, mend_front, update_front, write_models
 from hwnas.runs.devices import keep_device, load_devices
 from hwnas.runs.direct import chosen_directly, search_directly
 from hwnas.runs.evaluations import Evaluations
@@ -60,6 +60,8 @@ def _writes(verb: Callable[Concatenate[Run, _P], _R]) -> Callable[Concatenate[Ru
                 "train so, then go on with one process and the same --out"
             )
         with run.context.folder.lock():
+            if verb.__name__ not in ("train", "tables"):
+                run.mend_fronts()
             return verb(run, *args, **kwargs)
 
     return alone
@@ -68,6 +70,15 @@ def _writes(verb: Callable[Concatenate[Run, _P], _R]) -> Callable[Concatenate[Ru
 @dataclass
 class Run(RunView):
     """One run folder and the verbs that fill it."""
+
+    def mend_fronts(self) -> None:
+        """Write fronts again that are not as they were written; the archive has what they hold."""
+        folder = self.context.folder
+        damaged = [n for n in self.searched() if not front_is_whole(folder.device(n), self.history(n))]
+        for name in damaged:
+            self.context.told_for(name)("write the damaged front again", 1, 1)
+            with self.evaluations() as evaluations:
+                mend_front(evaluations, self.devices[name], self.settings(name))
 
     @_writes
     def train(self) -> SuperNet:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hwnas.arguments import checked_arguments
 from hwnas.data import Splits
+from hwnas.data.left_out import told
 from hwnas.errors import CheckpointError, RecipeError, ResumeError
 from hwnas.files import write_json, write_text
 from hwnas.progress import Progress, silent
+from hwnas.reading import sha256_of
 from hwnas.runs.budget import FEWEST_EVALUATIONS, check_sizable, parse_duration
 from hwnas.runs.context import RunContext
 from hwnas.runs.devices import load_devices
 from hwnas.runs.folder import RunFolder
+from hwnas.runs.kept import read_kept
 from hwnas.runs.manifest import make_manifest
 from hwnas.runs.plan import Plan, make_plan, planned, planned_search, read_plan, what_is_asked, write_plan
 from hwnas.runs.problem import check_latencies, check_searchable, read_limits
@@ -57,7 +62,7 @@ def start_run(
     wanted = {n: run.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)}
     check_searchable(run.context, wanted)
     if folder.recipe.exists():
-        known = load_recipe(folder.recipe)
+        known = _recipe_of(folder)
         if known.values_hash() != loaded.values_hash():
             sections = ("task", "supernet", "train", "data", "evaluation")
             differing = [s for s in sections if getattr(known, s) != getattr(loaded, s)]
@@ -65,7 +70,9 @@ def start_run(
                 f"{folder.root} holds a run with other settings of {', '.join(differing)}; "
                 "use another --out, or the same recipe"
             )
-    run.splits  # noqa: B018 (data that cannot be used is found before anything is written)
+    left_out = told(run.splits.left_out)  # data that cannot be used is found before anything is written
+    if left_out:
+        progress("images", 1, 1, left_out)
     with folder.lock():
         # Before the recipe, whose phases follow from it. Without a budget it follows from the recipe at any time.
         if plan is not None and (not folder.plan.exists() or (plan.timed and read_plan(run.context) != plan)):
@@ -73,26 +80,53 @@ def start_run(
         if not folder.recipe.exists():
             write_text(folder.recipe, loaded.as_yaml())
         if not folder.manifest.exists():
-            write_json(folder.manifest, make_manifest(loaded, run.splits))
+            about = make_manifest(loaded, run.splits) | {RECIPE_SHA256: sha256_of(folder.recipe)}
+            write_json(folder.manifest, about)
     return run
 
 
+RECIPE_SHA256 = "recipe_sha256"
+"""In the manifest: digest of ``recipe.yaml`` as it was written."""
+
+
+def _recipe_of(folder: RunFolder) -> Recipe:
+    """The recipe of a run, as it was begun.
+
+    Raises:
+        RecipeError: the file is damaged.
+        ResumeError: it was changed, or the manifest is damaged.
+    """
+    loaded = load_recipe(folder.recipe)
+    remedy = "restore it, or remove it and start the run's command again"
+    about = read_kept(dict[str, Any], folder.manifest, remedy) if folder.manifest.exists() else {}
+    if about.get(RECIPE_SHA256, sha256_of(folder.recipe)) != sha256_of(folder.recipe):
+        raise ResumeError(
+            f"{folder.recipe} is not as the run was begun (sha256 differs from manifest.json); restore it, or give a "
+            "changed recipe another --out"
+        )
+    return loaded
+
+
 @checked_arguments
-def open_run(folder: str | Path, progress: Progress = silent, executor: str | None = None) -> Run:
+def open_run(
+    folder: str | Path, progress: Progress = silent, executor: str | None = None,
+    executor_options: Mapping[str, Any] | None = None,
+) -> Run:  # fmt: skip
     """Open an existing run folder with the recipe it was made with.
 
     Args:
         folder: of the run.
         progress: told of everything that takes time.
         executor: who evaluates, a name of `hwnas.runs.executor.EXECUTORS`; default: as the recipe says.
+        executor_options: what a named executor is made with, such as ``{"address": "auto"}`` for ``ray``.
 
     Raises:
         CheckpointError: the folder holds no run.
     """
     path = RunFolder(Path(folder)).recipe
-    if not path.exists():
+    if not os.path.exists(path):
         raise CheckpointError(f"{folder} is no run folder: it has no recipe.yaml; make one with `hwnas run RECIPE`")
-    loaded = with_executor(load_recipe(path), executor, str(path))
+    loaded = with_executor(_recipe_of(RunFolder(Path(folder))), executor, executor_options, str(path))
     return Run(RunContext(RunFolder(Path(folder)), loaded, progress))
 
 
@@ -150,15 +184,17 @@ def plan_of(
     return make_plan(context, wanted, budget_s), context.splits, True
 
 
-def with_executor(recipe: Recipe, name: str | None, where: str) -> Recipe:
-    """Return a recipe with another executor, made without options; None or the same name: as it is.
+def with_executor(recipe: Recipe, name: str | None, options: Mapping[str, Any] | None, where: str) -> Recipe:
+    """Return a recipe with another executor and its options; without a name, or with the same alone: as it is.
 
     Raises:
-        RecipeError: an unknown executor.
+        RecipeError: an unknown executor, or options without a name.
     """
-    if name in (None, recipe.executor.name):
+    if options and name is None:
+        raise RecipeError(f"options {dict(options)} are of no executor; name it, such as --executor ray")
+    if name is None or (name == recipe.executor.name and options is None):
         return recipe
-    return with_values(recipe, {"executor": {"name": name, "options": {}}}, where)
+    return with_values(recipe, {"executor": {"name": name, "options": dict(options or {})}}, where)
 
 
 @checked_arguments
@@ -180,6 +216,7 @@ def run(
     out: str | Path | None = None,
     progress: Progress = silent,
     executor: str | None = None,
+    executor_options: Mapping[str, Any] | None = None,
 ) -> Run:
     """Do the whole chain: train, search every device, export, check and report; continue what is there.
 
@@ -193,6 +230,7 @@ def run(
         out: the run folder; default: ``runs/<name of the recipe>``.
         progress: told of everything that takes time.
         executor: who evaluates, a name of `hwnas.runs.executor.EXECUTORS`; default: as the recipe says.
+        executor_options: what a named executor is made with, such as ``{"address": "auto"}`` for ``ray``.
 
     Returns:
         The run; ``run.front("hexagon-dsp").knee().export("out/")`` gives a model.
@@ -209,7 +247,9 @@ def run(
         values["constraints"] = list(limits)
     if evaluations is not None:
         values["search"] = {"evaluations": evaluations}
-    loaded = with_values(with_executor(load_recipe(recipe, overrides), executor, str(recipe)), values, str(recipe))
+    loaded = with_values(
+        with_executor(load_recipe(recipe, overrides), executor, executor_options, str(recipe)), values, str(recipe)
+    )
     budget_s = None if budget is None else parse_duration(budget)
     if budget_s is not None:
         check_sizable(loaded.search)

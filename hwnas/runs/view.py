@@ -104,7 +104,7 @@ class RunView:
                 f"{self.folder} has no front of {device!r}; it has {self.searched()}; "
                 f"search it with `hwnas search {self.folder} --devices {device}`"
             )
-        return read_front(path, device, self.context.score)
+        return read_front(path, device, self.context.score, self.history(device).front_sha256)
 
     def searched_device(self, name: str) -> SearchedDevice:
         """Return a device with its settings and its front."""

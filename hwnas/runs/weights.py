@@ -116,4 +116,7 @@ class RunWeights:
                                 f"{path} has other weights than its search used ({version}); restore it or search again"
                             )
                         return self.use(version, load_supernet(path))
+        for path in sorted(folder.root.glob("devices/*/adapted/*/supernet.safetensors")):  # of a search that goes on
+            if weights_version(path) == version:
+                return self.use(version, load_supernet(path))
         raise ResumeError(f"{folder.root} has no weights {version}; search it again with `hwnas search`")

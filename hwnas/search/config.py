@@ -25,39 +25,39 @@ class AdaptationConfig(BaseModel):
         distillation from the largest net with weight 1; 5 epochs in each of 30 rounds).
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
-    rounds: int = Field(default=3, ge=1)
+    rounds: int = Field(default=3, ge=1, le=1000)
     """Adaptations of a search; ``evaluations`` are split among the ``rounds + 1`` states of the weights."""
-    epochs: float = Field(default=1.0, gt=0)
+    epochs: float = Field(default=1.0, gt=0, le=1e5)
     """Passes over the training images in each round."""
-    lr: float = Field(default=0.0025, gt=0)
+    lr: float = Field(default=0.0025, gt=0, le=1e38)
     """Rate at the beginning of each round; it falls by half a cosine to 0."""
-    subnets_per_step: int = Field(default=4, ge=1)
+    subnets_per_step: int = Field(default=4, ge=1, le=1000)
     """Subnets whose gradients are added before one step of the optimiser."""
-    distill_ratio: float = Field(default=1.0, ge=0)
+    distill_ratio: float = Field(default=1.0, ge=0, le=1e6)
     """Weight of the soft labels of the trained supernet's largest net beside the label loss; 0: no teacher."""
-    best: int = Field(default=BEST, ge=1)
+    best: int = Field(default=BEST, ge=1, le=1_000_000)
     """Options are drawn as often as the better half of the evaluated archs, and at most so many, take them."""
 
 
 class SearchConfig(BaseModel):
     """Settings of one search; everything that is left out is sized by ``evaluations``."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     strategy: Literal["auto", "supernet", "direct"] = "auto"
     """``supernet``: train one and search its subnets; ``direct``: choose archs without training and train each alone,
     which is better for few models; ``auto``: what the plan of the run estimates to be better (`hwnas plan`)."""
     algorithm: str = "hurricane"
     """A searcher: a name of `hwnas.search.SEARCHERS`, or ``package.module:object``."""
-    evaluations: int = Field(default=200, ge=1)
+    evaluations: int = Field(default=200, ge=1, le=1_000_000)
     """Distinct archs to evaluate."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Equal seeds give equal archs."""
-    population: int | None = Field(default=None, ge=1)
+    population: int | None = Field(default=None, ge=1, le=100_000)
     """Archs in a generation; None: sized by ``evaluations``."""
-    validation_images: int | None = Field(default=None, ge=1)
+    validation_images: int | None = Field(default=None, ge=1, le=10**9)
     """Validation images of an evaluation while searching; None: all of ``evaluation.validation_images``. What could be
     on a front is evaluated on all of them afterwards."""
     predictor: str | None = None

@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-from hwnas.errors import SpaceError
+from hwnas.errors import SpaceError, shown
 from hwnas.space.choice import Choice, Option
+
+
+def check_key(text: str) -> str:
+    """Return ``text`` where it can be the key of an arch: keys name files and folders.
+
+    Raises:
+        SpaceError: it is not twelve hexadecimal digits.
+    """
+    if re.fullmatch(r"[0-9a-f]{12}", text) is None:
+        raise SpaceError(f"{shown(text, 60)} is no key of a model: keys are twelve hexadecimal digits")
+    return text
+
+
+def named(values: object) -> set[str]:
+    """Return the names of the choices for which plain values hold an option.
+
+    Raises:
+        SpaceError: they are no mapping of names.
+    """
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise SpaceError(f"an arch is a mapping of names of choices to options, got {shown(values)}")
+    return set(values)
 
 
 class ArchSpace(Protocol):
@@ -46,6 +69,10 @@ class Arch:
         """Twelve hexadecimal digits that name this arch in files and tables; stable over versions."""
         text = json.dumps(self.items, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def __reduce__(self) -> tuple[type[Arch], tuple[tuple[tuple[str, Option], ...]]]:
+        """Be sent elsewhere without the space; `SearchSpace.arch` of `as_dict` puts it into one again."""
+        return Arch, (self.items,)
 
     def __hash__(self) -> int:
         return hash(self.items)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.errors import SpaceError
+from hwnas.errors import SpaceError, shown
 
 Scalar = int | float | str
 Option = Scalar | tuple[Scalar | None, ...]
@@ -40,11 +40,13 @@ def _as_scalar(value: Any, whose: str) -> Scalar:
         value = value.item()
     if isinstance(value, str):
         return str(value)
-    if isinstance(value, int | float) and math.isfinite(value):
+    if isinstance(value, int) and abs(value) < 2**63:
+        return value
+    if isinstance(value, float) and math.isfinite(value):
         return value
     raise SpaceError(
-        f"{value!r:.60} can be no option of choice {whose!r}; options are finite numbers, texts, True and False, or "
-        "lists of them"
+        f"{shown(value, 60)} can be no option of choice {whose!r}; options are finite numbers of at most 64 bits, "
+        "texts, True and False, or lists of them"
     )
 
 
@@ -60,7 +62,7 @@ def as_options(values: Any, whose: str) -> tuple[Option, ...]:
     except TypeError:
         found = None
     if found is None:
-        raise SpaceError(f"options of choice {whose!r} are {values!r:.60}; give a list of them, such as [1, 2]")
+        raise SpaceError(f"options of choice {whose!r} are {shown(values, 60)}; give a list of them, such as [1, 2]")
     return tuple(as_option(v, whose) for v in found)
 
 
@@ -85,7 +87,7 @@ class Choice:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise SpaceError(f"a choice is called {self.name!r:.60}; its name is a text")
+            raise SpaceError(f"a choice is called {shown(self.name, 60)}; its name is a text")
         object.__setattr__(self, "options", as_options(self.options, self.name))
         if not self.options:
             raise SpaceError(f"choice {self.name!r} has no options; give at least one")
@@ -119,4 +121,4 @@ class Choice:
             plain = as_option(option, self.name)
         if plain in self.options:
             return self.options.index(plain)
-        raise SpaceError(f"{option!r:.60} is not an option of {self.name!r}; its options are {list(self.options)}")
+        raise SpaceError(f"{shown(plain, 60)} is not an option of {self.name!r}; its options are {list(self.options)}")

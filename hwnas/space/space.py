@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.errors import SpaceError
-from hwnas.space.arch import Arch
+from hwnas.space.arch import Arch, named
 from hwnas.space.choice import Choice, Option, as_options
 
 IntArray = NDArray[np.int64]
@@ -283,7 +283,7 @@ class SearchSpace:
         Raises:
             SpaceError: an unknown name, a missing active choice, or a value that is no option.
         """
-        if unknown := sorted(set(values) - set(self._position)):
+        if unknown := sorted(named(values) - set(self._position)):
             raise SpaceError(f"unknown choices {unknown}; the space has {list(self._position)}")
         genome = np.zeros(len(self.choices), dtype=np.int64)
         for i, choice in enumerate(self.choices):

@@ -6,7 +6,7 @@ Importing this package does not import torch; its tasks do.
 from __future__ import annotations
 
 from hwnas.registry import Registry
-from hwnas.task.task import HasAlphaDivergence, Meter, Score, Task
+from hwnas.task.task import HasAlphaDivergence, HasLargestStderr, Meter, Score, Task
 
 DEFAULT_TASK = "classification"
 """What recipes mean that name no task, and what was meant before recipes could name one."""
@@ -21,4 +21,4 @@ TASKS: Registry[Task] = Registry(
 )  # fmt: skip
 """Tasks by the names that recipes use."""
 
-__all__ = ["DEFAULT_TASK", "TASKS", "HasAlphaDivergence", "Meter", "Score", "Task"]
+__all__ = ["DEFAULT_TASK", "TASKS", "HasAlphaDivergence", "HasLargestStderr", "Meter", "Score", "Task"]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hwnas.errors import DataError
+from hwnas.errors import DataError, some
 from hwnas.task.task import Score, Task
 
 ALPHA_CLIP = 5.0
@@ -30,26 +30,58 @@ class Classification(Task):
         self, train: NDArray[np.generic], test: NDArray[np.generic] | None, n_outputs: int, names: Sequence[str],
         where: str,
     ) -> None:  # fmt: skip
-        """Raise where there are fewer than two classes, or others than the network has; see `Task.check`."""
+        """Raise where there are fewer than two classes, one without images, or others than the network has."""
         if train.ndim != 1 or not np.issubdtype(train.dtype, np.integer):
-            raise DataError(
-                f"{where}: labels are {train.dtype}; they must be integers, one an image; "
-                "for labels of another kind name a task that learns them (key task of the recipe)"
-            )
+            numbers = np.issubdtype(train.dtype, np.floating) and train.size == len(train)
+            whole = numbers and bool((train.astype(np.float64) % 1 == 0).all())
+            advice = (
+                "they are whole numbers: keep them as integers" if whole
+                else "for labels of another kind name a task that learns them (key task of the recipe)"
+            )  # fmt: skip
+            raise DataError(f"{where}: labels are {train.dtype}; they must be integers, one an image; {advice}")
         if len(names) < 2 or train.min() == train.max():
             raise DataError(f"{where} has one class only; a classifier needs at least two")
-        for labels in (train, test):
-            if labels is None or not len(labels):
-                continue
-            low, high = int(labels.min()), int(labels.max())
-            if low < 0 or high >= n_outputs:
-                raise DataError(
-                    f"{where} has labels from {low} to {high}, but the network has {n_outputs} classes "
-                    f"(0 to {n_outputs - 1}); set supernet.classes={high + 1} or correct the labels"
-                )
+        self._check_range(train, "", names, where)
+        if test is not None and len(test):
+            self._check_range(test, "test ", names, where)
+        unseen = np.setdiff1d(np.arange(len(names)), train)
+        if len(unseen):
+            without = [names[i] for i in unseen.tolist()]
+            raise DataError(
+                f"{where} has no training image of the class{'es' if len(without) > 1 else ''} {some(without)}; give "
+                "images of each, or take what has none out of the classes, so that these count from 0 without gaps"
+            )
+        high = int(train.max())
+        if high >= n_outputs:
+            raise DataError(
+                f"{where} has labels from {int(train.min())} to {high}, but the network has {n_outputs} classes "
+                f"(0 to {n_outputs - 1}); set supernet.classes={len(names)}"
+            )
         if len(names) != n_outputs:
             raise DataError(
                 f"{where} has {len(names)} classes, the network {n_outputs}; set supernet.classes={len(names)}"
+            )
+
+    @staticmethod
+    def _check_range(labels: NDArray[np.generic], which: str, names: Sequence[str], where: str) -> None:
+        """Raise where labels are no numbers of the classes ``names``."""
+        low, high = int(labels.min()), int(labels.max())
+        n_negative = int((labels.astype(np.int64) < 0).sum())
+        if low < 0:
+            raise DataError(
+                f"{where} has {which}labels from {low} to {high}, {n_negative} of them below 0, which is no class "
+                "(-1 often stands for a missing label); remove these images or correct their labels"
+            )
+        unnamed = not which and names[0] == "0" and high == len(names) - 1
+        if low == 1 and (unnamed or high == len(names)):
+            raise DataError(
+                f"{where} has {which}labels from 1 to {high} and none is 0; classes count from 0: subtract 1 from all "
+                "labels, or give images of class 0"
+            )
+        if high >= len(names):
+            raise DataError(
+                f"{where} has {which}labels from {low} to {high}, but the {len(names)} classes are numbered from 0 to "
+                f"{len(names) - 1}; correct the labels, or name and train all of their classes"
             )
 
     def strata(self, labels: NDArray[np.generic]) -> NDArray[np.int64]:
@@ -99,6 +131,10 @@ class Classification(Task):
     def predicted_classes(self, outputs: Tensor) -> Tensor:
         """Return ``(B,)`` classes of the highest logits; of equal ones the first."""
         return outputs.argmax(1)
+
+    def largest_stderr(self, n_images: int) -> float:
+        """Return the standard error of the top-1 of ``n_images`` where half of them are right, in percent."""
+        return 100 * math.sqrt(0.25 / n_images)
 
     def meter(self) -> Accuracy:
         """Return a counter of right answers."""

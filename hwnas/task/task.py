@@ -147,6 +147,15 @@ class HasAlphaDivergence(Protocol):
 
 
 @runtime_checkable
+class HasLargestStderr(Protocol):
+    """What a task also has that can say how uncertain its score is at most."""
+
+    def largest_stderr(self, n_images: int) -> float:
+        """Return the largest standard error that the first score of ``n_images`` images can have, in its unit."""
+        ...
+
+
+@runtime_checkable
 class PredictsClasses(Protocol):
     """What a task also has whose outputs choose one class for each image."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from hwnas.data import DataConfig, load_data
-from hwnas.data.source import Images, Opened, Source, SourceConfig
+from hwnas.data.left_out import LeftOut
+from hwnas.data.source import Images, Opened, Source, SourceConfig, place_of
 from hwnas.task import DEFAULT_TASK, TASKS, Task
 
 
@@ -48,8 +49,8 @@ class SourceTests:
     def test_its_labels_can_be_learnt(self) -> None:
         """The task accepts them for as many outputs as there are names."""
         opened = self._opened()
-        test = None if opened.test is None else opened.test.labels
-        self.task().check(opened.train.labels, test, len(opened.classes), opened.classes, "the source")
+        for part in self._parts(opened):
+            self.task().check(opened.train.labels, part.labels, len(opened.classes), opened.classes, "the source")
 
     def test_pixels_are_bytes_of_one_size(self) -> None:
         """``(B, C, H, W)`` uint8 with 1 or 3 channels, the same for every part."""
@@ -82,6 +83,16 @@ class SourceTests:
             batch[:] = 0
         assert np.array_equal(images.pixels(rows, self.size_px), before)
 
+    def test_every_image_can_be_named(self) -> None:
+        """No two images of a part lie at the same place; what is left out says why and how much."""
+        opened = self._opened()
+        for part in self._parts(opened):
+            assert len({place_of(part, i) for i in range(len(part))}) == len(part)
+        for entry in opened.left_out:
+            assert isinstance(entry, LeftOut)
+            assert entry.reason
+            assert entry.count > 0
+
     def test_opened_twice_it_gives_the_same(self) -> None:
         """Labels, names and pixels, in the same order: a run that is continued must see what it saw."""
         a, b = self._opened(), self._opened()
@@ -108,4 +119,4 @@ class SourceTests:
 
     @staticmethod
     def _parts(opened: Opened) -> list[Images]:
-        return [opened.train] if opened.test is None else [opened.train, opened.test]
+        return [part for part in (opened.train, opened.test, opened.validation) if part is not None]

@@ -26,12 +26,14 @@ from hwnas.progress import Progress, silent
 from hwnas.supernet import SuperNet, SupernetConfig, build_supernet
 from hwnas.supernet.weights.other_classes import inherited_state
 from hwnas.task import DEFAULT_TASK, HasAlphaDivergence, Task
-from hwnas.train.checkpoint import load_supernet, load_tensors, load_weights, save_supernet, weights_version
+from hwnas.train.checkpoint import load_supernet, load_weights, read_metadata, save_supernet, weights_version
 from hwnas.train.device import chosen_device
+from hwnas.train.last_good import remove_checkpoint
 from hwnas.train.mixing import draw_mix
 from hwnas.train.monitor import CALIBRATION_BATCH, CALIBRATION_IMAGES, Monitor
 from hwnas.train.phases import PhaseConfig, TrainConfig, phase_space, sample_step
 from hwnas.train.ranks import Ranks, joined_ranks, synchronise_batch_norm
+from hwnas.train.start import start_version, starting_state
 from hwnas.train.state import NOT_BINDING, TrainState, check_settings, copied
 from hwnas.train.step import learning_rate, make_optimiser, train_step
 from hwnas.train.teacher import calibrate_largest
@@ -78,7 +80,6 @@ def train_supernet(
         progressively extracted teacher).
     """
     make_folder(folder)
-    start = None if config.start_from is None else Path(config.start_from).expanduser()
     settings = {
         "supernet": supernet_config.model_dump(mode="json"),
         "train": config.model_dump(mode="json", exclude=NOT_BINDING),
@@ -87,8 +88,8 @@ def train_supernet(
     }
     if splits.task.name != DEFAULT_TASK:  # files of trainings without a named task stay what they were
         settings["task"] = splits.task.name
-    if start is not None:
-        settings["start"] = weights_version(start / "supernet.safetensors")
+    if config.start_from is not None:
+        settings["start"] = start_version(config.start_from)
     if teacher_from is not None:
         settings["teacher"] = weights_version(teacher_from / "supernet.safetensors")
     finished = folder / "supernet.safetensors"
@@ -97,7 +98,7 @@ def train_supernet(
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks())
         trainer = _Trainer(supernet_config, config, data_config, splits, folder, progress, settings, ranks)
-        trainer.start(start, teacher_from)
+        trainer.start(teacher_from)
         stack.enter_context(trainer.monitor)
         while trainer.state.phase < len(config.phases):
             phase = config.phases[trainer.state.phase]
@@ -107,7 +108,7 @@ def train_supernet(
         supernet = trainer.state.supernet.cpu().requires_grad_(True).eval()
         save_supernet(supernet, folder, settings)
         if ranks.rank == 0:
-            (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+            remove_checkpoint(folder / "checkpoint.safetensors")
     if ranks.world > 1:  # its batch norms have met other ranks
         return load_supernet(folder) if ranks.rank == 0 else supernet
     return supernet
@@ -144,20 +145,22 @@ class _Trainer:
         self.state = TrainState(supernet, make_optimiser(supernet, config), scaler)
         self.monitor = Monitor(self.folder, splits, config, self.ranks.rank == 0)
 
-    def start(self, start: Path | None, teacher_from: Path | None) -> None:
-        """Continue from the checkpoint; where there is none, begin with the weights of ``start`` or random ones."""
+    def start(self, teacher_from: Path | None) -> None:
+        """Continue from the checkpoint; where there is none, begin with given weights or random ones."""
         state, path = self.state, self.folder / "checkpoint.safetensors"
-        if path.exists():
-            state.read(path, self.settings)
+        if state.read(path, self.settings, self.progress):
             self.monitor.forget_after(sum(self.steps[: state.phase]) + state.step)
             return
         begins: dict[str, Tensor] = {}
         new = ""
-        if start is not None:
-            begins, new = inherited_state(state.supernet, load_supernet(start), f"train.start_from {start}")
+        if self.config.start_from is not None:
+            begins, new = starting_state(state.supernet, self.config.start_from)
             state.supernet.load_state_dict(begins)
         if new:
             self.progress("inherit", 1, 1, new)
+        phases = self.config.phases
+        if new and not phases:
+            raise RecipeError(f"train.phases is empty, but {new}; give at least one phase that trains it")
         if teacher_from is not None:
             given, other = inherited_state(state.supernet, load_supernet(teacher_from), str(teacher_from))
             if other:
@@ -165,9 +168,9 @@ class _Trainer:
             state.teacher = self._calibrated(given) if self._needs_teacher() else {}
         elif begins and not new:
             state.teacher = copied(state.supernet.state_dict()) if self._needs_teacher() else {}
-        elif self.config.phases[0].teacher == "fixed":
+        elif phases and phases[0].teacher == "fixed":
             raise RecipeError(
-                f"train.phases {self.config.phases[0].name!r}: teacher fixed is trained in the first phase; "
+                f"train.phases {phases[0].name!r}: teacher fixed is trained in the first phase; "
                 f"use none or inplace there{f' ({new})' if new else ', or set train.start_from'}"
             )
         self.monitor.forget_after(0)
@@ -289,6 +292,5 @@ def _freeze(supernet: SuperNet, phase: PhaseConfig) -> None:
 
 
 def _load_finished(path: Path, settings: dict[str, Any]) -> SuperNet:
-    _, metadata = load_tensors(path)
-    check_settings(metadata.get("info", {}), settings, path)
+    check_settings(read_metadata(path).get("info", {}), settings, path)
     return load_supernet(path)

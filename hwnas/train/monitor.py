@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from hwnas.data import Splits, as_input
-from hwnas.errors import RecipeError
+from hwnas.errors import OutputError, RecipeError, ResumeError, UnreadableError
 from hwnas.files import write_text
+from hwnas.reading import as_type, read_text
 from hwnas.space import Arch, SearchSpace
 from hwnas.supernet import SuperNet, calibrate_bn, extract_subnet
 from hwnas.train.evaluate import scores
@@ -67,21 +69,23 @@ class Monitor:
 
     def forget_after(self, step: int) -> None:
         """Drop the lines that a killed training logged after its last checkpoint: they will be computed again."""
-        kept = []
-        for line in self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []:
-            try:
-                values = json.loads(line)
-            except json.JSONDecodeError:
-                break  # cut short by the kill
-            if values["step"] <= step:
-                kept.append(line)
-        write_text(self._path, "".join(line + "\n" for line in kept))
+        lines, damaged = read_log(self._path) if self._path.exists() else ([], None)
+        kept = [values for values in lines if values["step"] <= step]
+        # The kill may have cut the log short, but only after what the checkpoint has.
+        if damaged is not None and len(kept) < step:
+            raise ResumeError(f"{self._path}, line {damaged} is damaged; remove the file: the log then begins here")
+        write_text(self._path, "".join(json.dumps(values) + "\n" for values in kept))
 
     def flush(self) -> None:
         """Append the lines since the last call to the log."""
         if self._writes:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(line) + "\n" for line in self._lines)
+            try:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.writelines(json.dumps(line) + "\n" for line in self._lines)
+            except OSError as error:
+                raise OutputError(
+                    f"cannot write {self._path}: {error.strerror}; free space or choose another folder"
+                ) from None
         self._lines.clear()
 
     def scores(self, supernet: SuperNet) -> dict[str, float]:
@@ -102,6 +106,40 @@ class Monitor:
             targets = self._splits.validation.labels[: len(x)].to(device)
             found[name] = round(scores(subnet, x, targets, self._splits.task)[self._splits.task.score.name], 3)
         return found
+
+
+def read_log(path: Path) -> tuple[list[dict[str, Any]], int | None]:
+    """Return the lines of a log, one for each step, up to the first that is damaged, and the number of that line.
+
+    Raises:
+        ResumeError: the file cannot be read at all.
+    """
+    found: list[dict[str, Any]] = []
+    try:
+        text = read_text(path, LOG_BYTES)
+    except UnreadableError as error:
+        raise ResumeError(f"{path} is damaged: {error.reason}; remove it") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            values = json.loads(line)  # scores of a plug-in's task may be NaN
+            as_type(_Step, values, str(path))
+        except (ValueError, RecursionError):
+            return found, number
+        found.append(values)
+    return found, None
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What every line of a log has."""
+
+    phase: str
+    step: int
+    loss: float
+
+
+LOG_BYTES = 2**28
+"""Of a log: 100 bytes for each of two million steps."""
 
 
 def landmarks(space: SearchSpace) -> dict[str, Arch]:

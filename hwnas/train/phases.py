@@ -11,7 +11,10 @@ from hwnas.errors import RecipeError, SpaceError
 from hwnas.space import Arch, SearchSpace
 from hwnas.train.device import DeviceName
 
-NonNegative = Annotated[float, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0, le=1e6)]
+# Rates have no other bound than that of float32: who looks for the largest that works tries larger ones.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What NumPy and PyTorch both take."""
 Scalar = int | float | str
 ExitWeights = Literal["ascending", "descending", "uniform"]
 
@@ -19,18 +22,18 @@ ExitWeights = Literal["ascending", "descending", "uniform"]
 class PhaseConfig(BaseModel):
     """One phase of training."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     name: str
-    epochs: Annotated[float, Field(gt=0)]
+    epochs: Annotated[float, Field(gt=0, le=1e5)]
     """Passes over the training images; fractions are allowed."""
-    lr: Annotated[float, Field(gt=0)]
+    lr: Annotated[float, Field(gt=0, le=1e38)]
     """Peak learning rate for the batch size of the recipe."""
     warmup_epochs: NonNegative = 0.0
     elastic: dict[str, Literal["all"] | tuple[Scalar, ...]] = Field(default_factory=dict)
     """Fields that vary, such as ``kernel_size``, with ``all`` or the allowed values; fields that are not named stay
     at their largest value. Resolution always varies unless it is named."""
-    subnets_per_step: Annotated[int, Field(gt=0)] = 1
+    subnets_per_step: Annotated[int, Field(gt=0, le=1000)] = 1
     """Subnets whose gradients are added before one step of the optimiser."""
     sampling: Literal["uniform", "sandwich"] = "uniform"
     """``sandwich``: of the subnets of a step, the first is the largest and the last the smallest of the phase."""
@@ -92,10 +95,11 @@ class PhaseConfig(BaseModel):
 class TrainConfig(BaseModel):
     """How a supernet is trained."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
-    batch_size: Annotated[int, Field(gt=1)] = 64
-    phases: tuple[PhaseConfig, ...] = Field(min_length=1)
+    batch_size: Annotated[int, Field(gt=1, le=2**20)] = 64
+    phases: tuple[PhaseConfig, ...] = Field(max_length=100)
+    """One after the other; none, with ``start_from``: its weights are taken as they are."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Of SGD with Nesterov's correction."""
     weight_decay: NonNegative = 3e-5
@@ -122,18 +126,21 @@ class TrainConfig(BaseModel):
     sync_batch_norm: bool = True
     """With several ranks: batch norms see the whole batch; off: each rank its own part."""
     start_from: str | None = None
-    """Folder of a supernet of the same settings whose weights the first phase begins with; default: random weights."""
+    """Folder of a run or supernet of the same settings, or a checkpoint of once-for-all, whose weights the first phase
+    begins with (for other classes with a new head); default: random weights."""
     monitor_epochs: NonNegative = 0.0
     """Every so many epochs, the validation score of the smallest, middle and largest subnet goes to the log."""
     tensorboard: bool = False
     """Write losses and scores for TensorBoard, too (extra ``tensorboard``)."""
-    seed: int = 0
-    checkpoint_every_s: Annotated[float, Field(gt=0)] = 20.0
+    seed: Seed = 0
+    checkpoint_every_s: Annotated[float, Field(gt=0, le=1e9)] = 20.0
 
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
         if self.mixup_alpha and self.moex_percent:
             raise ValueError("mixup_alpha and moex_percent both mix labels; set one of them")
+        if not self.phases and self.start_from is None:
+            raise ValueError("phases is empty; give at least one phase, or the weights to use in start_from")
         return self
 
 

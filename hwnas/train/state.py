@@ -18,9 +18,12 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from hwnas.data import DataConfig
-from hwnas.errors import ResumeError
+from hwnas.errors import CheckpointError, ResumeError, UnreadableError
+from hwnas.progress import Progress, silent
+from hwnas.reading import made_of
 from hwnas.supernet import SuperNet
-from hwnas.train.checkpoint import load_tensors, load_weights, save_tensors
+from hwnas.train.checkpoint import load_weights
+from hwnas.train.last_good import load_checkpoint, save_checkpoint
 from hwnas.train.phases import TrainConfig
 
 NOT_BINDING = {"checkpoint_every_s", "start_from", "tensorboard", "device"}
@@ -60,25 +63,33 @@ class TrainState:
         metadata = {
             "settings": dict(settings), "phase": self.phase, "step": self.step, "scaler": self.scaler.state_dict(),
         }  # fmt: skip
-        save_tensors(path, tensors, metadata)
+        save_checkpoint(path, tensors, metadata)
 
-    def read(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Go on where a checkpoint was written.
+    def read(self, path: Path, settings: Mapping[str, Any], progress: Progress = silent) -> bool:
+        """Go on where a checkpoint was written; return whether there is one.
 
         Raises:
             ResumeError: it was written with other settings.
             CheckpointError: it is damaged.
         """
-        tensors, metadata = load_tensors(path)
-        check_settings(metadata.get("settings", {}), settings, path)
-        load_weights(self.supernet, under_prefix(tensors, "supernet."), str(path))
-        restore_momenta(self.supernet, self.optimiser, under_prefix(tensors, "momentum."))
-        if metadata.get("scaler"):
-            self.scaler.load_state_dict(metadata["scaler"])
-        self.phase, self.step = metadata["phase"], metadata["step"]
-        self.teacher, self.pet = under_prefix(tensors, "teacher."), under_prefix(tensors, "pet.")
-        own = self.supernet.state_dict()
-        self.average = {k: torch.empty_like(own[k]).copy_(v) for k, v in under_prefix(tensors, "average.").items()}
+        found = load_checkpoint(path, progress)
+        if found is None:
+            return False
+        tensors, metadata = found
+        try:
+            with made_of(path):
+                check_settings(metadata.get("settings", {}), settings, path)
+                load_weights(self.supernet, under_prefix(tensors, "supernet."), str(path))
+                restore_momenta(self.supernet, self.optimiser, under_prefix(tensors, "momentum."))
+                if metadata.get("scaler"):
+                    self.scaler.load_state_dict(metadata["scaler"])
+                self.phase, self.step = int(metadata["phase"]), int(metadata["step"])
+                self.teacher, self.pet = under_prefix(tensors, "teacher."), under_prefix(tensors, "pet.")
+                own, average = self.supernet.state_dict(), under_prefix(tensors, "average.")
+                self.average = {k: torch.empty_like(own[k]).copy_(v) for k, v in average.items()}
+        except UnreadableError as error:
+            raise CheckpointError(f"{path} is damaged: {error.reason}; remove it: the training begins anew") from None
+        return True
 
 
 def check_settings(found: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 import yaml
 from torch import nn
 
-from hwnas.cli import main
 from hwnas.cli.runs import warn_of_other_machines
 from hwnas.export.onnx_file import to_onnx
 from hwnas.export.quantize import quantize_onnx
@@ -21,15 +20,8 @@ from hwnas.supernet.slot_sum import distinct_blocks
 
 
 @pytest.fixture
-def cli(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hwnas", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out = capsys.readouterr()
-        return caught.value.code, out.out, out.err
-
-    return call
+def cli(hwnas_command):
+    return hwnas_command
 
 
 @pytest.fixture
@@ -46,7 +38,13 @@ def test_a_table_is_built_and_checked(cli, recipe_file, tmp_path):
     assert found["device"] == "table"
     assert found["error"]["n_held_out"] == 4
     assert found["conditions"]["planned_s"] > 0
-    assert sorted(p.name for p in out.iterdir()) == ["blocks.csv", "networks.csv", "profile.yaml", "recipe.yaml"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "SHA256SUMS",
+        "blocks.csv",
+        "networks.csv",
+        "profile.yaml",
+        "recipe.yaml",
+    ]
     code, said, _ = cli("tables", "check", out, "--networks", 5, "--json", "--strict")
     assert code == 0
     checked = json.loads(said)
@@ -59,6 +57,10 @@ def test_a_table_is_built_and_checked(cli, recipe_file, tmp_path):
     profile = yaml.safe_load((out / "profile.yaml").read_text())
     profile["conditions"]["device"] = "another processor, 64 cores"
     (out / "profile.yaml").write_text(yaml.safe_dump(profile))
+    code, _, err = cli("tables", "check", out, "--networks", 5, "--strict")
+    assert code == 2
+    assert "profile.yaml is not as it was written (SHA256SUMS differs)" in err
+    (out / "SHA256SUMS").unlink()  # as who changes a profile on purpose does
     code, _, err = cli("tables", "check", out, "--networks", 5, "--strict")
     assert code == 2
     assert "device is 'another processor, 64 cores' in the table" in err

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from hwnas.data import DataConfig, load_data
+from hwnas.data.look import look
 from hwnas.errors import DataError
 from hwnas.task.classification import CLASSIFICATION
 
@@ -33,7 +34,7 @@ def load(**settings):
 def test_decoded_images_are_kept_and_read_again(folder, tmp_path, monkeypatch):
     plain = load(source="folder", path=str(folder))
     first = load(source="folder", path=str(folder), cache=str(tmp_path / "cache"))
-    (kept,) = (tmp_path / "cache").iterdir()
+    (kept,) = (tmp_path / "cache").glob("*.npy")
     monkeypatch.setattr(Image, "open", None)  # nothing is decoded any more
     again = load(source="folder", path=str(folder), cache=str(tmp_path / "cache"))
     assert plain.sha256 == first.sha256 == again.sha256
@@ -50,7 +51,29 @@ def test_a_changed_file_is_decoded_again(folder, tmp_path):
     (folder / "cat" / "3.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"cannot read image .*3\.png"):
         load(**settings)
-    assert len(list((tmp_path / "cache").iterdir())) == 2, "a decoding that failed leaves nothing"
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2, "a decoding that failed leaves nothing"
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+@pytest.mark.parametrize("cut", [True, False])
+def test_decoded_images_that_are_damaged_are_decoded_again(folder, tmp_path, share, cut):
+    settings = {"source": "folder", "path": str(folder), "cache": str(tmp_path / "cache")}
+    right = load(**settings).sha256
+    (kept,) = (tmp_path / "cache").glob("*.npy")
+    whole = kept.read_bytes()
+    place = int(share * len(whole))
+    kept.write_bytes(whole[:place] if cut else whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    assert load(**settings).sha256 == right
+    assert kept.read_bytes() == whole
+
+
+def test_images_are_looked_at_as_they_are_in_the_files(folder, tmp_path):
+    config = DataConfig(source="folder", path=str(folder), cache=str(tmp_path / "cache"))
+    for name in ("cat/1.png", "dog/2.png"):
+        (folder / name).write_bytes(b"no image")
+    found = look(config, CLASSIFICATION, 3, 2, 6)
+    assert [p.split(": ")[0].split("images/")[1] for p in found.problems] == ["cat/1.png", "dog/2.png"]
+    assert not (tmp_path / "cache").exists()
 
 
 def encoded(seeds):

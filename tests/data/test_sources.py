@@ -16,9 +16,10 @@ from hwnas.testing.source import SourceTests
 
 def files_of(tmp_path, name, rng):
     """Write a small dataset of a source, and return what its config says beside the name."""
-    x, y = rng.integers(0, 256, (40, 3, 32, 32), dtype=np.uint8), np.arange(40) % 4
+    x, y = rng.integers(0, 256, (40, 3, 32, 32), dtype=np.uint8), np.arange(40) % (10 if name == "cifar10" else 4)
     if name == "npz":
-        np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x[:8], y_test=y[:8], classes=np.array(list("abcd")))
+        splits = {"x_test": x[:8], "y_test": y[:8], "x_val": x[:12], "y_val": y[:12], "classes": np.array(list("abcd"))}
+        np.savez(tmp_path / "a.npz", x_train=x, y_train=y, **splits, notes=np.zeros(3))
         return {"path": str(tmp_path / "a.npz")}
     if name == "jpeg":
         arrays = {}
@@ -60,7 +61,7 @@ def files_of(tmp_path, name, rng):
 class TestShippedSources(SourceTests):
     @pytest.fixture(autouse=True)
     def _take(self, source_name, tmp_path, rng):
-        self.name = "" if source_name == "cifar10" else source_name  # four labels are not its ten classes
+        self.name = source_name
         settings = {"source": source_name, **files_of(tmp_path, source_name, rng)}
         self.make, self.config = lambda: SOURCES.get(source_name), lambda: SourceConfig(**settings)
 

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 
 import numpy as np
 import onnx
@@ -179,3 +180,49 @@ def test_a_damaged_bundle_names_its_file(model, tmp_path, spoil):
     spoil(tmp_path / "a")
     with pytest.raises(CheckpointError, match=r"arch\.json|weights\.safetensors"):
         load_model(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
+def test_a_damaged_file_is_named_and_the_bundle_is_not_whole(model, name, how, tmp_path):
+    made = write_bundle(tmp_path / "a", *model)
+    made.check()
+    path = made.folder / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(bytes(data) if how == "flipped" else bytes(data[:-9]))
+    assert not made.is_whole
+    with pytest.raises(CheckpointError, match=re.escape(name)):
+        made.check()
+    if name != "arch.json" or how == "flipped":
+        write_bundle(made.folder, *model)
+        assert made.is_whole
+
+
+def test_a_damaged_bundle_is_neither_timed_nor_handed_over(model, tmp_path):
+    from hwnas.latency.profile import profile
+    from hwnas.runs.front import FrontModel
+
+    made = write_bundle(tmp_path / "a", *model)
+    data = bytearray((made.folder / "model.onnx").read_bytes())
+    data[-100] ^= 1
+    (made.folder / "model.onnx").write_bytes(bytes(data))
+    with pytest.raises(CheckpointError, match=r"model\.onnx is not as it was written"):
+        profile(made.folder)
+    with pytest.raises(CheckpointError, match=r"model\.onnx is not as it was written"):
+        FrontModel("cpu", made.arch_json["key"], {}, made.folder).export(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_of_an_older_version_is_judged_by_the_sizes_of_its_files(model, tmp_path):
+    made = write_bundle(tmp_path / "a", *model)
+    values = made.arch_json
+    del values["files"]
+    (made.folder / "arch.json").write_text(json.dumps(values))
+    assert made.is_whole
+    with (made.folder / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    assert not made.is_whole

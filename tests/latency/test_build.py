@@ -285,7 +285,12 @@ def test_an_interrupted_build_continues(layout, tmp_path, machine, made_up):
     assert {s: r.median_ms for s, r in found.rows.items()} == pytest.approx(
         {s: r.median_ms for s, r in expected.rows.items()}, rel=1e-4
     )
-    assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == ["blocks.csv", "networks.csv", "profile.yaml"]
+    assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == [
+        "SHA256SUMS",
+        "blocks.csv",
+        "networks.csv",
+        "profile.yaml",
+    ]
 
 
 def test_timings_of_another_build_are_dropped(layout, tmp_path, machine, made_up):
@@ -405,7 +410,7 @@ def test_a_table_is_really_measured(layout, tmp_path):
     )
     blocks = distinct_blocks(layout)
     assert set(made.rows) == {b.signature for b in blocks}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["blocks.csv", "networks.csv", "profile.yaml"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["SHA256SUMS", "blocks.csv", "networks.csv", "profile.yaml"]
     with (tmp_path / "blocks.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(blocks)

@@ -225,6 +225,21 @@ def test_a_plain_csv_names_blocks_by_their_columns(layout, whole, tmp_path):
     assert notes == []
     for block, ms in whole.items():
         assert device.block_ms(block) == pytest.approx(ms, rel=1e-5)
+    assert {(row.n, row.iqr_ms) for row in device.rows.values()} == {(1, 0.0)}
+
+
+def test_spread_and_number_of_timings_of_a_plain_csv_are_kept(layout, whole, tmp_path):
+    columns = sorted({c for b in whole for c in b.columns})
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["kind", *columns, "median_ms", "iqr_ms", "n", "origin"], restval="")
+        writer.writeheader()
+        for i, (block, ms) in enumerate(whole.items()):
+            values = {"median_ms": ms * 1000, "iqr_ms": 10.0 * (i % 2), "n": 7 + i, "origin": "measured"}
+            writer.writerow({"kind": block.kind, **block.columns, **values})
+    device, _ = imported(tmp_path / "t.csv", "csv", layout, tmp_path, unit="us")
+    for i, block in enumerate(whole):
+        row = device.rows[block.signature]
+        assert (row.n, row.iqr_ms, row.origin) == (7 + i, pytest.approx(0.01 * (i % 2)), "imported")
 
 
 def test_blocks_that_lack_are_said(layout, whole, tmp_path):

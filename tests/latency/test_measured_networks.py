@@ -15,7 +15,7 @@ from hwnas.errors import DeviceError, TableError
 from hwnas.export.onnx_file import to_onnx
 from hwnas.export.op import Op
 from hwnas.latency.cost_model import CostModel
-from hwnas.latency.cost_terms import coefficients_of, kind_sums, model_sums
+from hwnas.latency.cost_terms import coefficients_of, cost_model_of, kind_sums, model_sums
 from hwnas.latency.device import devices, load_profile
 from hwnas.latency.fit_candidates import best_of, candidates
 from hwnas.latency.measured_networks import arch_ops, read_measured
@@ -71,6 +71,13 @@ def written(tmp_path):
     return write
 
 
+def copy(lists, name, new):
+    """Add a network of the same operators to a list."""
+    text = lists.read_text()
+    rows = [line for line in text.splitlines() if line.startswith(f"{name},")]
+    lists.write_text(text + "".join(line.replace(name, new, 1) + "\n" for line in rows))
+
+
 def times(factor=1.0, names=NETS):
     return [(n, factor * MODEL.latency_ms(NETS[n])) for n in names]
 
@@ -80,6 +87,13 @@ def test_lists_of_operators_are_read_as_they_were_written(lists, tmp_path):
     assert {name: list(ops) for name, ops in found.items()} == NETS
     (tmp_path / "ops.csv.gz").write_bytes(gzip.compress(lists.read_bytes()))
     assert read_op_lists(tmp_path / "ops.csv.gz") == found
+
+
+def test_a_network_that_is_listed_twice_is_refused(lists):
+    """Its operators would be added up, and the network fitted as one of twice the size."""
+    copy(lists, "plain2", "plain2")
+    with pytest.raises(TableError, match="the operators of network plain2 stand in two places; list a network once"):
+        read_op_lists(lists)
 
 
 def test_operators_that_hwnas_does_not_have_concern_only_their_network(lists):
@@ -98,6 +112,8 @@ def test_operators_that_hwnas_does_not_have_concern_only_their_network(lists):
         ("a,conv,3,3,4,4,1,2", "3 channels cannot be divided into 2 groups"),
         (",conv,3,3,4,4,1,1", "network is empty"),
         ("a,conv,3,3,4,4,0,1", "kernel_size is '0'; give a whole number from 1"),
+        (f"a,conv,3,3,4,{'9' * 5000},1,1", "out_size_px is '9+ ... 9+'; give a whole number from 1 to 16,777,216"),
+        ("a,conv,3,3,4,99999999,1,1", "out_size_px is '99999999'; give a whole number from 1 to 16,777,216"),
     ],
 )
 def test_bad_operators_are_refused_with_their_line(row, message, tmp_path):
@@ -217,14 +233,14 @@ def test_a_normalisation_that_all_or_no_networks_have_is_not_counted_twice(given
 
 def test_networks_of_equal_operators_are_left_out_together(lists, written, tmp_path):
     """Else a copy of a network would predict it: what the others say of the two does not depend on their times."""
-    lists.write_text(lists.read_text() + lists.read_text().replace("mobile6,", "copy6,").split("\n", 1)[1])
+    copy(lists, "mobile6", "copy6")
 
     def said_by_the_others(factor):
         rows = [(n, ms * factor if n == "mobile6" else ms) for n, ms in times()]
         rows.append(("copy6", dict(rows)["mobile6"]))
         made = fit_profile(None, written(rows), **SAID, out=tmp_path / "d", operators=lists, bases=["qcs8550-fp16"])
-        far = [re.search(r"by the others ([\d.]+) ms", note) for note in made.notes if "time it again" in note]
-        return [float(match[1]) for match in far]
+        far = [re.match(r"(?:mobile6|copy6) was measured far.*by the others ([\d.]+) ms", note) for note in made.notes]
+        return [float(match[1]) for match in far if match]
 
     found = said_by_the_others(3.0)
     assert len(found) == 2
@@ -236,11 +252,12 @@ def test_networks_of_equal_operators_are_left_out_together(lists, written, tmp_p
     [
         ([*times(), ("plain2", 99.0)], None, "network plain2 stands twice with different latencies"),
         (times()[:4], None, "has 4 networks; time at least 5"),
-        ([*times(), ("resnet9", 1.0)], None, "network 'resnet9' is not in .*ops.csv; it has mobile2, "),
+        ([*times(), ("resnet9", 1.0)], None, "network resnet9 is not in .*ops.csv; it has mobile2, "),
         ([(n, "1 ms") for n in NETS], None, "with the unit 'ms' in the cell"),
         ([(n, -1) for n in NETS], None, "latency_ms is '?-1.*"),
         ([("", ms) for _, ms in times()], None, "names no network; fill in one of arch, network, file"),
         ([("a.onnx", 1.0)], ("file", "latency_ms"), "a.onnx does not exist; file is looked for beside"),
+        ([("../a.onnx", 1.0)], ("file", "latency_ms"), "'../a.onnx' is no name of a file in it"),
         ([("{}", 1.0)], ("arch", "latency_ms"), "names an arch; say of which recipe"),
         ([(1.0,)], ("latency_ms",), "lacks a column that names networks; give one of arch, network, file"),
         ([(*r, "perhaps") for r in times()], ("network", "latency_ms", "normalises_input"), "write yes or no"),
@@ -252,6 +269,15 @@ def test_rows_that_cannot_be_used_are_refused(rows, columns, message, lists, wri
         fit_profile(None, path, **SAID, out=tmp_path / "d", operators=lists)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "d").exists()
+
+
+def test_latencies_that_no_device_has_are_refused(lists, written, tmp_path):
+    for factor in (1e300, 1e-300):
+        path = written([(n, f"{ms * factor:g}") for n, ms in times()])
+        with pytest.raises(TableError, match=r"line 2: latency_ms is .* ms; give 1e-06 to 1e.09 ms"):
+            fit_profile(None, path, **SAID, out=tmp_path / "d", operators=lists, unit="ms")
+    with pytest.raises(TableError, match=r"no device has \(network_overhead_ms: .*are they milliseconds"):
+        cost_model_of(2e9, [], [], "here")
 
 
 def test_a_name_without_a_list_says_what_to_give(written, tmp_path):
@@ -287,8 +313,8 @@ def test_models_with_more_constants_than_networks_are_not_tried(lists, written, 
     sums = kind_sums(list(NETS.values())[:4])
     assert max(c.columns.shape[1] for c in candidates(sums, np.zeros(4), {}, 4)) == 2
     rows = [(n, 1.0 + i) for i, n in enumerate(["plain2", "a2", "b2", "c2", "d2"])]
-    copies = "".join(lists.read_text().replace("plain2,", f"{n},").split("\n", 1)[1] for n in ("a2", "b2", "c2", "d2"))
-    lists.write_text(lists.read_text() + copies)
+    for name in ("a2", "b2", "c2", "d2"):
+        copy(lists, "plain2", name)
     for row in rows:
         assert row[0] in read_op_lists(lists)
     with pytest.raises(TableError, match="1 different networks are fewer than the constants of any model"):

@@ -181,6 +181,9 @@ def test_a_profile_without_its_correction_is_still_read(device, blocks, tmp_path
     assert values["correction"] is None
     del values["correction"]
     (tmp_path / "profile.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(TableError, match=r"profile\.yaml is not as it was written.*if you changed it yourself, remove"):
+        load_device(tmp_path)
+    (tmp_path / "SHA256SUMS").unlink()
     assert load_device(tmp_path).profile.correction is None
 
 

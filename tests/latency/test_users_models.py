@@ -11,7 +11,6 @@ from onnx import TensorProto as Type
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
-from hwnas.cli.main import main
 from hwnas.errors import MeasurementError
 from hwnas.export.onnx_facts import external_files, precision_of
 from hwnas.latency.profile import profile
@@ -107,15 +106,12 @@ def test_a_shape_that_does_not_fit_says_what_to_give(make, shape, asked, batch, 
 
 
 @pytest.fixture
-def refused(monkeypatch, capsys):
+def refused(hwnas_command):
     """What a command says that is refused in one line."""
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hwnas", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr().err
-        assert (end.value.code, said.count("\n")) == (2, 1)
+        code, _, said = hwnas_command(*arguments)
+        assert (code, said.count("\n")) == (2, 1)
         return said
 
     return run

@@ -12,7 +12,10 @@ from run_files import Stop, made_files, rows_of
 
 import hwnas
 from hwnas.errors import RecipeError, ResumeError, SearchError, TrainingError
+from hwnas.export.bundle import Bundle
+from hwnas.files import write_json
 from hwnas.progress import silent
+from hwnas.reading import read_object
 from hwnas.runs.adaptation import adaptation_training, frozen_stages
 from hwnas.runs.choose import candidates_of
 from hwnas.runs.latency_check import was_checked
@@ -52,7 +55,7 @@ def again(recipe_file):
 
 
 def history(folder, device):
-    return json.loads((folder / "devices" / device / "search.json").read_text())
+    return read_object(folder / "devices" / device / "search.json")
 
 
 def last_search(folder, device):
@@ -301,11 +304,12 @@ def test_a_latency_check_counts_only_where_it_stands_in_the_bundles(copied):
     models = list(open_run(copied).front(DEVICES[0]))
     path = copied / "devices" / DEVICES[0] / "latency_check.json"
     assert not was_checked(path, models)
-    path.write_text(json.dumps({"keys": [m.key for m in models]}))
+    about = {"mape_percent": 1, "within_10_percent": 100, "spearman": 1, "machine_slowdown": 1}
+    times = [1.0] * len(models)
+    write_json(path, {"keys": [m.key for m in models], "predicted_ms": times, "measured_ms": times, **about})
     assert not was_checked(path, models)  # bundles of other weights were written in their place
     for model in models:
-        metrics = model.folder / "metrics.json"
-        metrics.write_text(json.dumps({**json.loads(metrics.read_text()), "measured_latency": {}}))
+        write_json(model.folder / "metrics.json", {**Bundle(model.folder).metrics, "measured_latency": {}})
     assert was_checked(path, models)
     assert not was_checked(path, models[:1])
 

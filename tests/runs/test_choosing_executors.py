@@ -66,7 +66,9 @@ def test_a_run_is_begun_with_another_executor(finished_run, recipe_file, tmp_pat
 
 
 def test_mistakes_about_executors_are_named(finished_run):
-    with pytest.raises(RecipeError, match=r"executor\.name: executor 'nobody' is unknown; known are this-process, or"):
+    with pytest.raises(
+        RecipeError, match=r"executor\.name: executor 'nobody' is unknown; known are this-process, processes, ray, or"
+    ):
         open_run(finished_run, executor="nobody")
     with pytest.raises(RecipeError, match=r"executor\.name: .*'os:nothing'"):
         load_recipe("digits-mbv3", ["executor.name=os:nothing"])

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from hwnas.errors import ExportError, OutputError, ResumeError, SearchError
+from hwnas.files import write_json
 from hwnas.objectives import Objective, as_losses
 from hwnas.pareto import non_dominated
+from hwnas.reading import sha256_of
 from hwnas.runs.front import Front, FrontModel, choose_front, read_front, write_front
 from hwnas.task import Score
 
@@ -176,9 +178,11 @@ def test_a_bundle_is_copied(tmp_path):
     with pytest.raises(ExportError, match="model abc has no bundle"):
         model.export(tmp_path / "out")
     model.folder.mkdir(parents=True)
-    (model.folder / "arch.json").write_text("{}")
+    (model.folder / "model.onnx").write_text("model")
+    write_json(model.folder / "metrics.json", {})
+    write_json(model.folder / "arch.json", {"files": {"model.onnx": sha256_of(model.folder / "model.onnx")}})
     assert model.export(tmp_path / "out").folder == tmp_path / "out" / "my-board" / "abc"
-    assert (tmp_path / "out" / "my-board" / "abc" / "arch.json").read_text() == "{}"
+    assert (tmp_path / "out" / "my-board" / "abc" / "model.onnx").read_text() == "model"
     assert model.export(tmp_path / "out").folder.is_dir(), "in place of the one that is there"
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):

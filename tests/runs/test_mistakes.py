@@ -10,6 +10,7 @@ from run_files import rows_of
 from hwnas.archive import Archive
 from hwnas.errors import CheckpointError, DeviceError, MissingBlockError, RecipeError, ResumeError, SearchError
 from hwnas.latency.table import load_device
+from hwnas.runs.history import read_settings
 from hwnas.runs.start import open_run
 
 DEVICES = ("hexagon-dsp", "myriad-vpu")
@@ -155,3 +156,15 @@ def test_a_lost_history_is_replayed_from_the_archive(copied, finished_run):
         assert archive.last_row == last_row
     assert fronts(copied) == fronts(finished_run)
     assert opened.history("myriad-vpu").last.search == open_run(finished_run).history("myriad-vpu").last.search
+
+
+def test_settings_of_a_device_that_are_cut_short_anywhere_are_damaged(copied):
+    folder = open_run(copied).context.folder.device("myriad-vpu")
+    whole, lines = read_settings(folder), folder.settings.read_text().splitlines(keepends=True)
+    assert lines[0].startswith("sha256: ")
+    for n in range(1, len(lines)):
+        folder.settings.write_text("".join(lines[:n]))
+        with pytest.raises(ResumeError, match=r"search\.yaml is damaged"):
+            read_settings(folder)
+    folder.settings.write_text("".join(lines[1:]))  # as older versions wrote it
+    assert read_settings(folder) == whole

@@ -392,6 +392,9 @@ def test_a_limit_on_a_value_that_was_not_evaluated_yet_loses_no_model(copied):
 
 def test_an_archive_that_lost_its_models_is_named_and_no_front_shrinks(copied):
     (copied / "archive.db").write_bytes(b"")
+    with pytest.raises(ResumeError, match=r"archive\.db is damaged: it is not as it was written"):
+        open_run(copied).report()
+    (copied / "archive.db.sha256").unlink()  # as of an older version
     before = changing(copied)
     for verb in (lambda r: r.search(devices=[DEVICES[0]], evaluations=4), lambda r: r.export(), lambda r: r.report()):
         with pytest.raises(

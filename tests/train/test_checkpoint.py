@@ -1,6 +1,7 @@
 """Files of weights: exact, named, never pickled; what is damaged or foreign is told apart."""
 
 import hashlib
+import json
 
 import pytest
 import torch
@@ -139,3 +140,33 @@ def test_a_missing_tensor_changes_nothing(make_net):
     with pytest.raises(CheckpointError, match=r"1 missing: parts\.head\.classifier\.bias"):
         load_weights(net, others, "here")
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_a_single_bit_is_enough(make_net, tmp_path):
+    path = save_supernet(make_net(), tmp_path)
+    before = path.read_bytes()
+    size = int.from_bytes(before[:8], "little")
+    for at in (9, size // 2, size + 7, size + 8, size + 1000, len(before) - 1):
+        path.unlink()
+        path.write_bytes(before[:at] + bytes([before[at] ^ 1]) + before[at + 1 :])
+        for read in (load_supernet, weights_version):
+            with pytest.raises(CheckpointError, match=r"restore or remove it|is of another network"):
+                read(path)
+    path.unlink()
+    path.write_bytes(before)
+    load_supernet(path)
+
+
+def test_a_file_of_an_older_version_has_no_digest_and_is_read(make_net, tmp_path):
+    net = make_net()
+    about = json.dumps({"supernet": net.config.model_dump(mode="json"), "info": {}, "format": "1"}, sort_keys=True)
+    tensors = {k: v.contiguous() for k, v in net.state_dict().items()}
+    save_file(tensors, tmp_path / "supernet.safetensors", {"hwnas": about})
+    assert load_supernet(tmp_path).config == net.config
+    weights_version(tmp_path / "supernet.safetensors")
+
+
+def test_equal_weights_are_equal_files(make_net, tmp_path):
+    first = save_supernet(make_net(), tmp_path / "a", {"images": "x"})
+    second = save_supernet(make_net(), tmp_path / "b", {"images": "x"})
+    assert first.read_bytes() == second.read_bytes()

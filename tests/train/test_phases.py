@@ -127,7 +127,7 @@ def test_settings_out_of_range_are_refused(change):
 
 
 def test_a_training_needs_a_phase():
-    with pytest.raises(ValidationError, match="at least 1"):
+    with pytest.raises(ValidationError, match="give at least one phase, or the weights"):
         TrainConfig(phases=())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,25 +17,32 @@ PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class Cifar(Source):
-    """Records of label bytes (the last one counts), then 3,072 pixels in planes of red, green and blue."""
+    """Records of label bytes (the last counts, or the one that a recipe names), then 3,072 pixels: red, green, blue."""
 
     name: str
     train_files: tuple[str, ...]
     test_files: tuple[str, ...]
-    label_bytes: int
-    classes: tuple[str, ...]
-    classes_file: str | None = None
-    """Lists the names of the classes, where it is there."""
+    labels: Mapping[str, tuple[str, ...]]
+    """Names of the classes, by the name of every label byte of a record; `SourceConfig.label_column` chooses one."""
+
+    columns = ("label_column",)
 
     def open(self, config: SourceConfig, size_px: int) -> Opened:
         """Read the files of a folder."""
         root = existing_path(config)
-        listing = None if self.classes_file is None else root / self.classes_file
-        names = tuple(listing.read_text().split()) if listing is not None and listing.is_file() else self.classes
-        return Opened(names, self._read(root, self.train_files), self._read(root, self.test_files))
+        column = config.label_column or [*self.labels][-1]
+        if column not in self.labels:
+            raise DataError(f"data.label_column is {column!r}; the labels of {self.name} are {', '.join(self.labels)}")
+        listing = root / f"{column}_label_names.txt"  # lists the names of the classes, where it is there
+        try:
+            names = tuple(listing.read_text("utf-8").split()) if listing.is_file() else self.labels[column]
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{listing} cannot be read: {error}; it should list names of classes") from None
+        byte = [*self.labels].index(column)
+        return Opened(names, self._read(root, self.train_files, byte), self._read(root, self.test_files, byte))
 
-    def _read(self, root: Path, files: Sequence[str]) -> MemoryImages:
-        record = self.label_bytes + PIXELS
+    def _read(self, root: Path, files: Sequence[str], byte: int) -> MemoryImages:
+        record = len(self.labels) + PIXELS
         parts = []
         for name in files:
             if not (root / name).is_file():
@@ -45,14 +52,15 @@ class Cifar(Source):
                 raise DataError(f"{root / name} has {values.size} bytes, no multiple of {record}; it is cut short")
             parts.append(values.reshape(-1, record))
         joined = np.concatenate(parts)
-        images = joined[:, self.label_bytes :].reshape(-1, 3, 32, 32)
-        return array_images(images, joined[:, self.label_bytes - 1], str(root))
+        images = joined[:, len(self.labels) :].reshape(-1, 3, 32, 32)
+        return array_images(images, joined[:, byte].astype(np.int64), f"{root}: {files[0]}")
 
 
 CIFAR10 = Cifar(
-    "cifar10", tuple(f"data_batch_{i}.bin" for i in range(1, 6)), ("test_batch.bin",), 1,
-    ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "cifar10", tuple(f"data_batch_{i}.bin" for i in range(1, 6)), ("test_batch.bin",),
+    {"label": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")},
 )  # fmt: skip
-CIFAR100 = Cifar(  # coarse, then fine label
-    "cifar100", ("train.bin",), ("test.bin",), 2, tuple(str(i) for i in range(100)), "fine_label_names.txt"
-)
+CIFAR100 = Cifar(
+    "cifar100", ("train.bin",), ("test.bin",),
+    {"coarse": tuple(str(i) for i in range(20)), "fine": tuple(str(i) for i in range(100))},
+)  # fmt: skip

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 
 import numpy as np
 
 from hwnas.data.source import Opened, Source, SourceConfig
-from hwnas.data.sources.files import array_images, existing_path, numbered
-from hwnas.errors import DataError
+from hwnas.data.sources.files import array_images, existing_path
+from hwnas.data.sources.labels import numbered
+from hwnas.errors import DataError, UnreadableError
+from hwnas.reading import gunzipped
 
 
 class Idx(Source):
@@ -21,12 +22,12 @@ class Idx(Source):
         train, test = (
             array_images(
                 _idx_array(root, f"{prefix}-images-idx3-ubyte", 3),
-                _idx_array(root, f"{prefix}-labels-idx1-ubyte", 1),
+                _idx_array(root, f"{prefix}-labels-idx1-ubyte", 1).astype(np.int64),
                 f"{root}: {prefix}",
             )
             for prefix in ("train", "t10k")
         )
-        return Opened(numbered(train.labels), train, test)
+        return Opened(numbered(train.labels, str(root)), train, test)
 
 
 IDX = Idx()
@@ -37,10 +38,19 @@ def _idx_array(root: Path, name: str, n_axes: int) -> np.ndarray:
     found = [p for p in (root / name, root / f"{name}.gz", root / name.replace("-idx", ".idx")) if p.is_file()]
     if not found:
         raise DataError(f"{root} lacks {name} (or {name}.gz)")
+    n_header = 4 + 4 * n_axes
+
+    def size_of(header: bytes) -> int:
+        if len(header) < n_header:
+            return len(header)
+        return n_header + int(np.prod(np.frombuffer(header, ">u4", n_axes, 4), dtype=np.float64))
+
     try:
-        content = gzip.decompress(found[0].read_bytes()) if found[0].suffix == ".gz" else found[0].read_bytes()
-    except (OSError, EOFError) as error:
-        raise DataError(f"{found[0]} cannot be read: {error}") from None
+        packed = found[0].suffix == ".gz"
+        content = gunzipped(found[0], n_header, size_of) if packed else found[0].read_bytes()
+    except (OSError, UnreadableError) as error:
+        reason = error.reason if isinstance(error, UnreadableError) else str(error)
+        raise DataError(f"{found[0]} cannot be read: {reason}") from None
     if len(content) < 4 + 4 * n_axes or content[:4] != bytes((0, 0, 8, n_axes)):
         raise DataError(f"{found[0]} is not an IDX file of unsigned bytes with {n_axes} axes")
     shape = np.frombuffer(content, ">u4", n_axes, 4)

@@ -9,10 +9,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from hwnas.errors import MissingBlockError, RecipeError
 from hwnas.files import make_folder, write_json
@@ -24,8 +25,10 @@ from hwnas.latency.target import target_of
 from hwnas.latency.validity import holds_now
 from hwnas.objectives.exact import macs_of_space, params_of_space
 from hwnas.runs.context import RunContext
-from hwnas.runs.finish import SCORED_PERCENT
+from hwnas.runs.finish import SCORED_PERCENT, Epochs
+from hwnas.runs.kept import read_kept
 from hwnas.runs.plan import RESERVE, TRAINING, read_plan
+from hwnas.runs.recipe import with_values
 from hwnas.supernet import fresh_subnet
 from hwnas.supernet.families.scaled import scaled_by_hand
 from hwnas.train.evaluate import scores
@@ -91,7 +94,7 @@ def hand_scaled_baseline(
     macs = [float(macs_of_space(layout).of_archs([arch])[0]) for layout, arch in networks]
     train, splits, augment = context.recipe.train, context.splits, context.recipe.data.augment
     config = FinetuneConfig.like(train, epochs=1, warmup_epochs=1, scored_percent=SCORED_PERCENT)
-    config = config if lr is None else config.model_copy(update={"lr": lr})
+    config = with_values(config, {} if lr is None else {"lr": lr}, "baseline")
     students = [
         Student(f"width-{w:g}", fresh_subnet(layout, arch, config.seed), arch.int("resolution"))
         for (w, _), (layout, arch) in zip(sized, networks, strict=True)
@@ -111,7 +114,7 @@ def hand_scaled_baseline(
             assert time_s is not None
             epochs = time_s / seconds_per_epoch(students, splits, config, augment)
         write_json(path, {"epochs": max(1.0, round(epochs, 2))})
-    epochs = float(json.loads(path.read_text(encoding="utf-8"))["epochs"])
+    epochs = read_kept(Epochs, path, f"remove {folder} and start again").epochs
     config = config.model_copy(update={"epochs": epochs, "warmup_epochs": min(1.0, epochs / 10)})
     results = train_together(
         students, splits, config, augment, folder=folder, progress=context.told_for(device.name), task="baseline"
@@ -145,7 +148,16 @@ def compute_of_run(context: RunContext, n_devices: int) -> tuple[float | None, f
 def read_baseline(context: RunContext, device: str) -> dict[str, Any] | None:
     """Return what the baseline of a device found; None where it was not run."""
     path = context.folder.device(device).baseline
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    if not path.exists():
+        return None
+    return read_kept(Baseline, path, "remove it; `hwnas bench baseline` finds it again").as_dict()
+
+
+@dataclass(frozen=True)
+class _Widths:
+    """What ``<device>-widths.json`` holds."""
+
+    latency_ms: Annotated[tuple[float, ...], Field(min_length=len(WIDTHS), max_length=len(WIDTHS))]
 
 
 def _sizes(context: RunContext, device: Device, wanted_ms: Sequence[float]) -> list[tuple[float, float]]:
@@ -153,7 +165,7 @@ def _sizes(context: RunContext, device: Device, wanted_ms: Sequence[float]) -> l
     path = make_folder(context.folder.baseline) / f"{device.name}-widths.json"
     if not path.exists():
         write_json(path, {"widths": list(WIDTHS), "latency_ms": _latencies_ms(context, device).tolist()})
-    ms = np.array(json.loads(path.read_text(encoding="utf-8"))["latency_ms"])
+    ms = np.array(read_kept(_Widths, path, "remove it and start again").latency_ms)
     found = [int(np.flatnonzero(ms <= wanted)[-1]) for wanted in sorted(wanted_ms) if (ms <= wanted).any()]
     if not found:
         raise RecipeError(

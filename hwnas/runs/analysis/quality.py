@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from hwnas.errors import RecipeError
 from hwnas.files import write_json
 from hwnas.finetune import FinetuneConfig, finetune
 from hwnas.latency.table import Device
@@ -22,6 +24,8 @@ from hwnas.objectives.exact import params_of_space
 from hwnas.progress import silent
 from hwnas.runs.context import RunContext
 from hwnas.runs.finish import training_of
+from hwnas.runs.kept import read_kept
+from hwnas.runs.recipe import with_values
 from hwnas.space import Arch
 from hwnas.supernet import fresh_subnet
 
@@ -167,8 +171,18 @@ def _competing(latency: FloatArray) -> NDArray[np.bool_]:
     return np.asarray(near & ~np.eye(len(latency), dtype=bool))
 
 
+MOST_SUBNETS = 10_000
+"""Each is trained alone."""
+
+
 def draw(context: RunContext, n_subnets: int, seed: int) -> list[Arch]:
-    """Draw different subnets, one after the other; fewer where the space has no more."""
+    """Draw different subnets, one after the other; fewer where the space has no more.
+
+    Raises:
+        RecipeError: none, or more than `MOST_SUBNETS`.
+    """
+    if not 1 <= n_subnets <= MOST_SUBNETS:
+        raise RecipeError(f"{n_subnets} subnets cannot be compared; give 1 to {MOST_SUBNETS:,}")
     rng = np.random.default_rng(seed)
     space = context.layout.space
     drawn: dict[Arch, None] = {}
@@ -179,10 +193,9 @@ def draw(context: RunContext, n_subnets: int, seed: int) -> list[Arch]:
 
 def alone_config(context: RunContext, epochs: float, lr: float | None, seed: int) -> FinetuneConfig:
     """Return how networks are trained alone."""
-    config = FinetuneConfig.like(
-        context.recipe.train, epochs=epochs, warmup_epochs=min(0.5, epochs / 10), seed=seed
-    )  # fmt: skip
-    return config if lr is None else config.model_copy(update={"lr": lr})
+    given = {"epochs": epochs, "warmup_epochs": min(0.5, epochs / 10), "seed": seed}
+    rate = {} if lr is None else {"lr": lr}
+    return with_values(FinetuneConfig.like(context.recipe.train), given | rate, "training alone")
 
 
 def finished_score(context: RunContext, arch: Arch, epochs: float) -> float:
@@ -190,7 +203,8 @@ def finished_score(context: RunContext, arch: Arch, epochs: float) -> float:
 
     The supernet's largest net is the teacher: there is no better finished model beside it.
     """
-    config = training_of(context.recipe.train, context.recipe.finish.model_copy(update={"epochs": epochs}))
+    finish = with_values(context.recipe.finish, {"epochs": epochs}, "training to the end")
+    config = training_of(context.recipe.train, finish)
     settings = {
         "config": config.binding(), "augment": context.recipe.data.augment.model_dump(mode="json"),
         "weights": context.trained_weights, "images": context.splits.sha256, "arch": arch.as_dict(),
@@ -205,7 +219,18 @@ def finished_score(context: RunContext, arch: Arch, epochs: float) -> float:
             evaluator.subnet(largest) if config.distill_ratio else None,
         )  # fmt: skip
         write_json(path, {**settings, "test": context.test_scores(result.network, arch)})
-    return float(json.loads(path.read_text(encoding="utf-8"))["test"][context.score.name])
+    return _kept(path)[context.score.name]
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """What a file of `RunFolder.alone` holds, among other things."""
+
+    test: dict[str, float]
+
+
+def _kept(path: Path) -> dict[str, float]:
+    return read_kept(_Tested, path, "remove it; the network is trained again").test
 
 
 def alone_scores(context: RunContext, arch: Arch, config: FinetuneConfig) -> dict[str, float]:
@@ -218,7 +243,7 @@ def alone_scores(context: RunContext, arch: Arch, config: FinetuneConfig) -> dic
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     path = context.folder.alone / f"{arch.key}-{digest}.json"
     if path.exists():
-        return dict(json.loads(path.read_text(encoding="utf-8"))["test"])
+        return _kept(path)
     net = fresh_subnet(context.layout, arch, config.seed)
 
     def told(task: str, done: float, total: float, note: str = "") -> None:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hwnas.errors import RecipeError
+from hwnas.errors import RecipeError, ResumeError
 from hwnas.export.bundle import Bundle
 from hwnas.objectives.exact import FALLBACK_LAYERS
 from hwnas.objectives.resolve import objective_of
 from hwnas.pareto import attainment_bands
-from hwnas.report.data import Bands, Column, DeviceReport, LatencyCheck, RunReport
+from hwnas.report.data import Bands, Column, DeviceReport, RunReport
 from hwnas.runs.analysis.baseline import read_baseline
 from hwnas.runs.choose import candidates_of, inherited_candidates, model_columns
 from hwnas.runs.evaluations import Evaluations
+from hwnas.runs.folder import RunFolder
 from hwnas.runs.front import Front, SearchedDevice
 from hwnas.runs.history import read_history
+from hwnas.runs.kept import read_kept
+from hwnas.runs.latency_check import read_check
 from hwnas.runs.problem import evaluated_values, exact_values
 from hwnas.space import Arch
+from hwnas.train.monitor import read_log
 
 Fronts = Mapping[str, Front]
 """Fronts of another run by the device's name."""
@@ -56,7 +58,7 @@ def collect(
     return RunReport(
         context.recipe.name, context.recipe.description, tuple(names), _columns(evaluations, devices),
         Column(context.score.name, context.score.title, context.score.unit), context.layout.space.size, len(evaluated),
-        images, reports, shared, _training(context.folder.train / "metrics.jsonl"), _json(context.folder.manifest),
+        images, reports, shared, _training(context.folder.train / "metrics.jsonl"), _manifest(context.folder.root),
         context.score.named("stderr"), context.score.direction,
     )  # fmt: skip
 
@@ -86,10 +88,10 @@ def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tup
 
 
 def _check_comparable(root: Path, devices: Sequence[SearchedDevice], others: Mapping[Path, Fronts]) -> None:
-    data = _json(root / "manifest.json").get("data", {}).get("sha256")
+    data = _data_of(root)
     names = [device.name for device in devices]
     for other, fronts in others.items():
-        if _json(other / "manifest.json").get("data", {}).get("sha256") != data:
+        if _data_of(other) != data:
             raise RecipeError(f"{other} is of other data than {root}; compare runs of the same data")
         if not set(fronts) & set(names):
             raise RecipeError(
@@ -119,8 +121,8 @@ def _device(evaluations: Evaluations, device: SearchedDevice, others: Mapping[Pa
     context, profile, front = evaluations.context, device.device.profile, device.front
     folder = context.folder.device(device.name)
     history = read_history(folder)
-    check = _json(folder.latency_check)
-    measured = dict(zip(check.get("keys", ()), check.get("measured_ms", ()), strict=True))
+    check = read_check(folder.latency_check)
+    measured = {} if check is None else dict(zip(check.keys, check.measured_ms, strict=True))
     knee, test = front.knee().key, f"test_{context.score.name}"
     archs = evaluations.archive.archs_of([m.key for m in front])
     models: list[dict[str, Any]] = []
@@ -140,7 +142,7 @@ def _device(evaluations: Evaluations, device: SearchedDevice, others: Mapping[Pa
         profile.error.model_dump() if profile.error else None, models,
         columns[context.score.name].tolist(), columns["latency_ms"].tolist(), "" if last is None else last.message,
         tuple(device.settings.constraints),
-        LatencyCheck(**{f.name: check[f.name] for f in fields(LatencyCheck) if f.name in check}) if check else None,
+        check,
         adapted[-1].weights_version if adapted else "",
         {} if last is None else {objective: str(quality) for objective, quality in last.predictor.items()},
         [(m["latency_ms"], m["score"]) for m in (read_baseline(context, device.name) or {}).get("models", ())],
@@ -163,9 +165,20 @@ def describe_arch(arch: Arch) -> str:
 def _training(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines, damaged = read_log(path)
+    if damaged is not None or not lines:
+        damaged = damaged or 1
+        raise ResumeError(f"{path}, line {damaged} is damaged; remove the file: the report then has no training curve")
+    return lines
 
 
-def _json(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found
+def _manifest(root: Path) -> dict[str, Any]:
+    path = RunFolder(root).manifest
+    remedy = "restore it, or remove it and start the run's command again"
+    return read_kept(dict[str, Any], path, remedy) if path.exists() else {}
+
+
+def _data_of(root: Path) -> Any:
+    """Digest of a run's images."""
+    data = _manifest(root).get("data")
+    return data.get("sha256") if isinstance(data, dict) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +10,7 @@ from hwnas.export.bundle import Bundle
 from hwnas.runs.folder import RunFolder
 from hwnas.runs.front import SearchedDevice
 from hwnas.runs.history import read_history
+from hwnas.runs.latency_check import read_check
 
 
 def summarise(folder: RunFolder, devices: Sequence[SearchedDevice]) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def summarise(folder: RunFolder, devices: Sequence[SearchedDevice]) -> dict[str,
         score, last = front.score, read_history(files).last
         best = max if score.direction == "max" else min
         tests = [Bundle(m.folder).metrics[f"test_{score.name}"] for m in front]
-        check = json.loads(files.latency_check.read_text(encoding="utf-8")) if files.latency_check.exists() else {}
+        check = read_check(files.latency_check)
         rows.append({
             "device": device.name,
             "origin": device.device.profile.origin,
@@ -37,6 +37,6 @@ def summarise(folder: RunFolder, devices: Sequence[SearchedDevice]) -> dict[str,
             f"best_test_{score.name}": best(tests),
             "knee": front.knee().key,
             "predictor": {} if last is None else {name: asdict(q) for name, q in last.predictor.items()},
-            "latency_mape_percent": check.get("mape_percent"),
+            "latency_mape_percent": None if check is None else check.mape_percent,
         })  # fmt: skip
     return {"folder": str(folder.root), "report": str(folder.report), "devices": rows}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hwnas.errors import SpaceError
+from hwnas.errors import SpaceError, shown
 from hwnas.space.arch import Arch
 from hwnas.space.choice import Option
 from hwnas.space.space import SearchSpace
@@ -35,15 +35,15 @@ def parse_cell(text: str) -> dict[str, str]:
     nodes = text.strip().split("+")
     found: dict[str, str] = {}
     for target, node in enumerate(nodes, 1):
-        entries = re.fullmatch(r"\|((?:[^|~+]+~\d+\|)+)", node)
+        entries = re.fullmatch(r"\|((?:[^|~+]+~[0-9]{1,3}\|)+)", node)
         if entries is None:
-            raise SpaceError(f"cell {text!r} is not of the form {EXAMPLE}")
+            raise SpaceError(f"cell {shown(text)} is not of the form {EXAMPLE}")
         for entry in entries[1].rstrip("|").split("|"):
             operator, source = entry.split("~")
             found[edge_name(int(source), target)] = operator
     expected = [edge_name(*edge) for edge in EDGES]
     if list(found) != expected:
-        raise SpaceError(f"cell {text!r} has edges {list(found)}; it needs {expected}, as in {EXAMPLE}")
+        raise SpaceError(f"cell {shown(text)} has edges {shown(list(found))}; it needs {expected}, as in {EXAMPLE}")
     return found
 
 

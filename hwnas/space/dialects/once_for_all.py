@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hwnas.errors import SpaceError
+from hwnas.errors import SpaceError, shown
 from hwnas.space.arch import Arch
 from hwnas.space.choice import Option
 from hwnas.space.space import SearchSpace
@@ -49,10 +49,14 @@ def parse_ofa(config: Mapping[str, Any], space: SearchSpace) -> Arch:
         SpaceError: a list of the wrong length, an unknown key, or a value the space does not have.
     """
     form = _Form.of(space)
-    if unknown := sorted(set(config) - {"ks", "e", "d", "w", "wid", "r", "image_size"}):
+    if not isinstance(config, Mapping):
+        raise SpaceError(f"an OFA config is a mapping of ks, e, d and r, got {shown(config)}")
+    if unknown := sorted({str(name) for name in config} - {"ks", "e", "d", "w", "wid", "r", "image_size"}):
         raise SpaceError(f"unknown keys {unknown} in an OFA config; known are {', '.join((*form.lists, 'r'))}")
     resolution = config.get("r", config.get("image_size"))
     if isinstance(resolution, Sequence) and not isinstance(resolution, str):
+        if len(resolution) != 1:
+            raise SpaceError(f"the OFA config has r {shown(resolution)}; give one number")
         resolution = resolution[0]
     if resolution is None:
         if len(space["resolution"].options) > 1:
@@ -61,20 +65,23 @@ def parse_ofa(config: Mapping[str, Any], space: SearchSpace) -> Arch:
     for name, length in form.lists.items():
         given = config.get(name)
         if not isinstance(given, Sequence) or len(given) != length:
-            shown = len(given) if isinstance(given, Sequence) else "none"
-            raise SpaceError(f"the OFA config needs {length} entries in {name!r}, got {shown}")
+            entries = len(given) if isinstance(given, Sequence) else "none"
+            raise SpaceError(f"the OFA config needs {length} entries in {name!r}, got {entries}")
     values: dict[str, Any] = {"resolution": resolution}
     slot = 0
     for (depth_name, names), depth in zip(form.stages, config["d"], strict=True):
         values[depth_name] = form.depth_in(depth, names)
         for name in names:
             fields = space[name].fields
-            entries = tuple(config[LISTS[f]][slot] for f in fields)
+            option = tuple(config[LISTS[f]][slot] for f in fields)
             if space[name].parent is None or values[depth_name] in space[name].active_for:
-                values[name] = entries if len(fields) > 1 else entries[0]
+                values[name] = option if len(fields) > 1 else option[0]
             slot += 1
     for name, index in zip(form.widths, config.get("w", ()) if form.widths else (), strict=True):
-        values[name] = space[name].options[index]
+        options = space[name].options
+        if not isinstance(index, int) or not 0 <= index < len(options):
+            raise SpaceError(f"the OFA config has {shown(index)} in 'w'; give numbers from 0 to {len(options) - 1}")
+        values[name] = options[index]
     return space.arch(values)
 
 

@@ -40,7 +40,15 @@ from hwnas.errors import CheckpointError, PluginError
 from hwnas.registry import Registry
 from hwnas.supernet.layout import Layout
 
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, le=65_536)]
+"""Channels or pixels: the widest published networks have 20,000 channels; above, a number is a slip that would take all
+the memory."""
+
+Layers = Annotated[int, Field(gt=0, le=128)]
+"""In a stage: the deepest published networks have 50."""
+
+KernelSize = Annotated[int, Field(gt=0, le=63)]
+"""Pixels: the largest published kernels have 51."""
 
 
 class FamilyConfig(BaseModel):
@@ -49,7 +57,7 @@ class FamilyConfig(BaseModel):
     Settings are frozen, hashable and JSON: checkpoints and bundles hold them.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     if TYPE_CHECKING:
         # Each family declares this field itself: files list the settings in the order of their declaration, and
@@ -58,11 +66,11 @@ class FamilyConfig(BaseModel):
         """The family's name in `FAMILIES`."""
 
     in_channels: Positive = 3
-    classes: Annotated[int, Field(ge=2)]
-    resolutions: tuple[Positive, ...]
+    classes: Annotated[int, Field(ge=2, le=1_000_000)]
+    resolutions: Annotated[tuple[Annotated[int, Field(gt=0, le=8192)], ...], Field(max_length=256)]
     """Image edges in pixels, ascending."""
     dropout_percent: Annotated[int, Field(ge=0, lt=100)] = 10
-    bn_eps: Annotated[float, Field(gt=0)] = 1e-5
+    bn_eps: Annotated[float, Field(gt=0, le=1)] = 1e-5
 
     @model_validator(mode="after")
     def _check_resolutions(self) -> FamilyConfig:

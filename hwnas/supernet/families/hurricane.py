@@ -9,7 +9,7 @@ Reference:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,7 +22,7 @@ from hwnas.supernet.blocks.mbconv import MBConvSpec
 from hwnas.supernet.blocks.separable import SeparableSpec
 from hwnas.supernet.blocks.shuffle import ShuffleSpec
 from hwnas.supernet.families.builder import SlotBuilder
-from hwnas.supernet.families.family import FamilyConfig, Positive
+from hwnas.supernet.families.family import FamilyConfig, KernelSize, Layers, Positive
 from hwnas.supernet.layout import Layout
 
 OperatorName = Literal["mbconv", "separable", "shuffle", "xception"]
@@ -33,13 +33,13 @@ FIELDS = ("operator", "expand_ratio", "kernel_size", "se")
 class OperatorPool(BaseModel):
     """Which operators a layer may have: every combination of the lists."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     operators: tuple[OperatorName, ...] = ("separable", "shuffle", "xception", "mbconv")
     """The last one comes last in every order, so the largest arch is made of it."""
-    expand_ratios: tuple[Positive, ...] = (1, 3, 6)
+    expand_ratios: Annotated[tuple[Annotated[int, Field(gt=0, le=64)], ...], Field(max_length=64)] = (1, 3, 6)
     """Of mbconv."""
-    kernel_sizes: tuple[Positive, ...] = (3, 5, 7)
+    kernel_sizes: Annotated[tuple[KernelSize, ...], Field(max_length=32)] = (3, 5, 7)
     """Of all but xception, which has kernel 3."""
     se: tuple[Literal[0, 1], ...] = (0, 1)
 
@@ -56,11 +56,11 @@ class OperatorPool(BaseModel):
 class LayerStageConfig(BaseModel):
     """One stage: layers of one width; the first may halve the feature map."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     width: Positive
     stride: Literal[1, 2]
-    layers: Positive
+    layers: Layers
     act: ActName = "relu"
 
 
@@ -70,7 +70,7 @@ class HurricaneConfig(FamilyConfig):
     family: str
     stem_width: Positive = 16
     stem_stride: Literal[1, 2] = 2
-    stages: tuple[LayerStageConfig, ...] = Field(min_length=1)
+    stages: tuple[LayerStageConfig, ...] = Field(min_length=1, max_length=64)
     pool: OperatorPool = OperatorPool()
     feature_width: Positive = 1024
     """Channels of the last 1x1 convolution, before pooling."""

@@ -36,7 +36,7 @@ class MBV3Config(MobileConfig):
     """A fixed depthwise-separable block (expand ratio 1, kernel 3, ReLU) after the stem."""
     expand_width: Positive = 960
     """Channels of the last 1x1 convolution."""
-    feature_width: Annotated[int, Field(ge=0)] = 1280
+    feature_width: Annotated[int, Field(ge=0, le=65_536)] = 1280
     """Channels of the feature mix after pooling; 0: none."""
     head_act: ActName = "hswish"
 

@@ -11,9 +11,9 @@ from hwnas.space import Choice
 from hwnas.supernet.blocks.layers import ActName, make_divisible
 from hwnas.supernet.blocks.mbconv import MBConvSpec
 from hwnas.supernet.families.builder import SlotBuilder
-from hwnas.supernet.families.family import FamilyConfig, Positive
+from hwnas.supernet.families.family import FamilyConfig, KernelSize, Layers, Positive
 
-Ratio = Positive | Annotated[float, Field(gt=0)]
+Ratio = Annotated[int, Field(gt=0, le=64)] | Annotated[float, Field(gt=0, le=64)]
 
 
 MobileT = TypeVar("MobileT", bound="MobileConfig")
@@ -22,14 +22,14 @@ MobileT = TypeVar("MobileT", bound="MobileConfig")
 class StageConfig(BaseModel):
     """One stage of inverted bottlenecks: blocks of one width; the first may halve the feature map."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     width: Positive
     """Output channels, before the width multiplier."""
     stride: Literal[1, 2]
-    depths: tuple[Positive, ...]
-    kernel_sizes: tuple[Positive, ...]
-    expand_ratios: tuple[Ratio, ...]
+    depths: Annotated[tuple[Layers, ...], Field(max_length=128)]
+    kernel_sizes: Annotated[tuple[KernelSize, ...], Field(max_length=32)]
+    expand_ratios: Annotated[tuple[Ratio, ...], Field(max_length=64)]
     act: ActName = "relu"
     se: bool = False
 
@@ -47,8 +47,8 @@ class StageConfig(BaseModel):
 class MobileConfig(FamilyConfig):
     """Settings of a family whose networks are stages of inverted bottlenecks."""
 
-    width_multiplier: Annotated[float, Field(gt=0)] = 1.0
-    stages: tuple[StageConfig, ...] = Field(min_length=1)
+    width_multiplier: Annotated[float, Field(gt=0, le=100)] = 1.0
+    stages: tuple[StageConfig, ...] = Field(min_length=1, max_length=64)
 
     def width(self, channels: int) -> int:
         """Apply the width multiplier."""

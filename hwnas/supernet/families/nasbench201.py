@@ -23,7 +23,7 @@ from hwnas.supernet.blocks.conv import ConvSpec
 from hwnas.supernet.blocks.norm_head import NormHeadSpec
 from hwnas.supernet.blocks.reduction import ReductionSpec
 from hwnas.supernet.families.builder import SlotBuilder
-from hwnas.supernet.families.family import FamilyConfig, Positive
+from hwnas.supernet.families.family import FamilyConfig, Layers, Positive
 from hwnas.supernet.layout import Layout
 
 N_STAGES = 3
@@ -35,7 +35,7 @@ class NASBench201Config(FamilyConfig):
     family: str
     stem_width: Positive = 16
     """Channels of the first stage; each later stage has twice as many."""
-    cells_per_stage: Positive = 5
+    cells_per_stage: Layers = 5
     """N of the benchmark."""
     dropout_percent: Annotated[int, Field(ge=0, lt=100)] = 0
 

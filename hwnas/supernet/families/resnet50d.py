@@ -19,22 +19,22 @@ from hwnas.supernet.blocks.head import HeadSpec
 from hwnas.supernet.blocks.layers import make_divisible
 from hwnas.supernet.blocks.pool import PoolSpec
 from hwnas.supernet.families.builder import size_after
-from hwnas.supernet.families.family import FamilyConfig, Positive
+from hwnas.supernet.families.family import FamilyConfig, Layers, Positive
 from hwnas.supernet.layout import Layout, Slot
 from hwnas.supernet.weights.ofa_names import resnet_names
 
-Fraction = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, le=64)]
 
 
 class ResNetStageConfig(BaseModel):
     """One stage of bottlenecks."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     width: Positive
     """Output channels at width multiplier 1."""
     stride: Literal[1, 2]
-    base_depth: Positive
+    base_depth: Layers
     """Blocks that every subnet has."""
 
 
@@ -45,8 +45,8 @@ class ResNet50DConfig(FamilyConfig):
     stem_width: Positive = 64
     stem_pool: bool = True
     """Max pooling after the stem."""
-    stages: tuple[ResNetStageConfig, ...] = Field(min_length=1)
-    extra_depths: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
+    stages: tuple[ResNetStageConfig, ...] = Field(min_length=1, max_length=64)
+    extra_depths: Annotated[tuple[Annotated[int, Field(ge=0, le=128)], ...], Field(max_length=128)] = (0, 1, 2)
     """Blocks beyond the base of each stage."""
     expand_ratios: tuple[Fraction, ...] = (0.2, 0.25, 0.35)
     width_multipliers: tuple[Fraction, ...] = (0.65, 0.8, 1.0)

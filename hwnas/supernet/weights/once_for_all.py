@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hwnas.errors import CheckpointError
+from hwnas.reading import ROUGHLY
 from hwnas.supernet.build import make_layout
 from hwnas.supernet.families.family import SupernetConfig
 from hwnas.supernet.network import SuperNet
@@ -28,9 +31,9 @@ def read_ofa_checkpoint(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
     except pickle.UnpicklingError as error:
-        first = str(error).splitlines()[0]
+        first = (str(error).splitlines() or [""])[0]
         raise CheckpointError(f"{path} is refused: it is not a plain file of tensors ({first})") from None
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, *ROUGHLY) as error:
         raise CheckpointError(f"{path} cannot be read, it is cut short or not a checkpoint: {error}") from None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
