@@ -7,6 +7,8 @@ So what is timed, and how, is the same in both places.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import platform
@@ -15,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -363,6 +365,7 @@ def bursts(
                         break
                     warmup = MIN_WARMUP_RUNS  # somebody else was running; perhaps not for long
                 yield replace(made, peak_memory_mb=memory.peak_mb()) if part == 0 else made
+            del opened  # what it took must not count as there before the next one
         yield _burst(speed, REFERENCE, 0, REFERENCE_BURST_S, REFERENCE_RUNS, MIN_WARMUP_RUNS, clock)
 
 
@@ -398,6 +401,7 @@ class _PeakMemory:
 
     def __init__(self) -> None:
         self.before_kb = None
+        _give_back()
         try:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the peak so far
             self.before_kb = self._kb("VmRSS")
@@ -414,6 +418,13 @@ class _PeakMemory:
             if line.startswith(field):
                 return int(line.split()[1])
         return 0
+
+
+def _give_back() -> None:
+    """Give memory that was freed back to the system: the next model would take it, and seem to need none (glibc)."""
+    gc.collect()
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from hwnas.reading import sha256_of
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.folder import DeviceFolder
 from hwnas.runs.front import choose_front, read_front, write_front
-from hwnas.runs.history import DeviceSearch, History, read_history, search_name, write_history, write_settings
+from hwnas.runs.history import DeviceSearch, History, read_history, write_history, write_settings
 from hwnas.runs.latency_check import measured_columns
 from hwnas.runs.noise import latency_variance, may_be_on_front, near_ties
 from hwnas.runs.problem import evaluated_values, make_problem
@@ -45,8 +45,9 @@ def update_front(evaluations: Evaluations, device: Device, settings: DeviceSearc
             evaluations.evaluate(finished_models(evaluations), evaluated_values(evaluations.context, settings))
         chosen = choose_models(evaluations, device, settings)
         write_models(evaluations, device, settings, chosen)
-        search = search_name(device.name, settings.identity(device.profile, evaluations.weights.trained))
-        write_history(folder, read_history(folder).with_front(settings, search))
+        history = read_history(folder)
+        search = history.name_of(device.name, settings.identity(device.profile, evaluations.weights.trained))
+        write_history(folder, history.with_front(settings, search))
     write_settings(folder, settings)
 
 
@@ -54,7 +55,7 @@ def front_stands(evaluations: Evaluations, device: Device, settings: DeviceSearc
     """Say whether the front of a device was chosen with these settings from all searches that were done."""
     folder = evaluations.context.folder.device(device.name)
     history = read_history(folder)
-    search = search_name(device.name, settings.identity(device.profile, evaluations.weights.trained))
+    search = history.name_of(device.name, settings.identity(device.profile, evaluations.weights.trained))
     return front_is_whole(folder, history) and history.front == history.front_identity(settings, search)
 
 
