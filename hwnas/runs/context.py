@@ -24,7 +24,7 @@ from hwnas.runs.folder import RunFolder
 from hwnas.runs.history import DeviceSearch, read_settings
 from hwnas.runs.recipe import Recipe
 from hwnas.search.config import SearchConfig
-from hwnas.search.limits import limits_for
+from hwnas.search.limits import Limit, limits_for
 from hwnas.space import Arch
 from hwnas.supernet import Layout, SuperNet, make_layout
 from hwnas.supernet.slot_sum import SlotSum
@@ -163,10 +163,13 @@ class RunContext:
         return self.devices[name]
 
     def recipe_settings(self, name: str, given: str) -> DeviceSearch:
-        """Return what the recipe says about the search of a device."""
+        """Return what the recipe says about the search of a device, within what the device has of memory and flash."""
+        limits = limits_for(self.recipe.limits, name)
+        has = self.devices[name].profile.limits if name in self.devices else {}
+        own = [Limit(None, v, "<=", size) for v, size in has.items() if v not in {c.value for c in limits}]
         return DeviceSearch(
             device=given, objectives=self.recipe.objectives, front_size=self.recipe.export.front_size,
-            constraints=tuple(map(str, limits_for(self.recipe.limits, name))), search=self.recipe.search,
+            constraints=tuple(map(str, (*limits, *own))), search=self.recipe.search,
             finish=self.recipe.finish,
         )  # fmt: skip
 
