@@ -99,8 +99,12 @@ class ElasticBlock(nn.Module):
         """Copy this block's weights for ``spec`` into ``plain``, which ``spec.build()`` made."""
         raise NotImplementedError
 
-    def sort_channels(self) -> None:
-        """Order what can be left out by importance, most important first; the block computes the same."""
+    def sort_channels(self, trained: Sequence[BlockSpec] = ()) -> None:
+        """Order what can be left out by importance, most important first.
+
+        Args:
+            trained: forms that have been trained. Each of them, and the largest one, computes the same as before.
+        """
 
 
 def largest_of(specs: Sequence[SpecT], *names: str) -> SpecT:
