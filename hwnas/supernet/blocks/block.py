@@ -35,7 +35,11 @@ class BlockSpec(ABC):
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """Return the plain module with fresh weights; input ``(B, in_channels, in_size_px, in_size_px)``."""
+        """Return the plain module with fresh weights; input ``(B, in_channels, in_size_px, in_size_px)``.
+
+        Where it adds something to its output that went past its layers, it has an attribute ``residual`` and does so
+        only while that is True: the Zen score looks at the layers alone.
+        """
 
     @classmethod
     def elastic(cls, specs: Sequence[Self]) -> ElasticBlock | None:

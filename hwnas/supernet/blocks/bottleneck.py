@@ -53,10 +53,12 @@ class Bottleneck(nn.Module):
             pool = [nn.AvgPool2d(spec.stride, spec.stride, ceil_mode=True)] if spec.stride > 1 else []
             self.shortcut = nn.Sequential(*pool, ConvBnAct(spec.in_channels, spec.out_channels, 1))
         self.act = nn.ReLU()
+        self.residual = True
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C_in, H, W)`` to ``(B, C_out, H / stride, W / stride)``."""
-        y: Tensor = self.act(self.shortcut(x) + self.expand(self.spatial(self.reduce(x))))
+        y: Tensor = self.expand(self.spatial(self.reduce(x)))
+        y = self.act(self.shortcut(x) + y if self.residual else y)
         return y
 
 
