@@ -7,8 +7,8 @@ bands of equal MACs, which is where a proxy would have to help: more MACs alone 
 
     python benchmarks/proxies_ofa.py --data DIR --values proxies.csv
 
-DIR holds ``ofa/ofa_mbv3_imagenet_accuracy.csv.gz`` and ``images/cifar10_jpeg.npz``. Values that ``--values`` has are not
-computed again, so the script may be stopped and started; ``--minutes`` limits the CPU time of one start.
+DIR holds ``ofa/ofa_mbv3_imagenet_accuracy.csv.gz`` and ``images/cifar10_jpeg.npz``. Values that ``--values`` has are
+not computed again, so the script may be stopped and started; ``--minutes`` limits the CPU time of one start.
 """
 
 from __future__ import annotations
