@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hwnas.errors import RecipeError, SearchError
 from hwnas.finetune import FinishConfig
 from hwnas.latency.build import needs_table
+from hwnas.latency.device import shipped_devices
 from hwnas.latency.table import Device
 from hwnas.objectives import Objective
 from hwnas.objectives.plugin import EvaluatedObjective, ExactObjective
@@ -63,12 +64,12 @@ def read_limits(texts: Sequence[str], devices: Mapping[str, object] | Sequence[s
 
 
 def check_latencies(finish: FinishConfig, devices: Mapping[str, object]) -> None:
-    """Raise where models are wanted for latencies of a device that is not meant.
+    """Raise where models are wanted for latencies of a device that there is not; shipped ones may be left out.
 
     Raises:
         RecipeError: such a device.
     """
-    if unknown := sorted(set(finish.latencies_ms) - set(devices)):
+    if unknown := sorted(set(finish.latencies_ms) - set(devices) - set(shipped_devices())):
         raise RecipeError(f"finish.latencies_ms names {unknown}; devices here are {', '.join(devices)}")
 
 

@@ -24,6 +24,7 @@ from hwnas.runs.plan import Plan, make_plan, planned, planned_search, read_plan,
 from hwnas.runs.problem import check_latencies, check_searchable, read_limits
 from hwnas.runs.recipe import Recipe, load_recipe, with_values
 from hwnas.runs.run import Run
+from hwnas.runs.staged import check_strategy
 
 
 @checked_arguments
@@ -61,6 +62,7 @@ def start_run(
     check_latencies(loaded.finish, given)
     wanted = {n: run.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)}
     check_searchable(run.context, wanted)
+    check_strategy(run.context, wanted)
     if folder.recipe.exists():
         known = _recipe_of(folder)
         if known.values_hash() != loaded.values_hash():
