@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from hwnas.runs.recipe import load_recipe as load_recipe
     from hwnas.runs.run import Run as Run
     from hwnas.runs.start import open_run as open_run
+    from hwnas.runs.start import operators as operators
     from hwnas.runs.start import plan as plan
     from hwnas.runs.start import quickstart as quickstart
     from hwnas.runs.start import run as run
@@ -253,6 +254,7 @@ _HOMES = {
     "minimize": "hwnas.search.minimize",
     "open_data": "hwnas.runs.data",
     "open_run": "hwnas.runs.start",
+    "operators": "hwnas.runs.start",
     "parse_nasbench201": "hwnas.space.dialects.nasbench201",
     "parse_ofa": "hwnas.space.dialects.once_for_all",
     "plan": "hwnas.runs.start",

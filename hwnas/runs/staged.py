@@ -81,18 +81,15 @@ def operators_of(context: RunContext, device: Device, keep: int) -> Specialisati
 
     Layers are the choices of stages that switch no other choice on or off.
     """
-
-    def by_layer(sums: SlotSum) -> dict[str, FloatArray]:
-        return {name: _of_options(sums, name) for name in _layers(context)}
-
-    capacity = (by_layer(context.macs), by_layer(context.params))
-    return keep_operators(context.layout.space, by_layer(device.compile(context.layout)), capacity, keep, "latency_ms")
-
-
-def _layers(context: RunContext) -> list[str]:
     space = context.layout.space
     parents = {choice.parent for choice in space.choices}
-    return [name for stage in space.stages for name in stage if name not in parents]
+    layers = [name for stage in space.stages for name in stage if name not in parents]
+
+    def by_layer(sums: SlotSum) -> dict[str, FloatArray]:
+        return {name: _of_options(sums, name) for name in layers}
+
+    capacity = (by_layer(context.macs), by_layer(context.params))
+    return keep_operators(space, by_layer(device.compile(context.layout)), capacity, keep, "latency_ms")
 
 
 def _of_options(sums: SlotSum, name: str) -> FloatArray:
@@ -129,7 +126,7 @@ def search_staged(evaluations: Evaluations, device: Device, settings: DeviceSear
     context = evaluations.context
     kept = operators_of(context, device, settings.search.operators_kept)
     path = context.folder.device(device.name).operators
-    write_text(path, f"{operators_table(kept, _layers(context))}\n")
+    write_text(path, f"{operators_table(kept)}\n")
     context.told_for(device.name)("operators", 1, 1, f"{kept.summary()}; table in {path}")
     _Staged(evaluations, device, settings, kept).run()
 

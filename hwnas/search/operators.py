@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,11 +57,11 @@ def keep_operators(
     return Specialisation(space, tuple(kept), tuple(costs), tuple(sizes), tuple(scores), cost_name)
 
 
-def operators_table(found: Specialisation, layers: Collection[str]) -> str:
+def operators_table(found: Specialisation) -> str:
     """Return a printable table: what each layer keeps, with cost and score, and how much it drops."""
-    lines = [f"{'layer':<16} {'kept: ' + found.cost_name + ' (score)':<20} ... / dropped"]
+    lines = [f"{'layer':<16} kept: {found.cost_name} (score) / dropped"]
     for i, choice in enumerate(found.space.choices):
-        if choice.name not in layers:
+        if not found.cost[i].any():  # no layer
             continue
         kept, cost = found.kept[i].tolist(), found.cost[i]
         order = sorted(kept, key=lambda j: float(cost[j]))
