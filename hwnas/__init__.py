@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from hwnas.objectives import Objective as Objective
     from hwnas.objectives.case import SubnetCase as SubnetCase
     from hwnas.objectives.config import EvaluationConfig as EvaluationConfig
+    from hwnas.objectives.introspectability import ClassProfiles as ClassProfiles
+    from hwnas.objectives.introspectability import class_profiles as class_profiles
     from hwnas.objectives.plugin import EvaluatedObjective as EvaluatedObjective
     from hwnas.objectives.plugin import ExactObjective as ExactObjective
     from hwnas.objectives.subnets import SubnetEvaluator as SubnetEvaluator
@@ -168,6 +170,8 @@ _HOMES = {
     "EvaluatedObjective": "hwnas.objectives.plugin",
     "Evaluation": "hwnas.archive",
     "EvaluationConfig": "hwnas.objectives.config",
+    "ClassProfiles": "hwnas.objectives.introspectability",
+    "class_profiles": "hwnas.objectives.introspectability",
     "ExactObjective": "hwnas.objectives.plugin",
     "Executor": "hwnas.runs.executor",
     "ExportConfig": "hwnas.runs.recipe",

@@ -15,6 +15,17 @@ class IntrospectabilityConfig(BaseModel):
     reduce: Literal["none", "channel_mean"] = "none"
     """``none`` is the published score; ``channel_mean`` averages every feature map first, a departure that needs far
     less memory at ImageNet sizes."""
+    pair_weights: str = Field(default="uniform", pattern=r"^(uniform|confusion|.*\.csv)$")
+    """How much each pair of classes counts: ``uniform``; ``confusion``, pairs that the network itself confuses more; or
+    a CSV file of similarities, as XNAS takes those of WordNet, see `hwnas.objectives.class_pairs`."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_added_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Files and hashes of runs that do without it stay what they were before there was any.
+        values: dict[str, Any] = handler(self)
+        if values.get("pair_weights") == "uniform":
+            values.pop("pair_weights")
+        return values
 
 
 class EvaluationConfig(BaseModel):

@@ -10,6 +10,7 @@ from hwnas.latency.build import needs_table
 from hwnas.latency.device import shipped_devices
 from hwnas.latency.table import Device
 from hwnas.objectives import Objective
+from hwnas.objectives.class_pairs import read_similarities
 from hwnas.objectives.plugin import EvaluatedObjective, ExactObjective
 from hwnas.objectives.resolve import objective_of, objectives_of
 from hwnas.predictors import CellFeatures
@@ -78,7 +79,14 @@ def check_searchable(context: RunContext, wanted: Mapping[str, DeviceSearch]) ->
 
     Raises:
         PluginError, SearchError, MissingBlockError: see `make_problem`; or the searcher lacks a setting.
+        RecipeError: a file of similarities of classes that is damaged, or of other classes.
     """
+    pairs, n = context.recipe.evaluation.introspectability.pair_weights, context.recipe.supernet.classes
+    if pairs.endswith(".csv") and len(found := read_similarities(pairs)) != n:
+        raise RecipeError(
+            f"evaluation.introspectability.pair_weights {pairs} has {len(found)} classes, the recipe {n}; give a row "
+            "for each class of the data"
+        )
     for name, settings in wanted.items():
         if not needs_table(context.devices[name]):
             settings.search.searcher(make_problem(context, context.devices[name], settings))
