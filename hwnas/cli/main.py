@@ -18,6 +18,7 @@ from hwnas.cli.bench import app as bench_app
 from hwnas.cli.data import data
 from hwnas.cli.devices import app as devices_app
 from hwnas.cli.machine import doctor, plugins
+from hwnas.cli.operators import operators
 from hwnas.cli.profile import profile
 from hwnas.cli.published import import_ofa
 from hwnas.cli.runs import VERBS
@@ -35,6 +36,7 @@ app = typer.Typer(
 for verb in VERBS:
     app.command()(verb)
 app.command()(data)
+app.command()(operators)
 app.command()(profile)
 app.add_typer(devices_app, name="devices")
 app.add_typer(tables_app, name="tables")

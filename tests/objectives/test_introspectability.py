@@ -11,14 +11,9 @@ from torch import nn
 
 from hwnas.errors import SpaceError
 from hwnas.objectives import introspectability as module
+from hwnas.objectives.class_profiles import ACTIVATIONS, ClassProfiles, passes, watched_layers
 from hwnas.objectives.config import EvaluationConfig, IntrospectabilityConfig
-from hwnas.objectives.introspectability import (
-    ACTIVATIONS,
-    ClassProfiles,
-    introspectability,
-    passes,
-    watched_layers,
-)
+from hwnas.objectives.introspectability import introspectability
 from hwnas.objectives.subnets import SubnetEvaluator
 from hwnas.supernet import extract_subnet
 

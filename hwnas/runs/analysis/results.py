@@ -20,7 +20,7 @@ from hwnas.runs.choose import candidates_of, inherited_candidates, model_columns
 from hwnas.runs.evaluations import Evaluations
 from hwnas.runs.folder import RunFolder
 from hwnas.runs.front import Front, SearchedDevice
-from hwnas.runs.history import read_history
+from hwnas.runs.history import STAGE, History, read_history
 from hwnas.runs.kept import read_kept
 from hwnas.runs.latency_check import read_check
 from hwnas.runs.problem import evaluated_values, exact_values
@@ -140,7 +140,7 @@ def _device(evaluations: Evaluations, device: SearchedDevice, others: Mapping[Pa
         device.name, profile.title, profile.kind, profile.origin, profile.source, profile.licence, profile.runtime,
         profile.precision, (*profile.notes, *profile.missing_operators),
         profile.error.model_dump() if profile.error else None, models,
-        columns[context.score.name].tolist(), columns["latency_ms"].tolist(), "" if last is None else last.message,
+        columns[context.score.name].tolist(), columns["latency_ms"].tolist(), _ended(history),
         tuple(device.settings.constraints),
         check,
         adapted[-1].weights_version if adapted else "",
@@ -148,6 +148,14 @@ def _device(evaluations: Evaluations, device: SearchedDevice, others: Mapping[Pa
         [(m["latency_ms"], m["score"]) for m in (read_baseline(context, device.name) or {}).get("models", ())],
         _bands(device, context.folder.root, others),
     )  # fmt: skip
+
+
+def _ended(history: History) -> str:
+    """How the last search ended; of a staged training every search."""
+    if history.last is None:
+        return ""
+    staged = [record.message for record in history.searches if STAGE in record.settings]
+    return "; ".join(staged) if STAGE in history.last.settings else history.last.message
 
 
 def describe_arch(arch: Arch) -> str:
