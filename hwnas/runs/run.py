@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from hwnas.arguments import checked_arguments
-from hwnas.errors import RecipeError
+from hwnas.errors import HwnasError, RecipeError
 from hwnas.export.bundle import Bundle
 from hwnas.files import n_ranks, write_json
 from hwnas.finetune import FinetuneConfig, FinetuneResult
@@ -149,6 +149,7 @@ class Run(RunView):
                 f"{self.folder}`"
             )
         self.search_with(wanted, None if budget is None else parse_duration(budget))
+        self._refresh_report()
 
     @_writes
     def search_with(
@@ -229,14 +230,36 @@ class Run(RunView):
         names = self.with_fronts() if device is None else [self.context.device(device).name]
         read_limits(limits, names)
         wants_int8 = self.recipe.export.int8 if int8 is None else int8
+        self.write_bundles(wants_int8)
+        self._refresh_report()
         with self.evaluations() as evaluations:
-            for name in self.with_fronts():
-                export_front(evaluations, self.searched_device(name), wants_int8, self.context.told_for(name))
             fronts = [chosen_models(self.front(n), key, limits, knee, fastest, best) for n in names]
             chosen: list[FrontModel] = [model for front in fronts for model in front]
             if key is not None and not chosen:
                 return [self._export_other(evaluations, names[0], key, wants_int8, out)]
         return [model.export(out) if out is not None else Bundle(model.folder) for model in chosen]
+
+    @_writes
+    def write_bundles(self, int8: bool | None = None) -> None:
+        """Write the bundles of all fronts that are not there, and remove those of models that left them.
+
+        Args:
+            int8: whether every bundle has ``model.int8.onnx``, too; default: as the recipe says.
+        """
+        wanted = self.recipe.export.int8 if int8 is None else int8
+        with self.evaluations() as evaluations:
+            for name in self.with_fronts():
+                export_front(evaluations, self.searched_device(name), wanted, self.context.told_for(name))
+
+    def _refresh_report(self) -> None:
+        """Write the page again, where there is one, so that it shows what the run has now."""
+        if not self.context.folder.report.exists():
+            return
+        try:
+            note = str(self.report())
+        except HwnasError as error:  # what was asked for is done; `hwnas report` says it again
+            note = f"not written: {error}"
+        self.context.progress("report", 1, 1, note)
 
     def _export_other(
         self, evaluations: Evaluations, device: str, key: str, int8: bool, out: str | Path | None
@@ -312,9 +335,11 @@ class Run(RunView):
         with self.evaluations() as evaluations:
             arch = self.find(key, evaluations)
             folder = self.context.folder.finetuned / name / arch.key if out is None else Path(out)
-            return finetune_model(
+            made = finetune_model(
                 evaluations, self.devices[name], self.settings(name), self.candidate(name, arch), folder, config
             )
+        self._refresh_report()
+        return made
 
     @checked_arguments
     def fleet(self, models: int, limits: Sequence[str] = ()) -> Fleet:

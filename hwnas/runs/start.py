@@ -265,7 +265,7 @@ def run(
         if planned_work.strategy == "supernet":
             started.train()
         started.search_with(wanted, planned_work.search_s, FEWEST_EVALUATIONS)
-        started.export()
+        started.write_bundles()
         started.check_latency()
         started.report()
     return started
