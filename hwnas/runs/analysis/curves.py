@@ -15,6 +15,7 @@ from hwnas.report.data import Curve
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.history import DeviceSearch, read_history
 from hwnas.runs.problem import make_problem
+from hwnas.search.config import SearchConfig
 from hwnas.search.problem import Problem
 
 FloatArray = NDArray[np.float64]
@@ -27,6 +28,7 @@ LEARNT = 400
 """Archs from which scores of random ones are predicted, at most: more take long and say little more."""
 FEWEST = 12
 """Archs without which nothing is predicted."""
+USUAL = SearchConfig.model_fields["algorithm"].default
 RANDOM = "random"
 """Name of the searcher that draws archs at random."""
 
@@ -55,7 +57,7 @@ def curves_of(
         return []
     low, high = usable.min(axis=0), usable.max(axis=0)
     algorithms = {
-        record.search: str(dict(record.settings.get("search", {})).get("algorithm", settings.search.algorithm))
+        record.search: str(dict(record.settings.get("search", {})).get("algorithm", USUAL))  # defaults are left out
         for record in read_history(evaluations.context.folder.device(device.name)).searches
     }
     found, longest, at_random = [], 0, False

@@ -14,6 +14,8 @@ from hwnas.runs.folder import RunFolder
 from hwnas.runs.history import read_history, read_settings
 from hwnas.runs.recipe import Recipe, load_recipe
 
+WORDS = ("name", "description")
+"""Fields of a recipe that decide nothing."""
 LONGEST = 160
 """Letters of a value that is shown."""
 
@@ -26,7 +28,7 @@ def decisions_of(recipe: Recipe, folder: RunFolder, devices: Sequence[str]) -> l
         folder: of the run.
         devices: that were searched.
     """
-    found = list(_settings(recipe, None, ""))
+    found = [d for d in _settings(recipe, None, "") if d.what not in WORDS]
     for name in devices:
         searches = read_history(folder.device(name)).searches
         settings = read_settings(folder.device(name))
