@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from hwnas.runs.analysis.baseline import Baseline as Baseline
     from hwnas.runs.analysis.fleet import Fleet as Fleet
     from hwnas.runs.analysis.quality import SupernetQuality as SupernetQuality
+    from hwnas.runs.analysis.why_not import WhyNot as WhyNot
     from hwnas.runs.data import look_at_data as look_at_data
     from hwnas.runs.data import open_data as open_data
     from hwnas.runs.doctor import doctor as doctor
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     from hwnas.runs.recipe import Recipe as Recipe
     from hwnas.runs.recipe import load_recipe as load_recipe
     from hwnas.runs.run import Run as Run
+    from hwnas.runs.select import Selection as Selection
     from hwnas.runs.start import open_run as open_run
     from hwnas.runs.start import plan as plan
     from hwnas.runs.start import quickstart as quickstart
@@ -212,6 +214,7 @@ _HOMES = {
     "SearchError": "hwnas.errors",
     "SearchSpace": "hwnas.space",
     "Searcher": "hwnas.search",
+    "Selection": "hwnas.runs.select",
     "Slot": "hwnas.supernet",
     "SlotSum": "hwnas.supernet.slot_sum",
     "Source": "hwnas.data.source",
@@ -229,6 +232,7 @@ _HOMES = {
     "Task": "hwnas.task",
     "TrainConfig": "hwnas.train",
     "TrainingError": "hwnas.errors",
+    "WhyNot": "hwnas.runs.analysis.why_not",
     "WorkerError": "hwnas.errors",
     "build_supernet": "hwnas.supernet",
     "build_table": "hwnas.latency.build",

@@ -18,9 +18,10 @@ from hwnas.cli.bench import app as bench_app
 from hwnas.cli.data import data
 from hwnas.cli.devices import app as devices_app
 from hwnas.cli.machine import doctor, plugins
+from hwnas.cli.models import VERBS as MODEL_VERBS
 from hwnas.cli.profile import profile
 from hwnas.cli.published import import_ofa
-from hwnas.cli.runs import VERBS
+from hwnas.cli.runs import VERBS as RUN_VERBS
 from hwnas.cli.tables import app as tables_app
 from hwnas.errors import HwnasError, one_line
 
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in VERBS:
+for verb in (*RUN_VERBS, *MODEL_VERBS):
     app.command()(verb)
 app.command()(data)
 app.command()(profile)

@@ -1,4 +1,4 @@
-"""The verbs of a run: quickstart, run, plan, train, search, export, finetune, report, fleet."""
+"""The verbs that make a run: quickstart, run, plan, train, search, fleet."""
 
 from __future__ import annotations
 
@@ -150,72 +150,6 @@ def search(
     show(as_json, {"fronts": found}, f"models on the fronts: {found}\n{following('export', folder)}")
 
 
-def export(
-    folder: RunFolder,
-    device: Annotated[str | None, typer.Option(help="Device whose front is meant; default: every device.")] = None,
-    key: Annotated[str | None, typer.Option(help="One model by the first digits of its key.")] = None,
-    limit: Limits = None,
-    knee: Annotated[bool, typer.Option("--knee", help="The model nearest to best score and latency.")] = False,
-    fastest: Annotated[bool, typer.Option("--fastest", help="The fastest model (that keeps the limits).")] = False,
-    best: Annotated[bool, typer.Option("--best", help="The model of best score (that keeps the limits).")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="Also write model.int8.onnx.")] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Also copy the chosen bundles to OUT/<device>/<key>.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Write the model bundles of the fronts, and choose and copy models."""
-    from hwnas.runs.start import open_run
-
-    with progress(as_json) as told:
-        bundles = open_run(folder, told).export(device, key, limit or (), knee, fastest, best, int8 or None, out)
-    folders = [str(bundle.folder) for bundle in bundles]
-    show(as_json, {"bundles": folders}, "\n".join(folders))
-
-
-def finetune(
-    folder: RunFolder,
-    key: Annotated[str, typer.Argument(help="First digits of the model's key.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the new bundle.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the training images.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    device: Annotated[str | None, typer.Option(help="Device whose latency the bundle states.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Train one extracted subnet further, with the largest subnet as its teacher."""
-    from hwnas.runs.start import open_run
-
-    with progress(as_json) as told:
-        opened = open_run(folder, told)
-        result, bundle = opened.finetune(key, out, None, device, epochs, lr)
-    score = opened.context.score
-    test = bundle.metrics[f"test_{score.name}"]
-    found = {
-        "bundle": str(bundle.folder), score.named("before"): result.score_before, score.name: result.score,
-        f"test_{score.name}": test,
-    }  # fmt: skip
-    show(
-        as_json, found,
-        f"validation {score.title} {result.score_before:.2f} {score.unit} -> {result.score:.2f} {score.unit}, "
-        f"test {test:.2f} {score.unit}\nbundle: {bundle.folder}",
-    )  # fmt: skip
-
-
-def report(
-    folder: RunFolder,
-    others: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Runs to compare it with, such as ones of other seeds.", show_default=False),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Write report.html and fronts.png of a run again, with what several runs reached where others are named."""
-    from hwnas.runs.start import open_run
-
-    path = open_run(folder).report([open_run(other) for other in others or ()])
-    show(as_json, {"report": str(path)}, str(path))
-
-
 def fleet(
     folder: RunFolder,
     models: Annotated[int, typer.Option("--models", help="At most this many models.")],
@@ -293,5 +227,5 @@ def _predicted(judged: dict[str, Any], score: str) -> str:
     return f"tau {m['kendall_tau']:.2f} ± {m['kendall_tau_deviation']:.2f} on {found['archs']}"
 
 
-VERBS = (quickstart, run, plan, train, search, export, finetune, report, fleet)
+VERBS = (quickstart, run, plan, train, search, fleet)
 """Commands of this file, in the order of the help."""

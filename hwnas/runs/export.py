@@ -21,6 +21,7 @@ from hwnas.runs.folder import DeviceFolder
 from hwnas.runs.front import Front, FrontModel, SearchedDevice
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.problem import evaluated_values
+from hwnas.runs.select import Selection
 from hwnas.space import Arch
 from hwnas.supernet import count_params
 
@@ -122,19 +123,57 @@ def write_model(
     return bundle
 
 
-def chosen_models(front: Front, key: str | None, limits: Sequence[str], knee: bool, fastest: bool, best: bool) -> Front:
-    """Return the models of a front that keep limits and, of these, the one that a rule picks.
+def chosen_models(
+    fronts: Sequence[Front], select: Sequence[str], key: str | None, limits: Sequence[str], rules: Mapping[str, bool]
+) -> list[FrontModel]:
+    """Return the models of fronts that keep limits and, of these, the ones that are picked; without a rule all of them.
+
+    Args:
+        fronts: of the devices that are meant.
+        select: selections, see `Front.select`.
+        key: first digits of a key.
+        limits: that every model keeps.
+        rules: whether ``knee``, ``fastest`` and ``best`` are wanted.
 
     Raises:
-        SearchError: no model keeps the limits, or several rules are given.
+        SearchError: no model keeps the limits, several ways to choose are given, or a selection is for other devices.
     """
-    rules = {"key": key is not None, "knee": knee, "fastest": fastest, "best": best}
-    if len(given := [name for name, on in rules.items() if on]) > 1:
-        raise SearchError(f"{' and '.join(given)} each choose a model; give one of {', '.join(rules)}")
-    kept = front.within(*limits)
-    if key is not None:
-        return Front(front.device, tuple(m for m in kept if m.key.startswith(key)), front.score)
-    for wanted, pick in ((knee, kept.knee), (fastest, kept.fastest), (best, kept.best)):
-        if wanted:
-            return Front(front.device, (pick(),), front.score)
-    return kept
+    given = [name for name, on in {"select": bool(select), "key": key is not None, **rules}.items() if on]
+    if len(given) > 1:
+        allowed = ", ".join(["select", "key", *rules])
+        raise SearchError(f"{' and '.join(given)} each choose a model; give one of {allowed} (select may be repeated)")
+    wanted = tuple(select) or tuple(name for name, on in rules.items() if on)
+    names = [front.device for front in fronts]
+    for text in wanted:
+        one = Selection.parse(text)
+        if not any(map(one.is_for, names)):
+            raise SearchError(
+                f"selection {one.text!r} chooses on {', '.join(one.devices)}; meant are {', '.join(names)}"
+            )
+    chosen: list[FrontModel] = []
+    for front in fronts:
+        kept = front.within(*limits)
+        if key is not None:
+            chosen += [m for m in kept if m.key.startswith(key)]
+        else:
+            chosen += kept.select(*wanted) if wanted else kept
+    return chosen
+
+
+def keys_meant(select: Sequence[str], key: str | None) -> list[str]:
+    """Return the first digits of the keys that are asked for, by themselves or as selections."""
+    parsed = [Selection.parse(text) for text in select]
+    return [*([] if key is None else [key]), *(one.argument for one in parsed if one.rule == "key")]
+
+
+def left_from_before(out: str | Path, chosen: Sequence[FrontModel], fronts: Sequence[Front]) -> list[Path]:
+    """Return the bundles below ``out`` of models that are neither chosen now nor on the front of their device any more.
+
+    Args:
+        out: where bundles were copied to, as ``out/<device>/<key>``.
+        chosen: just copied.
+        fronts: of the devices of the run.
+    """
+    current = {(m.device, m.key) for m in (*chosen, *(m for front in fronts for m in front))}
+    found = [p.parent for front in fronts for p in sorted((Path(out) / front.device).glob("*/arch.json"))]
+    return [p for p in found if (p.parent.name, p.name) not in current]

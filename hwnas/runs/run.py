@@ -16,7 +16,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from hwnas.arguments import checked_arguments
 from hwnas.errors import HwnasError, RecipeError
 from hwnas.export.bundle import Bundle
-from hwnas.files import n_ranks, write_json
+from hwnas.files import free_folder, n_ranks, write_json
 from hwnas.finetune import FinetuneConfig, FinetuneResult
 from hwnas.latency.build import build_table, needs_table
 from hwnas.latency.validity import holds_now
@@ -30,18 +30,18 @@ from hwnas.runs.choose import choose_to_finish, front_is_whole, mend_front, upda
 from hwnas.runs.devices import keep_device, load_devices
 from hwnas.runs.direct import chosen_directly, search_directly
 from hwnas.runs.evaluations import Evaluations
-from hwnas.runs.export import candidates_of_front, chosen_models, export_front, export_model
+from hwnas.runs.export import candidates_of_front, chosen_models, export_front, export_model, keys_meant
 from hwnas.runs.finetuning import finetune_model
 from hwnas.runs.finish import finish_front
-from hwnas.runs.front import FrontModel, copy_bundle
+from hwnas.runs.front import copy_bundle
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.latency_check import check_models, keep_measured, was_checked
 from hwnas.runs.plan import Strategy, planned_search, read_plan, with_time
 from hwnas.runs.problem import check_searchable, read_limits
 from hwnas.runs.recipe import with_values
-from hwnas.runs.search import search_device
+from hwnas.runs.search import changed_settings, search_device
 from hwnas.runs.view import RunView
-from hwnas.search.limits import Limit, limits_for
+from hwnas.space import Arch
 from hwnas.supernet import SuperNet
 from hwnas.train.loop import train_supernet
 
@@ -134,14 +134,7 @@ class Run(RunView):
         parsed = None if limits is None else read_limits(limits, given)
         wanted = {}
         for name, folder in given.items():
-            known = self._settings_to_search(name)
-            changes: dict[str, object] = {} if folder is None else {"device": folder}
-            if parsed is not None:
-                own = [str(Limit(None, c.value, c.comparison, c.bound)) for c in limits_for(parsed, name)]
-                changes["constraints"] = tuple(own)
-            size = {"evaluations": evaluations, "algorithm": searcher}
-            changes["search"] = with_values(known.search, {k: v for k, v in size.items() if v is not None}, "search")
-            wanted[name] = known.model_copy(update=changes)
+            wanted[name] = changed_settings(self._settings_to_search(name), name, folder, parsed, evaluations, searcher)
         if self.strategy(wanted) == "direct" and (evaluations is not None or searcher is not None):
             raise RecipeError(
                 f"{self.folder} has no supernet to search: its models are chosen and trained directly, so evaluations "
@@ -210,6 +203,7 @@ class Run(RunView):
         best: bool = False,
         int8: bool | None = None,
         out: str | Path | None = None,
+        select: Sequence[str] = (),
     ) -> list[Bundle]:
         """Write the bundles of all fronts, and return those that are chosen.
 
@@ -221,23 +215,26 @@ class Run(RunView):
             fastest: of these the fastest.
             best: of these the one of best score.
             int8: whether every bundle has ``model.int8.onnx``, too; default: as the recipe says.
-            out: also copy the chosen bundles to ``out/<device>/<key>``.
+            out: also copy the chosen bundles to ``out/<device>/<key>``; other models that lie there stay.
+            select: selections such as ``best:local-cpu:latency_ms<=1`` or ``different:4``; see `Front.select`.
 
         Raises:
-            SearchError: no model keeps the limits.
+            SearchError: no model keeps the limits, or a selection of another form.
             ResumeError: the run has no front, or no single arch has this key.
         """
         names = self.with_fronts() if device is None else [self.context.device(device).name]
         read_limits(limits, names)
         wants_int8 = self.recipe.export.int8 if int8 is None else int8
-        self.write_bundles(wants_int8)
-        self._refresh_report()
+        rules = {"knee": knee, "fastest": fastest, "best": best}
+        chosen = chosen_models([self.front(n) for n in names], select, key, limits, rules)
+        others = [k for k in keys_meant(select, key) if not any(model.key.startswith(k) for model in chosen)]
         with self.evaluations() as evaluations:
-            fronts = [chosen_models(self.front(n), key, limits, knee, fastest, best) for n in names]
-            chosen: list[FrontModel] = [model for front in fronts for model in front]
-            if key is not None and not chosen:
-                return [self._export_other(evaluations, names[0], key, wants_int8, out)]
-        return [model.export(out) if out is not None else Bundle(model.folder) for model in chosen]
+            archs = [self.find(digits, evaluations) for digits in others]  # a mistake costs no time
+            self.write_bundles(wants_int8)
+            bundles = [model.export(out) if out is not None else Bundle(model.folder) for model in chosen]
+            bundles += [self._export_other(evaluations, names[0], arch, wants_int8, out) for arch in archs]
+        self._refresh_report()
+        return bundles
 
     @_writes
     def write_bundles(self, int8: bool | None = None) -> None:
@@ -262,10 +259,9 @@ class Run(RunView):
         self.context.progress("report", 1, 1, note)
 
     def _export_other(
-        self, evaluations: Evaluations, device: str, key: str, int8: bool, out: str | Path | None
+        self, evaluations: Evaluations, device: str, arch: Arch, int8: bool, out: str | Path | None
     ) -> Bundle:
         """Write the bundle of an evaluated arch that is on no front."""
-        arch = self.find(key, evaluations)
         folder = self.context.folder.other_models / device / arch.key
         model = self.candidate(device, arch)
         bundle = export_model(evaluations, self.devices[device], self.settings(device), model, folder, int8)
@@ -319,7 +315,7 @@ class Run(RunView):
 
         Args:
             key: of the arch; the first few digits are enough where they are unique.
-            out: the new bundle's folder; default: ``finetuned/<device>/<key>`` in the run.
+            out: the bundle goes to ``out/<device>/<key>``, or, beside another, to ``<key>-2``; default: in the run.
             config: default: that of the recipe.
             device: whose latency the bundle states, and whose weights are meant where they were adapted; default: the
                 first device with a front.
@@ -334,7 +330,7 @@ class Run(RunView):
         config = with_values(config or self.recipe.finetune, given, "finetune")
         with self.evaluations() as evaluations:
             arch = self.find(key, evaluations)
-            folder = self.context.folder.finetuned / name / arch.key if out is None else Path(out)
+            folder = free_folder((self.context.folder.finetuned if out is None else Path(out)) / name / arch.key)
             made = finetune_model(
                 evaluations, self.devices[name], self.settings(name), self.candidate(name, arch), folder, config
             )

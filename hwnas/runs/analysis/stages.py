@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hwnas.export.bundle import Bundle
@@ -36,12 +37,14 @@ def stages_of(evaluations: Evaluations, model: FrontModel) -> list[Stage]:
     )  # fmt: skip
     found.append(exported)
     found += _formats(metrics, sizes, score, "")
-    found += _finetuned(folder, model, score)
+    tuned = (folder.finetuned / model.device).glob(f"{model.key}*")
+    for path in sorted(tuned, key=lambda p: (len(p.name), p.name)):  # ...-10 after ...-2
+        found += _finetuned(path, score)
     return found
 
 
-def _finetuned(folder: RunFolder, model: FrontModel, score: Score) -> list[Stage]:
-    metrics, sizes = _read(Bundle(folder.finetuned / model.device / model.key))
+def _finetuned(bundle: Path, score: Score) -> list[Stage]:
+    metrics, sizes = _read(Bundle(bundle))
     if score.name not in metrics:
         return []
     before = _number(metrics, score.named("before"))
