@@ -75,6 +75,8 @@ if TYPE_CHECKING:
     from hwnas.runs.analysis.fleet import Fleet as Fleet
     from hwnas.runs.analysis.quality import SupernetQuality as SupernetQuality
     from hwnas.runs.analysis.why_not import WhyNot as WhyNot
+    from hwnas.runs.begin import Begun as Begun
+    from hwnas.runs.begin import init as init
     from hwnas.runs.data import look_at_data as look_at_data
     from hwnas.runs.data import open_data as open_data
     from hwnas.runs.doctor import doctor as doctor
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
     from hwnas.runs.recipe import ExportConfig as ExportConfig
     from hwnas.runs.recipe import Recipe as Recipe
     from hwnas.runs.recipe import load_recipe as load_recipe
+    from hwnas.runs.recipe_reference import recipe_schema as recipe_schema
     from hwnas.runs.run import Run as Run
     from hwnas.runs.select import Selection as Selection
     from hwnas.runs.start import open_run as open_run
@@ -148,6 +151,7 @@ _HOMES = {
     "ArgumentError": "hwnas.errors",
     "AugmentConfig": "hwnas.data",
     "Baseline": "hwnas.runs.analysis.baseline",
+    "Begun": "hwnas.runs.begin",
     "BlockSpec": "hwnas.supernet",
     "Bundle": "hwnas.export.bundle",
     "Burst": "hwnas.latency.time_onnx",
@@ -246,6 +250,7 @@ _HOMES = {
     "format_ofa": "hwnas.space.dialects.once_for_all",
     "import_ofa": "hwnas.runs.published",
     "import_table": "hwnas.latency.importers",
+    "init": "hwnas.runs.begin",
     "largest_of": "hwnas.supernet.blocks.block",
     "load_data": "hwnas.data",
     "load_device": "hwnas.latency.table",
@@ -263,6 +268,7 @@ _HOMES = {
     "plugins": "hwnas.runs.plugins",
     "profile": "hwnas.latency.profile",
     "quickstart": "hwnas.runs.start",
+    "recipe_schema": "hwnas.runs.recipe_reference",
     "run": "hwnas.runs.start",
     "sample_networks": "hwnas.latency.fit",
     "save_supernet": "hwnas.train",

@@ -14,9 +14,11 @@ from typing import Annotated
 import typer
 
 from hwnas import __version__
+from hwnas.cli.begin import init, recipe
 from hwnas.cli.bench import app as bench_app
 from hwnas.cli.data import data
 from hwnas.cli.devices import app as devices_app
+from hwnas.cli.examples import with_examples
 from hwnas.cli.machine import doctor, plugins
 from hwnas.cli.models import VERBS as MODEL_VERBS
 from hwnas.cli.profile import profile
@@ -33,9 +35,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command()(init)
 for verb in (*RUN_VERBS, *MODEL_VERBS):
     app.command()(verb)
 app.command()(data)
+app.command()(recipe)
 app.command()(profile)
 app.add_typer(devices_app, name="devices")
 app.add_typer(tables_app, name="tables")
@@ -43,6 +47,7 @@ app.add_typer(bench_app, name="bench")
 app.command("import-ofa")(import_ofa)
 app.command()(plugins)
 app.command()(doctor)
+with_examples(app)
 
 
 def _say_version(wanted: bool) -> None:

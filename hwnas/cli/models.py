@@ -21,7 +21,7 @@ Selections = Annotated[
     typer.Option(
         "--select",
         help="Models: best, fastest, knee, all, least:VALUE, most:VALUE, weights:VALUE=W,VALUE=W, different:K or "
-        "digits of a key; with limits behind it, such as best:local-cpu:latency_ms<=1; repeatable.",
+        "digits of a key; with limits behind it, such as best:local-cpu:latency_ms<=1; repeatable; default: all.",
         show_default=False,
     ),
 ]
@@ -34,7 +34,8 @@ def pareto(
     device: Annotated[str | None, typer.Option(help="Device whose front is meant; default: every device.")] = None,
     select: Selections = None,
     why_not: Annotated[
-        str | None, typer.Option("--why-not", help="Say what keeps the model with this key off the fronts.")
+        str | None,
+        typer.Option("--why-not", help="Say what keeps the model with this key off the fronts; default: print them."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -106,14 +107,16 @@ def export(
     folder: RunFolder,
     device: Annotated[str | None, typer.Option(help="Device whose front is meant; default: every device.")] = None,
     select: Selections = None,
-    key: Annotated[str | None, typer.Option(help="Short for --select with the first digits of a key.")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Short for --select with the first digits of a key; default: none.")
+    ] = None,
     limit: Limits = None,
     knee: Annotated[bool, typer.Option("--knee", help="Short for --select knee.")] = False,
     fastest: Annotated[bool, typer.Option("--fastest", help="Short for --select fastest.")] = False,
     best: Annotated[bool, typer.Option("--best", help="Short for --select best.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Also write model.int8.onnx.")] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Also copy the chosen bundles to OUT/<device>/<key>.")
+        Path | None, typer.Option("--out", help="Also copy the chosen bundles to OUT/<device>/<key>; default: no copy.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -141,10 +144,16 @@ def export(
 def finetune(
     folder: RunFolder,
     key: Annotated[str, typer.Argument(help="First digits of the model's key.")],
-    out: Annotated[Path | None, typer.Option("--out", help="The bundle goes to OUT/<device>/<key>.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the training images.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    device: Annotated[str | None, typer.Option(help="Device whose latency the bundle states.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The bundle goes to OUT/<device>/<key>; default: RUN/finetuned.")
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over the training images; default: as the recipe says.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate; default: as the recipe says.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device whose latency the bundle states; default: the first.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train one extracted subnet further, with the largest subnet as its teacher."""

@@ -72,7 +72,9 @@ def plan(
     overrides: Overrides = None,
     devices: Devices = None,
     budget: Budget = None,
-    models: Annotated[int | None, typer.Option(min=0, help="Models for each device.")] = None,
+    models: Annotated[
+        int | None, typer.Option(min=0, help="Models for each device; default: as the recipe says.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say beforehand how a run would be divided, and whether a supernet pays for so many models."""
@@ -128,7 +130,10 @@ def search(
     limit: Limits = None,
     searcher: Annotated[
         str | None,
-        typer.Option("--searcher", help="Algorithm: a name that `hwnas plugins` lists, or package.module:object."),
+        typer.Option(
+            "--searcher",
+            help="Algorithm: a name that `hwnas plugins` lists, or package.module:object; default: as before.",
+        ),
     ] = None,
     executor: ExecutorName = None,
     executor_option: ExecutorOptions = None,

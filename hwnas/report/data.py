@@ -169,7 +169,7 @@ class DeviceReport:
     stages: Mapping[str, Sequence[Stage]] = field(default_factory=dict)
     """By the key of a model."""
     commands: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
-    """By the key of a model: what a command does, and the command."""
+    """By the key of a model: what a command does, and the command, with ``{run}`` for the folder of the page."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,9 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    """Of the run; without another ``--out`` its folder is ``runs/<name>``."""
     description: str = ""
+    """A line for people."""
     devices: tuple[str, ...] = Field(default=("local-cpu",), max_length=1000)
     """Names of shipped devices or folders with a profile."""
     objectives: tuple[str, ...] = Field(

@@ -90,7 +90,7 @@ def full(report):
                 Stage("INT8", None, 87.5, 0.75, 0.125), Stage("fine-tuned", 91.0, 89.0),
             ]
         },
-        commands={key: [("export it", f"hwnas export runs/x --device my-dsp --select {key}")] for key in keys},
+        commands={key: [("export it", f"hwnas export {{run}} --device my-dsp --select {key}")] for key in keys},
     )  # fmt: skip
     cpu = replace(
         cpu, models=(own, MODELS[2]), block_ms=[0.125, 0.25, 0.125], constant_ms=0.0,

@@ -1,6 +1,7 @@
 """Does a page do what it promises in a real browser? Skipped without Chromium, or playwright to drive it."""
 
 import os
+import shlex
 import shutil
 from dataclasses import replace
 
@@ -187,22 +188,31 @@ def test_everything_is_reached_by_keyboard(open_page):
         assert page.evaluate("getComputedStyle(document.activeElement).outlineWidth") == "3px"
 
 
-def test_the_commands_of_a_model_are_copied(open_page):
+def test_the_commands_of_a_model_are_copied(open_page, page_file):
     page = open_page(permissions=["clipboard-read", "clipboard-write"])
     page.click("#models tr[data-key=aaa111]")
     button = page.locator("#commands button").first
     button.click()
-    assert page.evaluate("navigator.clipboard.readText()") == "hwnas export runs/x --device my-dsp --select aaa111"
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == f"hwnas export {page_file.parent} --device my-dsp --select aaa111"
     assert button.inner_text() == "copied"
 
 
-def test_a_page_without_a_clipboard_copies_the_older_way(open_page):
+def test_a_page_without_a_clipboard_copies_the_older_way(open_page, page_file):
     page = open_page(permissions=["clipboard-read", "clipboard-write"])
     page.click("#models tr[data-key=aaa111]")
     page.evaluate("window.read = navigator.clipboard.readText.bind(navigator.clipboard)")
     page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
     page.locator("#commands button").first.click()
-    assert page.evaluate("read()") == "hwnas export runs/x --device my-dsp --select aaa111"
+    assert page.evaluate("read()") == f"hwnas export {page_file.parent} --device my-dsp --select aaa111"
+
+
+def test_a_folder_with_spaces_is_quoted_for_the_shell(open_page, full, tmp_path):
+    path = write_report(full, tmp_path / "it's a run")
+    page = open_page(path=path)
+    page.click("#models tr[data-key=aaa111]")
+    words = shlex.split(page.inner_text("#commands code"))
+    assert words[:3] == ["hwnas", "export", str(path.parent)]
 
 
 def test_a_chosen_model_has_its_blocks_its_time_and_its_story(open_page):

@@ -78,8 +78,22 @@ async function copy(text, button) {
   setTimeout(() => { button.textContent = before; }, 1500);
 }
 
+// The folder of the run is where the page lies; elsewhere than in a file the reader has to know it.
+function runFolder() {
+  if (location.protocol !== "file:") return "RUN";
+  return decodeURIComponent(location.pathname).replace(/\/[^/]*$/, "").replace(/^\/(?=[A-Za-z]:)/, "");
+}
+
+const quoted = text => (/^[\w@%+=:,.\/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`); // as a shell takes it
+
+function commandText(command) {
+  const folder = command.startsWith("hwnas.") ? JSON.stringify(runFolder()) : quoted(runFolder());
+  return command.replaceAll("{run}", () => folder);
+}
+
 function commandList(model) {
-  return element("div", { id: "commands" }, ...model.commands.map(([what, text]) => {
+  return element("div", { id: "commands" }, ...model.commands.map(([what, command]) => {
+    const text = commandText(command);
     const button = element("button", { type: "button", class: "small", "aria-label": `copy: ${what}` }, "copy");
     button.addEventListener("click", () => copy(text, button));
     return element("div", { class: "command" }, element("span", {}, what), element("code", {}, text), button);

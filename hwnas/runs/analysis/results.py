@@ -219,7 +219,7 @@ def _device(
         [device.device.block_ms(spec) for spec in specs], device.device.constant_ms,
         unfitted_shares(context.layout, device.device, archs),
         curves_of(evaluations, device.device, device.settings, inherited), *_removed(evaluations, device),
-        {m.key: stages_of(evaluations, m) for m in front}, {m.key: commands_of(context.folder, m) for m in front},
+        {m.key: stages_of(evaluations, m) for m in front}, {m.key: commands_of(m) for m in front},
     )  # fmt: skip
 
 

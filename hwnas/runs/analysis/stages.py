@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hwnas.export.bundle import Bundle
 from hwnas.report.data import Stage
 from hwnas.runs.evaluations import Evaluations
-from hwnas.runs.folder import RunFolder
 from hwnas.runs.front import MEASURED, FrontModel
 from hwnas.task import Score
 
@@ -88,22 +87,22 @@ def _measured(metrics: Mapping[str, Any], name: str) -> float | None:
     return _number(found, "median_ms") if isinstance(found, Mapping) else None
 
 
-def commands_of(folder: RunFolder, model: FrontModel) -> list[tuple[str, str]]:
-    """Return what can be done with a model of a front next: what a command does, and the command line."""
-    run, device, key = str(folder.root), model.device, model.key
-    bundle = f"chosen/{device}/{key}"
+RUN = "{run}"
+"""In a command: the folder of the run. The page knows where it lies, the run does not: it may have been moved."""
 
-    def line(words: Sequence[str]) -> str:
-        return shlex.join(words)
 
+def commands_of(model: FrontModel) -> list[tuple[str, str]]:
+    """Return what can be done with a model of a front next: what a command does, and the command line with `RUN`."""
+    device, key = shlex.quote(model.device), model.key
+    bundle = f"chosen/{model.device}/{key}"
     return [
-        ("export it", line(["hwnas", "export", run, "--device", device, "--select", key, "--out", "chosen"])),
+        ("export it", f"hwnas export {RUN} --device {device} --select {key} --out chosen"),
         (
             "the same with FP16 and INT8 files",
-            line(["hwnas", "export", run, "--device", device, "--select", key, "--fp16", "--int8", "--out", "chosen"]),
+            f"hwnas export {RUN} --device {device} --select {key} --fp16 --int8 --out chosen",
         ),
         ("classify an image with the exported model", f"python {shlex.quote(f'{bundle}/run_model.py')} image.png"),
-        ("fine-tune it", line(["hwnas", "finetune", run, key, "--device", device])),
-        ("time it on this machine", line(["hwnas", "profile", f"{bundle}/model.onnx"])),
-        ("in Python", f'hwnas.open_run("{run}").front("{device}").select("{key}")[0].export("chosen")'),
+        ("fine-tune it", f"hwnas finetune {RUN} {key} --device {device}"),
+        ("time it on this machine", shlex.join(["hwnas", "profile", bundle])),
+        ("in Python", f'hwnas.open_run({RUN}).front("{model.device}").select("{key}")[0].export("chosen")'),
     ]
