@@ -115,6 +115,7 @@ def export(
     fastest: Annotated[bool, typer.Option("--fastest", help="Short for --select fastest.")] = False,
     best: Annotated[bool, typer.Option("--best", help="Short for --select best.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Also write model.int8.onnx.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Also write model.fp16.onnx.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="Also copy the chosen bundles to OUT/<device>/<key>; default: no copy.")
     ] = None,
@@ -127,7 +128,7 @@ def export(
     with progress(as_json) as told:
         opened = open_run(folder, told)
         bundles = opened.export(
-            device, key, limit or (), knee, fastest, best, int8 or None, out, select=tuple(select or ())
+            device, key, limit or (), knee, fastest, best, int8 or None, out, tuple(select or ()), fp16 or None
         )
     folders = [str(bundle.folder) for bundle in bundles]
     text = "\n".join(folders)

@@ -62,4 +62,4 @@ def finetune_model(
         "finetuned_from": model.weights_version,
         "best_epoch": result.best_epoch,
     }
-    return result, write_model(context, network, arch, out, metrics, context.recipe.export.int8)
+    return result, write_model(context, network, arch, out, metrics, context.recipe.export.formats())

@@ -52,6 +52,13 @@ class ExportConfig(BaseModel):
     """At most this many models a device: the accuracy-latency front first, then those that cover most."""
     int8: bool = False
     """Also write ``model.int8.onnx``."""
+    fp16: bool = False
+    """Also write ``model.fp16.onnx``."""
+
+    def formats(self, int8: bool | None = None, fp16: bool | None = None) -> frozenset[str]:
+        """Return the number formats besides float32; what is given counts in place of the recipe."""
+        wanted = {"int8": self.int8 if int8 is None else int8, "fp16": self.fp16 if fp16 is None else fp16}
+        return frozenset(name for name, on in wanted.items() if on)
 
 
 class Recipe(BaseModel):

@@ -7,7 +7,7 @@ gains: ``recipe.yaml`` is never changed, another device or another search adds t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -204,6 +204,7 @@ class Run(RunView):
         int8: bool | None = None,
         out: str | Path | None = None,
         select: Sequence[str] = (),
+        fp16: bool | None = None,
     ) -> list[Bundle]:
         """Write the bundles of all fronts, and return those that are chosen.
 
@@ -217,6 +218,7 @@ class Run(RunView):
             int8: whether every bundle has ``model.int8.onnx``, too; default: as the recipe says.
             out: also copy the chosen bundles to ``out/<device>/<key>``; other models that lie there stay.
             select: selections such as ``best:local-cpu:latency_ms<=1`` or ``different:4``; see `Front.select`.
+            fp16: whether every bundle has ``model.fp16.onnx``, too; default: as the recipe says.
 
         Raises:
             SearchError: no model keeps the limits, or a selection of another form.
@@ -224,26 +226,26 @@ class Run(RunView):
         """
         names = self.with_fronts() if device is None else [self.context.device(device).name]
         read_limits(limits, names)
-        wants_int8 = self.recipe.export.int8 if int8 is None else int8
+        formats = self.recipe.export.formats(int8, fp16)
         rules = {"knee": knee, "fastest": fastest, "best": best}
         chosen = chosen_models([self.front(n) for n in names], select, key, limits, rules)
         others = [k for k in keys_meant(select, key) if not any(model.key.startswith(k) for model in chosen)]
         with self.evaluations() as evaluations:
             archs = [self.find(digits, evaluations) for digits in others]  # a mistake costs no time
-            self.write_bundles(wants_int8)
+            self.write_bundles(formats)
             bundles = [model.export(out) if out is not None else Bundle(model.folder) for model in chosen]
-            bundles += [self._export_other(evaluations, names[0], arch, wants_int8, out) for arch in archs]
+            bundles += [self._export_other(evaluations, names[0], arch, formats, out) for arch in archs]
         self._refresh_report()
         return bundles
 
     @_writes
-    def write_bundles(self, int8: bool | None = None) -> None:
+    def write_bundles(self, formats: Collection[str] | None = None) -> None:
         """Write the bundles of all fronts that are not there, and remove those of models that left them.
 
         Args:
-            int8: whether every bundle has ``model.int8.onnx``, too; default: as the recipe says.
+            formats: number formats besides float32, such as ``int8``; default: as the recipe says.
         """
-        wanted = self.recipe.export.int8 if int8 is None else int8
+        wanted = self.recipe.export.formats() if formats is None else formats
         with self.evaluations() as evaluations:
             for name in self.with_fronts():
                 export_front(evaluations, self.searched_device(name), wanted, self.context.told_for(name))
@@ -259,12 +261,12 @@ class Run(RunView):
         self.context.progress("report", 1, 1, note)
 
     def _export_other(
-        self, evaluations: Evaluations, device: str, arch: Arch, int8: bool, out: str | Path | None
+        self, evaluations: Evaluations, device: str, arch: Arch, formats: Collection[str], out: str | Path | None
     ) -> Bundle:
         """Write the bundle of an evaluated arch that is on no front."""
         folder = self.context.folder.other_models / device / arch.key
         model = self.candidate(device, arch)
-        bundle = export_model(evaluations, self.devices[device], self.settings(device), model, folder, int8)
+        bundle = export_model(evaluations, self.devices[device], self.settings(device), model, folder, formats)
         return bundle if out is None else copy_bundle(bundle.folder, Path(out) / device / arch.key)
 
     @_writes

@@ -11,11 +11,9 @@ from typing import Any
 from hwnas.export.bundle import Bundle
 from hwnas.report.data import Stage
 from hwnas.runs.evaluations import Evaluations
+from hwnas.runs.export import FORMATS
 from hwnas.runs.front import MEASURED, FrontModel
 from hwnas.task import Score
-
-FORMATS = {"fp16": "FP16", "int8": "INT8"}
-"""Number formats of further files of a bundle, as their names and its numbers call them."""
 
 
 def stages_of(evaluations: Evaluations, model: FrontModel) -> list[Stage]:
@@ -60,11 +58,11 @@ def _finetuned(bundle: Path, score: Score) -> list[Stage]:
 def _formats(metrics: Mapping[str, Any], sizes: Mapping[str, float], score: Score, before: str) -> list[Stage]:
     return [
         Stage(
-            f"{before}{title}", None, _number(metrics, f"test_{score.named(name)}"),
-            _measured(metrics, f"measured_latency_{name}"), sizes[f"model.{name}.onnx"],
+            f"{before}{name.upper()}", None, _number(metrics, f"test_{score.named(name)}"),
+            _measured(metrics, f"measured_latency_{name}"), sizes[file],
         )
-        for name, title in FORMATS.items()
-        if f"model.{name}.onnx" in sizes
+        for name, file in FORMATS.items()
+        if file in sizes
     ]  # fmt: skip
 
 
