@@ -25,6 +25,7 @@ Selections = Annotated[
         show_default=False,
     ),
 ]
+NO_GAIN = "\nno epoch was better, so the start is kept; try another --lr, more --epochs or more training images"
 USUAL = ("knee", "best", "fastest")
 """Choices that `hwnas pareto` shows where none is asked for."""
 
@@ -172,7 +173,7 @@ def finetune(
     show(
         as_json, found,
         f"validation {score.title} {result.score_before:.2f} {score.unit} -> {result.score:.2f} {score.unit}, "
-        f"test {test:.2f} {score.unit}\nbundle: {bundle.folder}",
+        f"test {test:.2f} {score.unit}{'' if result.best_epoch else NO_GAIN}\nbundle: {bundle.folder}",
     )  # fmt: skip
 
 

@@ -120,10 +120,12 @@ function drawModel() {
   panel.replaceChildren(...[
     element("h3", {}, element("code", {}, state.key), ` from the front of ${state.device}`, ...(model.knee ? [" ", element("span", { class: "badge" }, "knee")] : [])),
     element("p", { class: "soft" }, model.shape), outside,
-    element("div", { class: "two" }, element("div", {}, element("h3", {}, "Numbers"), factsTable(model)), element("div", {}, element("h3", {}, "On every device"), devicesTable(), element("h3", {}, "Before and after"), stagesTable(model))),
+    element("div", { class: "two" }, element("div", {}, element("h3", {}, "Numbers"), factsTable(model)), element("div", {}, element("h3", {}, "On every device"), devicesTable())),
+    element("h3", {}, "Before and after"), stagesTable(model),
     element("h3", {}, "What to do with it"), commandList(model),
     times && element("h3", {}, "Where its time goes, on ", deviceChoice()), times && blockList(times),
     times && element("div", { class: "two" }, waterfall, ...bars),
+    times?.some(one => one.ms < 0) ? element("p", { class: "note" }, "The cost of a call is taken out of every block that was timed alone; what is left of a tiny one can be below 0.") : null,
   ].filter(part => part));
   if (times) drawWaterfall(waterfall, times, device);
   bySlot.forEach(([name, values], i) => drawBySlot(bars[i], name, values, slots));

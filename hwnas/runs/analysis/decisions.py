@@ -89,6 +89,6 @@ def _flat(values: Any, where: str) -> Iterator[tuple[str, str]]:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, tuple | list):
-        value = ", ".join(map(str, value)) or "none"
+    if value is None or isinstance(value, tuple | list):
+        value = ", ".join(map(str, value or ())) or "none"
     return one_line(str(value), LONGEST)
