@@ -21,6 +21,7 @@ EXAMPLES = {
     "profile": "hwnas profile chosen/local-cpu/7d2074bc599b --threads 1",
     "devices": "hwnas devices",
     "devices show": "hwnas devices show edge-tpu",
+    "devices rank": "hwnas devices rank digits-mbv3 --devices edge-tpu,hexagon-dsp",
     "tables build": "hwnas tables build --recipe my.yaml --out my-cpu",
     "tables check": "hwnas tables check my-cpu --recipe my.yaml",
     "tables import": "hwnas tables import phone.csv --format csv --recipe my.yaml --licence MIT --source us --out pho",
@@ -39,7 +40,8 @@ def with_examples(app: typer.Typer, before: str = "") -> None:
     """Let the help of every command end with its example."""
     for command in app.registered_commands:
         name = command.name or getattr(command.callback, "__name__", "")
-        command.epilog = f"Example:\n\n\b\n  {EXAMPLES[f'{before}{name}']}"  # after \\b lines stay whole
+        if (example := EXAMPLES.get(f"{before}{name}")) is not None:
+            command.epilog = f"Example:\n\n\b\n  {example}"  # after \\b lines stay whole
     for group in app.registered_groups:
         if group.typer_instance is not None and group.name:
             with_examples(group.typer_instance, f"{before}{group.name} ")

@@ -15,7 +15,8 @@ TargetName = Annotated[
     str | None,
     typer.Option(
         "--target",
-        help="What times models: onnxruntime, ssh, or package.module:object of your own; default: the device's.",
+        help="What times models: onnxruntime, ssh, qai-hub, or package.module:object of your own; "
+        "default: the device's.",
     ),
 ]
 TargetOptions = Annotated[

@@ -129,9 +129,12 @@ def write_model(
     formats = [name for name, file in FORMATS.items() if name in formats or (folder / file).exists()]
     bundle = write_bundle(
         folder, network, arch, context.recipe.supernet, splits.classes, splits.mean_std, metrics,
-        networks.inputs(splits.validation, arch)[:PARITY_IMAGES],
-        int8_calibration=networks.inputs(splits.train, arch)[:CALIBRATION_IMAGES] if "int8" in formats else None,
-        fp16="fp16" in formats, decoded_px=int(splits.train.images.shape[-1]),
+        networks.inputs(splits.validation.first(PARITY_IMAGES), arch).tensors()[0].cpu(),
+        int8_calibration=(
+            networks.inputs(splits.train.first(CALIBRATION_IMAGES), arch).tensors()[0].cpu()
+            if "int8" in formats else None
+        ),
+        fp16="fp16" in formats, decoded_px=splits.train.size_px,
     )  # fmt: skip
     found = {
         f"test_{score.named(name)}": context.test_scores(OnnxNetwork(folder / FORMATS[name]), arch)[score.name]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hwnas.data.batches import as_input
+from hwnas.data.inputs import as_input
 from hwnas.data.pictures import open_picture, square_pixels
 from hwnas.errors import ExportError
 from hwnas.export.bundle import FP16_FILE, INT8_FILE, RUN_FILE, Bundle, load_model

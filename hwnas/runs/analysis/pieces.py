@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from hwnas.latency.cost_model import OpCost, kind_of
 from hwnas.latency.table import Device, block_ops
 from hwnas.report.data import Pieces
 from hwnas.space import Arch
@@ -61,4 +62,12 @@ def _unfitted_ms(device: Device, block: BlockSpec) -> float:
         return max(0.0, device.block_ms(block)) if row.origin == "interpolated" else 0.0
     if model is None:
         return 0.0
-    return sum(model.op_ms(op) for op in block_ops(block) if model.ops[op.type].source.startswith(ASSUMED))
+    return sum(
+        model.op_ms(op)
+        for op in block_ops(block)
+        if model.ops.get(kind_of(op), model.ops.get(op.type, _UNKNOWN)).source.startswith(ASSUMED)
+    )
+
+
+_UNKNOWN = OpCost(fused=True, source="unknown")
+"""Of an operator without constants, which is an error before it comes here."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from hwnas.errors import RecipeError, ResumeError
 from hwnas.export.bundle import Bundle
+from hwnas.objectives.exact import FALLBACK_LAYERS
 from hwnas.objectives.resolve import objective_of
 from hwnas.pareto import attainment_bands
 from hwnas.report.data import Bands, Column, DeviceReport, Overlay, Pieces, Removed, RunReport
@@ -26,7 +27,7 @@ from hwnas.runs.front import Front, FrontModel, SearchedDevice
 from hwnas.runs.history import read_history
 from hwnas.runs.kept import read_kept
 from hwnas.runs.latency_check import read_check
-from hwnas.runs.problem import evaluated_values, make_problem
+from hwnas.runs.problem import evaluated_values, exact_values, make_problem
 from hwnas.search.specialise import Specialisation
 from hwnas.space import Arch
 from hwnas.supernet import BlockSpec
@@ -108,6 +109,13 @@ def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tup
     inherited = score.named("inherited")
     finished = any(inherited in model.values for d in devices for model in d.front)
     titles = {v: objective_of(n, context.task).title for n, v in wanted.items() if v != score.name}
+    exact: dict[str, str] = {}
+    for device in devices:
+        exact |= exact_values(context, device.settings)
+        if device.device.profile.missing_operators:
+            exact[FALLBACK_LAYERS.name] = FALLBACK_LAYERS.title
+    titles |= exact
+    titles = {name: title for name, title in titles.items() if name not in ("latency_ms", "params", "macs")}
     seen = f"computed on {context.validation_images} validation images, which the search saw and chose by"
     counted = "counted exactly from the network"
     return (
@@ -121,7 +129,10 @@ def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tup
         Column("latency_ms", "latency", "ms", "estimate of the device's profile, for one image; see its device below"),
         Column("measured_ms", "measured", "ms", "the exported file, timed on the device after the search"),
         Column("params", "params", "", counted), Column("macs", "MACs", "", counted),
-        *(Column(value, title, "", seen) for value, title in titles.items()),
+        *(
+            Column(value, title, "KiB" if value.endswith("_kib") else "", counted if value in exact else seen)
+            for value, title in titles.items()
+        ),
         Column("shape", "resolution | depths | kernels", "", "the model's own description"),
     )  # fmt: skip
 
@@ -207,7 +218,8 @@ def _device(
     last, adapted = history.last, history.adapted
     return DeviceReport(
         device.name, profile.title, profile.kind, profile.origin, profile.source, profile.licence, profile.runtime,
-        profile.precision, profile.notes, profile.error.model_dump() if profile.error else None, models,
+        profile.precision, (*profile.notes, *profile.missing_operators),
+        profile.error.model_dump() if profile.error else None, models,
         columns[context.score.name].tolist(), columns["latency_ms"].tolist(), "" if last is None else last.message,
         tuple(device.settings.constraints),
         check,
