@@ -90,6 +90,8 @@ if TYPE_CHECKING:
     from hwnas.runs.plan import Plan as Plan
     from hwnas.runs.plugins import plugins as plugins
     from hwnas.runs.published import import_ofa as import_ofa
+    from hwnas.runs.reach import DeviceReach as DeviceReach
+    from hwnas.runs.reach import reach as reach
     from hwnas.runs.recipe import ExportConfig as ExportConfig
     from hwnas.runs.recipe import Recipe as Recipe
     from hwnas.runs.recipe import load_recipe as load_recipe
@@ -175,6 +177,7 @@ _HOMES = {
     "ElasticBlock": "hwnas.supernet.blocks.block",
     "ElasticConv2d": "hwnas.supernet.blocks.elastic_layers",
     "ElasticDepthwiseConv2d": "hwnas.supernet.blocks.elastic_layers",
+    "DeviceReach": "hwnas.runs.reach",
     "EvaluatedObjective": "hwnas.objectives.plugin",
     "Evaluation": "hwnas.archive",
     "EvaluationConfig": "hwnas.objectives.config",
@@ -276,6 +279,7 @@ _HOMES = {
     "profile": "hwnas.latency.profile",
     "quickstart": "hwnas.runs.start",
     "rank_devices": "hwnas.latency.rank",
+    "reach": "hwnas.runs.reach",
     "recipe_schema": "hwnas.runs.recipe_reference",
     "run": "hwnas.runs.start",
     "sample_networks": "hwnas.latency.fit",

@@ -29,6 +29,7 @@ from hwnas.cli.options import (
 from hwnas.cli.output import following, progress, show, table, warn
 
 if TYPE_CHECKING:
+    from hwnas.runs.reach import DeviceReach
     from hwnas.runs.run import Run
 
 
@@ -77,11 +78,13 @@ def plan(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say beforehand how a run would be divided, and whether a supernet pays for so many models."""
+    """Say beforehand what archs can be on the devices, how a run would be divided, and whether a supernet pays."""
+    from hwnas.runs.reach import reach
     from hwnas.runs.start import plan as plan_recipe
 
     with progress(as_json) as told:
         found = plan_recipe(recipe, overrides or (), split(devices), budget, models, told)
+    reached = reach(recipe, overrides or (), split(devices))
     total = found.train_gmacs + found.search_gmacs + found.finish_gmacs
     rows = [
         [name, f"{gmacs:,.0f}", f"{100 * gmacs / total:.0f} %"]
@@ -95,11 +98,25 @@ def plan(
         if seconds is not None
     )
     show(
-        as_json, found.as_dict(),
-        f"{found}\n\n{table(['as the recipe says', 'thousand million MACs', 'share'], rows)}\n"
+        as_json, {**found.as_dict(), "devices": [one.as_dict() for one in reached]},
+        f"{_reached(reached)}\n\n{found}\n\n{table(['as the recipe says', 'thousand million MACs', 'share'], rows)}\n"
         f"without a supernet: {found.direct_epochs:.3g} epochs for each model{times}\n"
         + following("run", recipe, *_same(overrides, devices, budget, models)),
     )  # fmt: skip
+
+
+def _reached(found: Sequence[DeviceReach]) -> str:
+    """Ranges of values on each device."""
+    names = list(dict.fromkeys(name for one in found for name in one.values))
+    rows = [
+        [one.device, *(f"{v[0]:.4g} - {v[2]:.4g}" if (v := one.values.get(n)) else "-" for n in names),
+         f"{one.within_percent:g} %"]
+        for one in found
+    ]  # fmt: skip
+    later = [one.device for one in found if one.measured_later]
+    note = f"\nlatencies of {', '.join(later)} are measured when the run begins" if later else ""
+    size = found[0].space_size if found else 0
+    return f"{size:,} archs\n\n{table(['can have, on', *names, 'within the limits'], rows)}{note}"
 
 
 def _same(

@@ -197,7 +197,9 @@ def fit(
         f"correlation {made.error.spearman:g}",
         *([f"by family: {', '.join(f'{f} {e:g} %' for f, e in families.items())}"] if families else []),
         *([f"error on left-out families: {made.family_error.mape_percent:.2f} %"] if made.family_error else []),
-        following("run", recipe or "RECIPE", *(overrides or ()), "--devices", out),
+        following("devices", "show", out)
+        if recipe is None
+        else following("run", recipe, *(overrides or ()), "--devices", out),
     ]
     show(as_json, made.model_dump(mode="json"), "\n".join(lines))
 

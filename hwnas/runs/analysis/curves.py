@@ -112,6 +112,10 @@ def _predicted_random(
     encoder, predictor = Encoder(problem.space, problem.known), make_predictor("gp_groups")
     inputs = encoder(problem.space.encode_many([candidates[i].arch for i in known]))
     model, replaced = fit_or_fall_back(predictor, inputs, losses[known, 0])
+    try:
+        tau = cross_validate(predictor, inputs, losses[known, 0]).kendall_tau
+    except (ValueError, np.linalg.LinAlgError):  # of a part of the archs
+        return []
     if replaced:
         return []
     latency_ms = device.compile(context.layout)
@@ -123,6 +127,5 @@ def _predicted_random(
         allowed = problem.violation(problem.cheap_losses(genomes)) <= 0
         steps, share = _curve(drawn, np.asarray(allowed, dtype=bool), *box)
         curves.append(share)
-    tau = cross_validate(predictor, inputs, losses[known, 0]).kendall_tau
     low, median, high = np.quantile(np.array(curves), [0.1, 0.5, 0.9], axis=0).tolist()
     return [Curve(f"random, predicted (Kendall's tau {tau:.2f})", steps, median, low, high)]
