@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["fp32", "int8"]
+"""In what a network is evaluated."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,15 @@ _HALF = NumberFormat(activation=2, weight=2, bias=2, channel=0)
 _SINGLE = NumberFormat(activation=4, weight=4, bias=4, channel=0)
 
 
+def evaluated_precision(precision: str) -> Precision:
+    """Return in what networks for a device are evaluated, from the precision that its profile states.
+
+    Half precision loses nothing that a validation split would show, so it counts as ``fp32``; and so does a precision
+    that is not known or not stated, or of which only the weights are small.
+    """
+    return "int8" if precision.lower().startswith(("int8", "w8a8")) else "fp32"
+
+
 def number_format(precision: str) -> NumberFormat:
     """Return the bytes of numbers of a precision, as profiles and `hwnas.export.onnx_facts.precision_of` name it.
 
@@ -32,7 +45,7 @@ def number_format(precision: str) -> NumberFormat:
     """
     computing, _, weights = precision.lower().partition(" (")
     small = weights.startswith("int8")
-    if computing.startswith(("int8", "w8a8")):
+    if evaluated_precision(precision) == "int8":
         return _INT8
     found = _HALF if computing.startswith(("fp16", "bf16", "float16")) else _SINGLE
     return NumberFormat(found.activation, 1, found.bias, 4) if small else found

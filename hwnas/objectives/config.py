@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hwnas.export.quantization import QuantizationConfig
+
 
 class IntrospectabilityConfig(BaseModel):
     """How introspectability is computed."""
@@ -28,5 +30,7 @@ class EvaluationConfig(BaseModel):
     validation_images: int | None = Field(default=None, ge=1, le=10**9)
     """Validation images used; None: all."""
     introspectability: IntrospectabilityConfig = IntrospectabilityConfig()
+    quantization: QuantizationConfig = QuantizationConfig()
+    """How networks are brought to 8 bits, for devices whose profile says ``int8``."""
     proxy_images: int = Field(default=64, ge=2, le=65_536)
     """Training images of one batch for zero-cost proxies."""

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from hwnas.data import ImageSet, Splits, as_input
 from hwnas.errors import PluginError, RecipeError
+from hwnas.export.graph import trace
+from hwnas.export.int8_network import Int8Network, int8_network
+from hwnas.export.quantization import check_layers
 from hwnas.objectives.case import SubnetCase
 from hwnas.objectives.config import EvaluationConfig
 from hwnas.objectives.plugin import EvaluatedObjective
@@ -84,6 +87,30 @@ class NetworkEvaluator:
                     raise PluginError(f"objective {objective.name!r} gave {bad}; its values must be numbers")
                 found |= values
         return found
+
+    def in_8_bits(self, network: nn.Module, arch: Arch) -> Int8Network:
+        """Return a network as devices in int8 compute it, calibrated on training images.
+
+        Raises:
+            ExportError: there are too few images, or of one class only; or a layer is not known to the exporter.
+        """
+        config = self.config.quantization
+        check_layers(config.float_layers, [name for name, _ in self.layout.blocks(self.layout.space.largest())])
+        images, labels = self.prepared("calibration", arch), self._part("calibration").labels
+        chosen = torch.linspace(0, len(images) - 1, min(config.images, len(images))).round().long()
+        return int8_network(trace(network), images[chosen], config, labels[chosen])
+
+    def score_in_8_bits(
+        self, network: Callable[[], nn.Module], arch: Arch, images: int | None = None
+    ) -> dict[str, float]:  # fmt: skip
+        """Return the scores of a network as devices in int8 compute it, on the first so many validation images."""
+        made, meter = self.in_8_bits(network(), arch), self.splits.task.meter()
+        inputs, targets = self.prepared("validation", arch)[:images], self._part("validation").labels[:images]
+        with torch.inference_mode():
+            size = max(16, inference_batch_size(inputs) // 4)  # every map is gone over several times
+            for batch, wanted in zip(inputs.split(size), targets.split(size), strict=True):
+                meter.add(made(batch), wanted)
+        return meter.values()
 
     def inputs(self, images: ImageSet, arch: Arch) -> Tensor:
         """Return images as ``arch`` takes them, ``(N, C, resolution, resolution)``."""

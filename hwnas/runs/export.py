@@ -12,6 +12,7 @@ from torch import nn
 
 from hwnas.errors import OutputError, SearchError
 from hwnas.export.bundle import INT8_FILE, Bundle, write_bundle
+from hwnas.latency.number_format import Precision
 from hwnas.latency.table import Device
 from hwnas.objectives.exact import fvcore_macs
 from hwnas.progress import Progress
@@ -25,8 +26,6 @@ from hwnas.space import Arch
 from hwnas.supernet import count_params
 
 PARITY_IMAGES = 64
-CALIBRATION_IMAGES = 128
-"""Training images on which INT8 versions are calibrated."""
 
 
 def export_front(evaluations: Evaluations, device: SearchedDevice, int8: bool, progress: Progress) -> None:
@@ -38,9 +37,9 @@ def export_front(evaluations: Evaluations, device: SearchedDevice, int8: bool, p
         int8: whether every bundle has an INT8 version, too.
         progress: told after every model.
     """
-    models = candidates_of_front(evaluations, device.front)
+    models, precision = candidates_of_front(evaluations, device.front), evaluations.of_device(device.device).precision
     for done, (row, model) in enumerate(zip(device.front, models, strict=True), 1):
-        if not is_exported(row, model.weights_version, int8):
+        if not is_exported(row, model.weights_version, int8, precision):
             export_model(evaluations, device.device, device.settings, model, row.folder, int8)
         progress("export", done, len(models), row.key)
     remove_stale(evaluations.context.folder.device(device.name), device.front)
@@ -53,12 +52,15 @@ def candidates_of_front(evaluations: Evaluations, front: Front) -> list[Candidat
     return [Candidate(a, m.weights_version or trained) for a, m in zip(archs, front, strict=True)]
 
 
-def is_exported(model: FrontModel, weights: str, int8: bool) -> bool:
+def is_exported(model: FrontModel, weights: str, int8: bool, precision: Precision = "fp32") -> bool:
     """Say whether a model's bundle is whole: of these weights, with the front's latency, INT8 where asked for."""
     bundle = Bundle(model.folder)
+    int8 = int8 and precision == "fp32"  # else model.onnx is that file
     if not bundle.is_whole or (int8 and not (model.folder / INT8_FILE).exists()):
         return False
     metrics = bundle.metrics
+    if metrics.get("precision", "fp32") != precision:
+        return False
     latency_ms = metrics.get("latency_ms")
     return bool(
         metrics.get("weights_version", weights) == weights
@@ -85,14 +87,25 @@ def remove_stale(folder: DeviceFolder, front: Front) -> None:
 def export_model(
     evaluations: Evaluations, device: Device, settings: DeviceSearch, model: Candidate, folder: Path, int8: bool
 ) -> Bundle:
-    """Write the bundle of one model, with its values on validation images and, computed once, its test score."""
+    """Write the bundle of one model, with its values on validation images and, computed once, its test score.
+
+    For a device in int8 the bundle's ``model.onnx`` is the quantised model, and the scores are its scores.
+    """
+    evaluations = evaluations.of_device(device)
     context, wanted = evaluations.context, evaluated_values(evaluations.context, settings)
     evaluations.evaluate([model], wanted)
     values = evaluations.known(model, wanted.values())
     subnet = evaluations.weights.evaluator(model.weights_version).subnet(model.arch)
     test = evaluations.test(model, subnet)
-    score = context.score
+    score, precision = context.score, evaluations.precision
     named = [score.name, score.named("stderr"), *wanted.values()]
+    in_float: dict[str, Any] = {}
+    if precision != "fp32":
+        evaluations.in_precision("fp32").evaluate([model], {score.name: score.name})
+        named.append(score.named("fp32"))
+        values = evaluations.known(model, wanted.values())
+        tested = evaluations.in_precision("fp32").test(model, subnet)
+        in_float = {"precision": precision, f"test_{score.named('fp32')}": tested[score.name]}
     metrics = {
         "key": model.arch.key,
         "device": device.name,
@@ -100,26 +113,28 @@ def export_model(
         "latency_origin": device.profile.origin,
         **{name: values[name] for name in dict.fromkeys(named) if name in values},
         f"test_{score.name}": test[score.name],
+        **in_float,
         "params": count_params(subnet),
         "macs": fvcore_macs(subnet, context.layout.input_shape(model.arch)),
         "weights_version": model.weights_version,
     }
-    return write_model(context, subnet, model.arch, folder, metrics, int8)
+    return write_model(context, subnet, model.arch, folder, metrics, int8, precision)
 
 
 def write_model(
-    context: RunContext, network: nn.Sequential, arch: Arch, folder: Path, metrics: Mapping[str, Any], int8: bool
-) -> Bundle:
-    """Write a bundle of any network of the run's family, with an INT8 version where ``int8`` asks for one."""
+    context: RunContext, network: nn.Sequential, arch: Arch, folder: Path, metrics: Mapping[str, Any], int8: bool,
+    precision: Precision = "fp32",
+) -> Bundle:  # fmt: skip
+    """Write a bundle of any network of the run's family, with an INT8 version where ``int8`` asks for one.
+
+    In ``precision`` int8 the quantised model is the bundle's only one.
+    """
     networks, splits = context.networks, context.splits
-    bundle = write_bundle(
+    return write_bundle(
         folder, network, arch, context.recipe.supernet, splits.classes, splits.mean_std, metrics,
         networks.inputs(splits.validation, arch)[:PARITY_IMAGES],
-        int8_calibration=(
-            networks.inputs(splits.train, arch)[:CALIBRATION_IMAGES] if int8 else None
-        ),
+        networks.in_8_bits(network, arch) if int8 or precision == "int8" else None, precision == "int8",
     )  # fmt: skip
-    return bundle
 
 
 def chosen_models(front: Front, key: str | None, limits: Sequence[str], knee: bool, fastest: bool, best: bool) -> Front:

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from hwnas.arguments import checked_arguments
 from hwnas.data import DataConfig
 from hwnas.errors import HwnasError, RecipeError, SearchError, UnreadableError, shown
+from hwnas.export.quantization import QuantizationConfig
 from hwnas.files import shipped_folder
 from hwnas.finetune import FinetuneConfig, FinishConfig
 from hwnas.latency.plan import TableConfig
@@ -128,6 +129,8 @@ class Recipe(BaseModel):
         for key in ("checkpoint_every_s", "tensorboard", "device"):
             values["train"].pop(key)
         values["data"].pop("cache")
+        if self.evaluation.quantization == QuantizationConfig():  # runs of versions without it go on
+            values["evaluation"].pop("quantization")
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def as_yaml(self) -> str:
