@@ -201,8 +201,8 @@ def with_executor(recipe: Recipe, name: str | None, options: Mapping[str, Any] |
 def quickstart(
     out: str | Path = "runs/quickstart", devices: Sequence[str] | None = None, progress: Progress = silent
 ) -> Run:
-    """Train a small supernet on real digits and search three devices, in minutes on two cores; see `run`."""
-    return run("digits-mbv3", devices=devices, out=out, progress=progress)
+    """Train a small supernet on real digits in clutter and search three devices, in minutes on two cores; see `run`."""
+    return run("cluttered-digits-mbv3", devices=devices, out=out, progress=progress)
 
 
 @checked_arguments
