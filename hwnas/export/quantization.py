@@ -110,7 +110,8 @@ class Quantization:
 
 
 def calibrate(
-    graph: Graph, images: Tensor, config: QuantizationConfig | None = None, labels: Tensor | None = None
+    graph: Graph, images: Tensor, config: QuantizationConfig | None = None, labels: Tensor | None = None,
+    output_in_8_bits: bool = False,
 ) -> Quantization:  # fmt: skip
     """Decide what of a network is in 8 bits, and with which scales.
 
@@ -119,6 +120,7 @@ def calibrate(
         images: ``(N, C, H, W)`` training images as the network takes them, at least `MIN_IMAGES`.
         config: how; default: `QuantizationConfig()`.
         labels: ``(N,)`` of the images, where they are classes: images of one class only are refused.
+        output_in_8_bits: whether the output is in 8 bits, too: of a block inside a network.
 
     Raises:
         ExportError: too few images, or of one class only; a map that is not finite on them.
@@ -135,7 +137,7 @@ def calibrate(
         )
     float_nodes = frozenset(i for i, node in enumerate(graph.nodes) if is_named(node, config.float_layers))
     fused = fused_activations(graph, float_nodes)
-    own, same = _values(graph, float_nodes, fused)
+    own, same = _values(graph, float_nodes, fused, output_in_8_bits)
     ranges = _ranges(graph, images, own, config)
     scales = {number: scale_of(*found) for number, found in ranges.items()}
     for number, source in same.items():
@@ -207,17 +209,17 @@ def _readers(graph: Graph) -> dict[int, list[int]]:
 
 
 def _values(
-    graph: Graph, float_nodes: frozenset[int], fused: Mapping[int, int]
+    graph: Graph, float_nodes: frozenset[int], fused: Mapping[int, int], output_in_8_bits: bool
 ) -> tuple[list[int], dict[int, int]]:  # fmt: skip
     """Values with a scale of their own, and those that have that of another one."""
     readers, last = _readers(graph), len(graph.nodes) - 1
     own: dict[int, None] = {}
     same: dict[int, int] = {}
     for number in range(-1, last + 1):
-        if number in fused or number == last:
+        if number in fused or (number == last and not output_in_8_bits):
             continue
         made_in_float = number < 0 or number in float_nodes
-        if made_in_float and all(r in float_nodes for r in readers[number]):
+        if made_in_float and all(r in float_nodes for r in readers[number]) and number != last:
             continue
         node = graph.nodes[number] if number >= 0 else None
         source = node.inputs[0] if node is not None else -1

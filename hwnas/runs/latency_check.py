@@ -17,6 +17,7 @@ from hwnas.files import write_json
 from hwnas.latency.correction import correction_features, fit_correction
 from hwnas.latency.measure import MeasureConfig
 from hwnas.latency.measurement import Measurement
+from hwnas.latency.number_format import evaluated_precision
 from hwnas.latency.slowdown import measure_beside
 from hwnas.latency.table import Device, block_ops, relative_errors, save_device
 from hwnas.latency.table_networks import read_networks
@@ -73,8 +74,9 @@ def check_models(
     files = [m.folder / "model.onnx" for m in models] + [m.folder / INT8_FILE for m in quantised]
     known = read_networks(folder.table, layout.space)
     found, slowdown = measure_beside(
-        layout, files, known, config, device.profile.provider, progress, target_of(device.profile)
-    )
+        layout, files, known, config, device.profile.provider, progress, target_of(device.profile),
+        evaluated_precision(device.profile.precision),
+    )  # fmt: skip
     int8 = dict(zip((m.key for m in quantised), found[len(models) :], strict=True))
     for model, t in zip(models, found, strict=False):
         metrics = {**Bundle(model.folder).metrics, "measured_latency": t.as_dict()}

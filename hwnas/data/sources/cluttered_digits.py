@@ -1,6 +1,4 @@
-"""The digits of scikit-learn, each somewhere in a larger picture among pieces of others: hard enough to tell networks
-apart, and nothing to download.
-"""
+"""The digits of scikit-learn, each in a larger picture among pieces of others: hard enough to tell networks apart."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ PARTS = {"train": (0.6, 4), "validation": (0.2, 5), "test": (0.2, 5)}
 
 
 class ClutteredDigits(Source):
-    """1,797 handwritten digits of 43 people (Alpaydin and Kaynak, 1998), 8x8, in 7,905 pictures of 16x16 pixels.
+    """1,797 handwritten digits of 43 people (Alpaydin and Kaynak, 1998), 8x8, in 7,907 pictures of 16x16 pixels.
 
     As Mnih et al., 2014, Recurrent Models of Visual Attention, section 4.1, clutter MNIST: pieces of other digits are
     laid out first, then the digit, each pixel the brightest of what lies there. The pictures are always the same.
