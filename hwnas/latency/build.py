@@ -29,7 +29,7 @@ from hwnas.latency.interpolate import interpolate_rows
 from hwnas.latency.journal import TIMINGS_FILE, Journal
 from hwnas.latency.measure import MeasureConfig, conditions_of, time_models
 from hwnas.latency.measurement import Measurement, summarise
-from hwnas.latency.number_format import Precision, evaluated_precision
+from hwnas.latency.number_format import Precision, check_written, evaluated_precision
 from hwnas.latency.onnx_models import block_onnx, network_onnx
 from hwnas.latency.plan import Plan, TableConfig, plan_build
 from hwnas.latency.table import Device, Row, load_device, relative_errors, save_device
@@ -68,7 +68,8 @@ def build_table(
 
     Raises:
         DeviceError: the device is unknown, or the name cannot be one of a device.
-        TableError: the folder holds a finished table, or nothing is said to time the device.
+        TableError: the folder holds a finished table, nothing is said to time the device, or it computes in a precision
+            in which no models are written.
         PluginError: there is no such target, or it does not take the options.
         MeasurementError: the target cannot time a model, or is lost; the same call continues later.
     """
@@ -92,6 +93,7 @@ def build_table(
     settings = MeasureConfig(threads=profile.threads or 1, batch_size=profile.batch_size)
     conditions = conditions_of(facts, settings, profile.provider)
     precision = evaluated_precision(profile.precision)
+    check_written(profile.precision, given.name)
     make_folder(folder)
     if recipe_yaml is not None:
         write_text(folder / RECIPE_FILE, recipe_yaml)

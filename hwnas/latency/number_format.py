@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from hwnas.errors import TableError, shown
+
 Precision = Literal["fp32", "int8"]
 """In what a network is evaluated."""
 
@@ -35,6 +37,23 @@ def evaluated_precision(precision: str) -> Precision:
     that is not known or not stated, or of which only the weights are small.
     """
     return "int8" if precision.lower().startswith(("int8", "w8a8")) else "fp32"
+
+
+UNWRITTEN = ("w8a16", "w4", "int16", "int4", "fp8")
+"""Precisions that no file of hwnas has, and that no runtime makes of one by itself, as some make half precision."""
+
+
+def check_written(precision: str, device: str) -> None:
+    """Raise where models cannot be timed in a precision, since none are written in it.
+
+    Raises:
+        TableError: the precision is one of `UNWRITTEN`.
+    """
+    if precision.lower().startswith(UNWRITTEN):
+        raise TableError(
+            f"device {device!r} computes in {shown(precision, 40)}, in which hwnas writes no models to time; give a "
+            "profile in fp32, fp16 or int8, or fit one with `hwnas tables fit`"
+        )
 
 
 def number_format(precision: str) -> NumberFormat:

@@ -210,6 +210,14 @@ def test_a_table_in_8_bits_times_models_in_8_bits(layout, tmp_path, machine, mad
     assert machine.precisions == {"int8"}, "nor does a check time others"
 
 
+@pytest.mark.parametrize("precision", ["w8a16", "INT4", "fp8"])
+def test_a_precision_in_which_no_models_are_written_is_refused(precision, layout, tmp_path, machine, made_up):
+    other = load_profile("local-cpu").model_copy(update={"precision": precision})
+    with pytest.raises(TableError, match=f"computes in '{precision}', in which hwnas writes no models to time"):
+        build_table(layout, tmp_path / "mine", other, target=made_up(machine.time_ms), config=MEDIUM)
+    assert not (tmp_path / "mine").exists()
+
+
 def test_blocks_and_networks_in_8_bits_are_what_runtimes_make_integer_operators_of(layout, tmp_path):
     blocks = distinct_blocks(layout)
     for block in [blocks[0], blocks[len(blocks) // 2], blocks[-1]]:
