@@ -64,8 +64,12 @@ if TYPE_CHECKING:
     from hwnas.latency.fit import sample_networks as sample_networks
     from hwnas.latency.importers import import_table as import_table
     from hwnas.latency.measurement import Measurement as Measurement
+    from hwnas.latency.placement import Placement as Placement
+    from hwnas.latency.placement import node_placement as node_placement
     from hwnas.latency.plan import TableConfig as TableConfig
     from hwnas.latency.profile import profile as profile
+    from hwnas.latency.rank import DeviceRanks as DeviceRanks
+    from hwnas.latency.rank import rank_devices as rank_devices
     from hwnas.latency.table import Device as Device
     from hwnas.latency.table import load_device as load_device
     from hwnas.latency.target import Target as Target
@@ -181,6 +185,7 @@ _HOMES = {
     "Device": "hwnas.latency.table",
     "DeviceError": "hwnas.errors",
     "DeviceProfile": "hwnas.latency.device",
+    "DeviceRanks": "hwnas.latency.rank",
     "ElasticBatchNorm2d": "hwnas.supernet.blocks.elastic_layers",
     "ElasticBlock": "hwnas.supernet.blocks.block",
     "ElasticConv2d": "hwnas.supernet.blocks.elastic_layers",
@@ -222,6 +227,7 @@ _HOMES = {
     "Opened": "hwnas.data.source",
     "OutputError": "hwnas.errors",
     "PhaseConfig": "hwnas.train",
+    "Placement": "hwnas.latency.placement",
     "Plan": "hwnas.runs.plan",
     "PluginError": "hwnas.errors",
     "Problem": "hwnas.search",
@@ -274,6 +280,7 @@ _HOMES = {
     "look_at_data": "hwnas.runs.data",
     "make_layout": "hwnas.supernet",
     "minimize": "hwnas.search.minimize",
+    "node_placement": "hwnas.latency.placement",
     "open_data": "hwnas.runs.data",
     "open_run": "hwnas.runs.start",
     "operators": "hwnas.runs.start",
@@ -283,6 +290,7 @@ _HOMES = {
     "plugins": "hwnas.runs.plugins",
     "profile": "hwnas.latency.profile",
     "quickstart": "hwnas.runs.start",
+    "rank_devices": "hwnas.latency.rank",
     "run": "hwnas.runs.start",
     "sample_networks": "hwnas.latency.fit",
     "save_supernet": "hwnas.train",

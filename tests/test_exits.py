@@ -90,7 +90,7 @@ def test_a_network_without_exits_has_none_to_cut_out(make_net):
 
 def test_exits_learn_the_weighted_sum_of_their_losses(supernet, arch, splits, monkeypatch):
     values = iter([1.0, 2.0])  # the epoch is kept
-    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": next(values)})
+    monkeypatch.setattr("hwnas.finetune.together.scores_of", lambda *args: {"top1_percent": next(values)})
     config = FinetuneConfig(epochs=1, lr=0.05, batch_size=8, distill_ratio=0)
     network = extract_exits(supernet, arch, "mix")
     result = finetune(network, 11, splits, config)

@@ -53,7 +53,7 @@ def test_the_best_epoch_on_validation_is_kept(subnet, splits, seed):
 
 def test_a_network_that_only_gets_worse_comes_back_as_it_was(subnet, splits, monkeypatch):
     values = iter([80.0, 70.0, 60.0])
-    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": next(values)})
+    monkeypatch.setattr("hwnas.finetune.together.scores_of", lambda *args: {"top1_percent": next(values)})
     result = finetune(subnet, 11, splits, CONFIG)
     assert (result.score_before, result.score, result.best_epoch) == (80.0, 80.0, 0)
     assert equal(state(result.network), state(subnet))
@@ -61,7 +61,7 @@ def test_a_network_that_only_gets_worse_comes_back_as_it_was(subnet, splits, mon
 
 def test_the_first_of_equal_epochs_is_kept(subnet, splits, monkeypatch):
     values = iter([50.0, 70.0, 70.0])
-    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": next(values)})
+    monkeypatch.setattr("hwnas.finetune.together.scores_of", lambda *args: {"top1_percent": next(values)})
     assert finetune(subnet, 11, splits, CONFIG).best_epoch == 1
 
 
@@ -142,7 +142,7 @@ def test_together_without_a_teacher_each_learns_as_if_it_were_alone(two, splits)
 def test_the_larger_one_teaches_the_smaller_one(two, splits, monkeypatch):
     """By hand: one step of the small one on labels and on what the large one says of the same images, unlearnt."""
     better = iter(range(100))  # so that the step is kept
-    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": float(next(better))})
+    monkeypatch.setattr("hwnas.finetune.together.scores_of", lambda *args: {"top1_percent": float(next(better))})
     config = FinetuneConfig(epochs=0.2, lr=0.05, batch_size=8, momentum=0, weight_decay=0, distill_ratio=0.7)
     learnt = train_together(students(two, "large"), splits, config)
     by_hand = [copy.deepcopy(net).train() for net in two]
@@ -232,7 +232,7 @@ def test_a_teacher_must_stand_before_its_student(two, splits):
 def test_only_late_epochs_are_looked_at_where_that_is_asked(subnet, splits, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        "hwnas.finetune.together.scores", lambda *args: calls.append(1) or {"top1_percent": float(len(calls))}
+        "hwnas.finetune.together.scores_of", lambda *args: calls.append(1) or {"top1_percent": float(len(calls))}
     )
     result = finetune(subnet, 11, splits, CONFIG.model_copy(update={"epochs": 10, "scored_percent": 20.0}))
     assert len(calls) == 1 + 2  # before, and after each of the last two epochs
@@ -248,7 +248,7 @@ def test_the_time_of_an_epoch_is_measured_and_changes_nothing(two, splits):
 def test_the_second_step_learns_training_and_validation_images_for_as_many_epochs(subnet, splits, monkeypatch):
     config = CONFIG.model_copy(update={"epochs": 4, "two_step": True})
     values = iter([10.0, 20.0, 50.0, 40.0, 30.0])  # as it came, then after each epoch
-    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": next(values)})
+    monkeypatch.setattr("hwnas.finetune.together.scores_of", lambda *args: {"top1_percent": next(values)})
     told = []
     result = finetune(
         subnet, 11, splits, config, progress=lambda task, done, total, note="": told.append((task, total))
@@ -283,7 +283,7 @@ def test_the_second_step_learns_training_and_validation_images_for_as_many_epoch
 
 def test_a_network_that_only_gets_worse_has_no_second_step(subnet, splits, monkeypatch):
     values = iter([80.0, 70.0, 60.0])
-    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": next(values)})
+    monkeypatch.setattr("hwnas.finetune.together.scores_of", lambda *args: {"top1_percent": next(values)})
     result = finetune(subnet, 11, splits, CONFIG.model_copy(update={"two_step": True}))
     assert (result.score, result.best_epoch, result.saw_validation) == (80.0, 0, False)
     assert equal(state(result.network), state(subnet))
@@ -291,7 +291,7 @@ def test_a_network_that_only_gets_worse_has_no_second_step(subnet, splits, monke
 
 def test_adamw_takes_adamws_steps(subnet, splits, monkeypatch, tmp_path):
     values = iter([10.0, 20.0])  # the epoch is kept
-    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": next(values)})
+    monkeypatch.setattr("hwnas.finetune.together.scores_of", lambda *args: {"top1_percent": next(values)})
     config = CONFIG.model_copy(update={"epochs": 1, "lr": 0.001, "optimiser": "adamw", "weight_decay": 0.01})
     found = finetune(subnet, 11, splits, config).network
     by_hand = copy.deepcopy(subnet).train()

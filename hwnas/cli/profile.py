@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli.options import Json
-from hwnas.cli.output import progress, show
+from hwnas.cli.output import progress, show, warn
 from hwnas.cli.target_options import Host, TargetName, TargetOptions, chosen_target
 from hwnas.errors import MeasurementError
 
@@ -41,6 +41,7 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Time an ONNX model on this machine, or on another with --host or --target."""
+    from hwnas.latency.placement import node_placement
     from hwnas.latency.profile import profile_all
 
     quantised = model / "model.int8.onnx"
@@ -60,6 +61,14 @@ def profile(
         ratio = found[1].median_ms / first.median_ms
         verdict = f"{ratio:.2f} times as long as" if ratio > 1 else f"{1 / ratio:.2f} times faster than"
         text += f"\n\nINT8: {_said(found[1])}\nINT8 is {verdict} the float model here"
+    if timer is None:
+        # The model has been timed; that its nodes cannot be told must not lose the times.
+        try:
+            placed = node_placement(model, provider, threads, batch_size, size)
+            values["placement"] = placed.as_dict()
+            text += f"\n{placed}"
+        except MeasurementError as error:
+            warn(f"where its nodes run is not known: {error}")
     show(as_json, values, text)
 
 

@@ -154,34 +154,50 @@ def sample(
 
 @app.command()
 def fit(
-    measurements: Annotated[Path, typer.Argument(help="CSV with columns arch and latency_ms.")],
-    recipe: RecipeOption,
+    measurements: Annotated[Path, typer.Argument(help="CSV with latency_ms and, in each row, arch, network or file.")],
     licence: Annotated[str, typer.Option("--licence", help="Licence of the measurements.")],
     source: Annotated[str, typer.Option("--source", help="Who measured, and how.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the device profile.")],
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="YAML file or name of a shipped recipe, whose archs are named.")
+    ] = None,
     overrides: Overrides = None,
+    operators: Annotated[
+        Path | None, typer.Option("--operators", help="List of the operators of the networks that are named.")
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Of the device; default: the folder's name.")] = None,
     kind: Annotated[str, typer.Option("--kind", help="cpu, gpu, dsp, vpu, npu or fpga.")] = "npu",
     runtime: Annotated[str, typer.Option("--runtime", help="What executed the networks.")] = "not stated",
     precision: Annotated[str, typer.Option("--precision", help="Such as int8.")] = "not stated",
+    unit: Annotated[
+        str | None, typer.Option("--unit", help="Of the latencies: ms, us or s; default: ms, if they look like it.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a device profile from 10 to 20 whole networks timed on the device."""
+    """Make a device profile from 8 to 25 whole networks timed on the device, starting from every shipped device."""
     from hwnas.latency.fit import FAR, fit_profile
     from hwnas.runs.recipe import load_recipe
     from hwnas.supernet import make_layout
 
-    layout = make_layout(load_recipe(recipe, overrides or ()).supernet)
-    made = fit_profile(layout, measurements, source, licence, out, name, kind, runtime, precision)
+    if recipe is None and overrides:
+        raise TableError(f"{overrides[0]!r} changes a recipe; give one with --recipe")
+    layout = None if recipe is None else make_layout(load_recipe(recipe, overrides or ()).supernet)
+    made = fit_profile(
+        layout, measurements, source, licence, out, name, kind, runtime, precision, operators=operators, unit=unit
+    )
     assert made.error is not None
     for note in made.notes:
         if FAR in note:
             warn(note)
-    show(
-        as_json, made.model_dump(mode="json"),
+    families = made.error.mape_percent_by_family or {}
+    lines = [
         f"device: {out}\n{made.notes[0]}\nerror on left-out networks: {made.error.mape_percent:.2f} %, rank "
-        f"correlation {made.error.spearman:g}\n{following('run', recipe, *(overrides or ()), '--devices', out)}",
-    )  # fmt: skip
+        f"correlation {made.error.spearman:g}",
+        *([f"by family: {', '.join(f'{f} {e:g} %' for f, e in families.items())}"] if families else []),
+        *([f"error on left-out families: {made.family_error.mape_percent:.2f} %"] if made.family_error else []),
+        following("run", recipe or "RECIPE", *(overrides or ()), "--devices", out),
+    ]
+    show(as_json, made.model_dump(mode="json"), "\n".join(lines))
 
 
 def _recipe_of(folder: Path) -> str:

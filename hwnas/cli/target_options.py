@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 TargetName = Annotated[
     str | None,
-    typer.Option("--target", help="What times models: onnxruntime, ssh, or package.module:object of your own."),
+    typer.Option(
+        "--target", help="What times models: onnxruntime, ssh, qai-hub, or package.module:object of your own."
+    ),
 ]
 TargetOptions = Annotated[
     list[str] | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hwnas.data import AugmentConfig, ImageSet, Splits
 from hwnas.finetune.config import FinetuneConfig
@@ -53,9 +53,10 @@ def finetune(
 
 
 def _with_validation(splits: Splits) -> Splits:
-    """The same images with those of validation among the training images; normalised as before."""
-    both = [splits.train, splits.validation]
-    joined = ImageSet(torch.cat([p.images for p in both]), torch.cat([p.labels for p in both]))
+    """The same images, all in memory, with those of validation among the training images; normalised as before."""
+    read = [part.in_memory() for part in (splits.train, splits.validation)]
+    images = [part.images for part in read if isinstance(part.images, Tensor)]
+    joined = ImageSet(torch.cat(images), torch.cat([part.labels for part in read]))
     found = replace(splits, train=joined)
     found.__dict__["mean_std"] = splits.mean_std  # what the network's first layer was trained with
     return found

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hwnas.data import AugmentConfig, Splits, TrainBatches, as_input
+from hwnas.data import AugmentConfig, NetworkInputs, Splits, TrainBatches
+from hwnas.data.network_inputs import KEPT_BYTES
 from hwnas.data.random_state import seeded
 from hwnas.errors import CheckpointError, TrainingError, UnreadableError
 from hwnas.finetune.config import FinetuneConfig
@@ -29,7 +30,7 @@ from hwnas.supernet.exits import ExitNetwork
 from hwnas.task import Task
 from hwnas.train.checkpoint import load_weights
 from hwnas.train.device import chosen_device
-from hwnas.train.evaluate import scores
+from hwnas.train.evaluate import scores_of
 from hwnas.train.last_good import load_checkpoint, save_checkpoint
 from hwnas.train.phases import PhaseConfig
 from hwnas.train.state import check_settings, momenta, restore_momenta, under_prefix
@@ -111,8 +112,9 @@ def train_together(
         tuple(students), splits, config or FinetuneConfig(), augment or AugmentConfig(), teacher,
         None if folder is None else folder / "checkpoint.safetensors", progress, task, last_epoch,
     )  # fmt: skip
-    trainer.start()
-    trainer.run()
+    with trainer.batches:
+        trainer.start()
+        trainer.run()
     return [one.result() for one in trainer.learners]
 
 
@@ -148,14 +150,6 @@ def seconds_per_epoch(
     return per_epoch * (per_step_s + scoring_s * scored)
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """Validation images as networks of one resolution take them."""
-
-    images: Tensor
-    targets: Tensor
-
-
 @dataclass
 class _Learner:
     """A student's copy that learns, and what it has reached."""
@@ -163,7 +157,7 @@ class _Learner:
     student: Student
     config: FinetuneConfig
     task: Task
-    validation: _Inputs
+    validation: NetworkInputs
     network: nn.Module = field(init=False)
     before: float = field(default=math.nan, init=False)
     best: float = field(default=math.nan, init=False)
@@ -171,7 +165,7 @@ class _Learner:
     best_state: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.network = copy.deepcopy(self.student.network).to(self.validation.images.device)
+        self.network = copy.deepcopy(self.student.network).to(self.validation.device)
         self.optimiser = _optimiser(self.network, self.config)
 
     def begin(self) -> None:
@@ -181,7 +175,7 @@ class _Learner:
 
     def score(self) -> float:
         """Main score on validation images."""
-        found = scores(self.network.eval(), self.validation.images, self.validation.targets, self.task)
+        found = scores_of(self.network.eval(), self.validation, self.task)
         return found[self.task.score.name]
 
     def keep_if_better(self, epoch: int) -> None:
@@ -252,7 +246,7 @@ class _Together:
             )
         device = chosen_device(config.device)
         self.batches = TrainBatches(
-            splits.train.to(device), *splits.mean_std, config.batch_size, self.augment, config.seed
+            splits.train.to(device), *splits.mean_std, config.batch_size, self.augment, config.seed, device
         )
         if self.teacher is not None:
             self.teacher = self.teacher[0].to(device), self.teacher[1]
@@ -260,8 +254,9 @@ class _Together:
         self.end = min(self.n_steps, (self.last_epoch or math.inf) * self.batches.per_epoch)
         self.scored_every = max(1, math.ceil(config.epochs / MOST_SCORINGS)) * self.batches.per_epoch
         sizes = [s.resolution for s in self.students]
-        held_out = splits.validation.to(device)
-        validation = {r: _Inputs(as_input(held_out.images, r, *splits.mean_std), held_out.labels) for r in set(sizes)}
+        validation = {r: NetworkInputs(splits.validation, r, *splits.mean_std, device) for r in set(sizes)}
+        if sum(inputs.n_bytes for inputs in validation.values()) <= KEPT_BYTES:
+            validation = {r: inputs.keep() for r, inputs in validation.items()}
         self.learners = [_Learner(s, config, splits.task, validation[s.resolution]) for s in self.students]
         self.resolution = max([*sizes, *([] if self.teacher is None else [self.teacher[1]])])
 

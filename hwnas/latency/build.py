@@ -179,9 +179,8 @@ def _error(
     """The published error; None where the space has so few networks that none was left to judge by."""
     if not len(measured_ms):
         return None
-    return ProfileError(
-        networks=networks, n_held_out=len(measured_ms), seed=seed, **relative_errors(estimates, measured_ms)
-    )
+    errors = relative_errors(estimates, measured_ms)
+    return ProfileError.model_validate({"networks": networks, "n_held_out": len(measured_ms), "seed": seed, **errors})
 
 
 def needs_table(device: Device) -> bool:

@@ -8,15 +8,31 @@ few measurements identify them, and it is monotone in every size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from hwnas.errors import DeviceError
 from hwnas.export.op import Op, OpType
 
 OP_TYPES: tuple[OpType, ...] = get_args(OpType)
+
+ConvKind = Literal["pointwise_conv", "grouped_conv"]
+"""Convolutions that a model may cost apart from the other ones of type ``conv``: 1x1 without groups, and with groups.
+
+NPUs run 1x1 convolutions at another rate than larger ones, which reuse each value that they load; in int8 the two
+differ by more than ten times."""
+
+OpKind = OpType | ConvKind
+OP_KINDS: tuple[OpKind, ...] = (*OP_TYPES, *get_args(ConvKind))
 
 _NonNegative = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 """Milliseconds: at most twelve days."""
@@ -34,13 +50,22 @@ def macs_of(op: Op) -> int:
     if op.type in ("conv", "depthwise_conv", "linear"):
         return op.macs
     if op.type in ("avg_pool", "max_pool"):
-        return op.kernel_size**2 * op.out_elements
+        return op.kernel_area * op.out_elements
     return op.in_elements if op.type == "global_avg_pool" else op.out_elements
 
 
 def elements_of(op: Op) -> int:
     """Return the elements that ``op`` moves for one image: feature maps read and written, and weights."""
     return op.in_elements + op.out_elements + op.weights
+
+
+def kind_of(op: Op) -> OpKind:
+    """Return the most particular kind of ``op``; a model without constants for it uses those of its type."""
+    if op.type != "conv":
+        return op.type
+    if op.groups > 1:
+        return "grouped_conv"
+    return "pointwise_conv" if op.kernel_area == 1 else "conv"
 
 
 def op_features(ops: Sequence[Op]) -> tuple[np.ndarray, np.ndarray]:
@@ -70,6 +95,9 @@ class OpCost(BaseModel):
     """Arithmetic rate, 1e9 multiply-adds a second (`macs_of`)."""
     gelements_per_s: _Positive | None = None
     """Rate of moving data, 1e9 elements a second (`elements_of`); precision decides their bytes."""
+    gweights_per_s: _Positive | None = None
+    """Rate of fetching weights besides, 1e9 a second: they come from the main memory, where feature maps of a single
+    image stay on an accelerator's chip."""
     same_as: OpType | None = None
     """Type whose constants are used."""
     fused: bool = False
@@ -80,7 +108,7 @@ class OpCost(BaseModel):
     @model_validator(mode="after")
     def _one_form(self) -> OpCost:
         forms = (self.overhead_ms is not None) + (self.same_as is not None) + self.fused
-        rates = self.gmacs_per_s is not None or self.gelements_per_s is not None
+        rates = any(r is not None for r in (self.gmacs_per_s, self.gelements_per_s, self.gweights_per_s))
         if forms != 1 or (rates and self.overhead_ms is None):
             raise ValueError("give either overhead_ms (with rates), or same_as, or fused: true")
         return self
@@ -92,19 +120,35 @@ class OpCost(BaseModel):
         per_element = 1.0 / self.gelements_per_s if self.gelements_per_s else 0.0
         return self.overhead_ms or 0.0, per_mac, per_element
 
+    @property
+    def per_mweight_ms(self) -> float:
+        """Milliseconds for a million weights, besides what they take as elements."""
+        return 1.0 / self.gweights_per_s if self.gweights_per_s else 0.0
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        if self.gweights_per_s is None:
+            values.pop("gweights_per_s", None)
+        return values
+
 
 class CostModel(BaseModel):
     """Latency of a network as a sum over its operators, with a few constants for each type.
 
-    ``latency = network_overhead + sum over ops (overhead + macs / rate + elements / bandwidth)``.
+    ``latency = network_overhead + sum over ops (overhead + macs / rate + elements / bandwidth + weights / theirs)``.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", str_max_length=10_000)
 
     network_overhead_ms: _NonNegative
     """Fixed time of one inference (call, copies to and from the device), milliseconds."""
-    ops: dict[OpType, OpCost]
-    """How each type is costed; a type that is not here is an error, never zero."""
+    ops: dict[OpKind, OpCost]
+    """How each type is costed; a type that is not here is an error, never zero. A `ConvKind` that is not here is costed
+    as ``conv``."""
+    input_normalisation_ms: _NonNegative = 0.0
+    """What a normalisation of the image, channel by channel, took inside the networks that were timed. It is not part
+    of `latency_ms`: networks of hwnas take images that are normalised already. Add it for one that does it itself."""
 
     @model_validator(mode="after")
     def _mappings_end(self) -> CostModel:
@@ -114,34 +158,54 @@ class CostModel(BaseModel):
                 raise ValueError(f"ops.{name}.same_as is {target!r}, which has no constants of its own")
         return self
 
-    def cost_of(self, op_type: OpType) -> OpCost:
+    def cost_of(self, op_type: OpKind) -> OpCost:
         """Return the constants used for ``op_type``, with ``same_as`` followed.
 
         Raises:
             DeviceError: the model has no constants for the type.
         """
+        known: OpKind = "conv" if op_type in get_args(ConvKind) and op_type not in self.ops else op_type
         try:
-            cost = self.ops[op_type]
+            cost = self.ops[known]
         except KeyError:
             raise DeviceError(
-                f"cost model has no constants for operator type {op_type!r}; it has {sorted(self.ops)}; "
+                f"cost model has no constants for operator type {known!r}; it has {sorted(self.ops)}; "
                 "add the type to cost_model.ops of the profile (constants, or same_as with the reason)"
             ) from None
         return self.ops[cost.same_as] if cost.same_as is not None else cost
 
     def op_ms(self, op: Op) -> float:
         """Return the time of one operator, milliseconds, without the network's overhead."""
-        fixed, per_mac, per_element = self.cost_of(op.type).coefficients
-        return fixed + per_mac * macs_of(op) / 1e6 + per_element * elements_of(op) / 1e6
+        cost = self.cost_of(kind_of(op))
+        fixed, per_mac, per_element = cost.coefficients
+        time_ms = fixed + per_mac * macs_of(op) / 1e6 + per_element * elements_of(op) / 1e6
+        return time_ms + cost.per_mweight_ms * op.weights / 1e6
 
     def ops_ms(self, ops: Sequence[Op]) -> np.ndarray:
         """Return `op_ms` of every operator, ``(n,)`` milliseconds, in one array operation."""
         types, sizes = op_features(ops)
-        coefficients = np.zeros((len(OP_TYPES), 3))
+        if self._tells_convs_apart:
+            types = np.array([OP_KINDS.index(kind_of(op)) for op in ops], dtype=np.intp)
+        coefficients, per_mweight = np.zeros((len(OP_KINDS), 3)), np.zeros(len(OP_KINDS))
         for index in np.unique(types):
-            coefficients[index] = self.cost_of(OP_TYPES[index]).coefficients
-        return np.asarray((coefficients[types] * sizes).sum(axis=1))
+            cost = self.cost_of(OP_KINDS[index])
+            coefficients[index], per_mweight[index] = cost.coefficients, cost.per_mweight_ms
+        found = np.asarray((coefficients[types] * sizes).sum(axis=1))
+        if per_mweight.any():
+            found = found + per_mweight[types] * np.array([op.weights / 1e6 for op in ops])
+        return found
 
     def latency_ms(self, ops: Sequence[Op]) -> float:
         """Return the time of a whole network for one image, milliseconds."""
         return self.network_overhead_ms + float(self.ops_ms(ops).sum())
+
+    @property
+    def _tells_convs_apart(self) -> bool:
+        return any(kind in self.ops for kind in get_args(ConvKind))
+
+    @model_serializer(mode="wrap")
+    def _without_zero_normalisation(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        if not self.input_normalisation_ms:
+            values.pop("input_normalisation_ms", None)
+        return values

@@ -20,7 +20,7 @@ from pydantic import (
 
 from hwnas.errors import DeviceError, UnreadableError, shown
 from hwnas.files import shipped_folder, write_text
-from hwnas.latency.cost_model import CostModel
+from hwnas.latency.cost_model import CostModel, OpKind
 from hwnas.reading import read_yaml
 
 PROFILE_FILE = "profile.yaml"
@@ -37,6 +37,8 @@ _Ms = Annotated[float, Field(ge=-1e9, le=1e9)]
 """Milliseconds: at most twelve days."""
 _Text = Annotated[str, Field(min_length=1, max_length=4000)]
 """A few sentences: what is said of a device is printed."""
+_Size = Annotated[float, Field(gt=0, le=2**40, allow_inf_nan=False)]
+"""KiB of a memory: at most a petabyte."""
 
 
 class ProfileError(BaseModel):
@@ -60,6 +62,16 @@ class ProfileError(BaseModel):
     """Coefficient of determination; 1 is exact, at most 0 is no better than the mean."""
     spearman: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
     """Rank correlation of predicted and measured latency."""
+    kendall: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = None
+    """Kendall's tau of the two, where it was computed."""
+    mape_percent_by_family: (
+        Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(max_length=200)] | None
+    ) = None
+    """Mean absolute relative error of each family of networks, percent, where families are known."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {k: v for k, v in dump(self).items() if v is not None}
 
 
 class Correction(BaseModel):
@@ -122,6 +134,9 @@ class DeviceProfile(BaseModel):
     """Licence of the source."""
     error: ProfileError | None
     """Published error; null where nothing has been published yet."""
+    family_error: ProfileError | None = None
+    """Error on networks of families that no constant was fitted to, each family left out once; left out of files where
+    families are not known."""
     cost_model: CostModel | None
     """Fitted cost model that fills missing rows; null: every row must be measured."""
     correction: Correction | None = None
@@ -135,8 +150,31 @@ class DeviceProfile(BaseModel):
     ONNX Runtime on the machine that hwnas runs on."""
     target_options: Annotated[dict[str, TargetOption], Field(max_length=100)] = {}
     """What the target is made with, such as ``{"host": "user@board"}``; left out of files where there are none."""
+    memory_kib: _Size | None = None
+    """What feature maps may take; a search of the device keeps ``peak_memory_kib`` within it. Left out of files where
+    it is not known or no limit, as are those that follow."""
+    flash_kib: _Size | None = None
+    """What weights may take; a search keeps ``model_size_kib`` within it."""
+    falls_back: dict[OpKind, _Text] = {}
+    """Kinds of operators that the runtime runs elsewhere than on the device, and where, with the evidence."""
+    unsupported: dict[OpKind, _Text] = {}
+    """Kinds of operators that the runtime does not run at all, with the evidence."""
     notes: Annotated[tuple[_Text, ...], Field(strict=False, max_length=200)]
     """Assumptions and limits that a reader of the numbers must know."""
+
+    @property
+    def missing_operators(self) -> tuple[str, ...]:
+        """What the runtime runs elsewhere or not at all, a sentence for each kind of operator."""
+        return (
+            *(f"{kind} falls back: {where}" for kind, where in self.falls_back.items()),
+            *(f"{kind} is not supported: {why}" for kind, why in self.unsupported.items()),
+        )
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Largest values of archs that fit on the device, by the name of the value; empty where nothing is known."""
+        given = {"peak_memory_kib": self.memory_kib, "model_size_kib": self.flash_kib}
+        return {name: size for name, size in given.items() if size is not None}
 
     @model_serializer(mode="wrap")
     def _without_the_usual_target(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -145,6 +183,9 @@ class DeviceProfile(BaseModel):
             values.pop("target", None)
         if not self.target_options:
             values.pop("target_options", None)
+        for name in ("family_error", "memory_kib", "flash_kib", "falls_back", "unsupported"):
+            if getattr(self, name) in (None, {}):
+                values.pop(name, None)
         return values
 
     @model_validator(mode="after")

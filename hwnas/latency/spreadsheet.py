@@ -1,7 +1,8 @@
 """How is a table read that a person or a spreadsheet wrote? Whatever the program and the country that it was saved in.
 
 Understood are UTF-8 and UTF-16 with and without a mark, the code page of Western Windows, commas, semicolons, tabs and
-bars between cells, a decimal comma, any ends of lines, blank lines, and spaces and capitals in the heading.
+bars between cells, a decimal comma, any ends of lines, blank lines, spaces and capitals in the heading, and all of it
+compressed with gzip under a name that ends in ``.gz``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
+GZIP = b"\x1f\x8b"
 _NUMBER = re.compile(r"[+-]?(?:\d[\d.,' \u00a0\u202f]*|\.\d+)(?:[eE][+-]?\d+)?")
 
 
@@ -153,6 +155,8 @@ def read_text(path: Path) -> str:
         data = read_bytes(path)
     except UnreadableError as error:
         raise TableError(f"{path} cannot be read: {error.reason}") from None
+    if data.startswith(GZIP):
+        raise TableError(f"{path} is packed with gzip; unpack it, or give it a name that ends in .gz")
     encodings = [name for mark, name in _MARKS if data.startswith(mark)][:1] or _guesses(data)
     for encoding in encodings:
         try:

@@ -19,6 +19,7 @@ from hwnas.errors import MissingBlockError, TableError, UnreadableError, shown
 from hwnas.export.graph import Graph, trace
 from hwnas.export.op import Op
 from hwnas.files import csv_text, write_text
+from hwnas.latency.cost_model import kind_of
 from hwnas.latency.device import PROFILE_FILE, DeviceProfile, device_folder, load_profile, write_profile
 from hwnas.reading import checked_sums, made_of, read_text, sha256_of, unquoted
 from hwnas.space import Arch
@@ -89,6 +90,32 @@ class Device:
         if self.profile.cost_model is not None and not self.rows:
             return self.profile.cost_model.network_overhead_ms
         return 0.0
+
+    def fallback_layers(self, block: BlockSpec) -> dict[str, int]:
+        """Return how many operators of ``block`` the device runs elsewhere or not at all, by their kind."""
+        found: dict[str, int] = {}
+        for op in block_ops(block):
+            for kind in dict.fromkeys((kind_of(op), op.type)):
+                if kind in self.profile.falls_back or kind in self.profile.unsupported:
+                    found[kind] = found.get(kind, 0) + 1
+                    break
+        return found
+
+    def fallbacks(self, arch: Arch) -> dict[str, int]:
+        """Return how many operators of an arch the device runs elsewhere or not at all, by their kind.
+
+        Empty where the profile knows of none; `DeviceProfile.falls_back` and ``unsupported`` say where and why.
+
+        Raises:
+            TableError: the arch is of a space without networks.
+        """
+        if arch.space is None or arch.space.blocks is None:
+            raise TableError(f"arch {arch.key} is of a space without blocks; take it from a supernet's space")
+        found: dict[str, int] = {}
+        for _, block in arch.space.blocks(arch):
+            for kind, n in self.fallback_layers(block).items():
+                found[kind] = found.get(kind, 0) + n
+        return found
 
     def compile(self, layout: Layout) -> SlotSum:
         """Return the latencies of a whole space as look-ups, for estimating many genomes at once.

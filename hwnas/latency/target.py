@@ -67,6 +67,7 @@ TARGETS: Registry[Callable[..., Target]] = Registry(
     {
         "onnxruntime": "hwnas.latency.target:ThisMachine",
         "process": "hwnas.latency.own_process:OwnProcess",
+        "qai-hub": "hwnas.latency.ai_hub:AIHub",
         "ssh": "hwnas.latency.remote:RemoteHost",
     },
     needs=("__call__",),

@@ -7,6 +7,8 @@ So what is timed, and how, is the same in both places.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import platform
@@ -15,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,8 @@ class Runner:
 
     run: Callable[[], object]
     input_shape: tuple[int, ...]
+    end_profiling: Callable[[], str] = str
+    """Writes the profile of the runs so far, where one was asked for, and returns its file; else empty."""
 
 
 @dataclass(frozen=True)
@@ -164,13 +168,15 @@ def pinned(cores: Sequence[int] | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def open_session(source: str | bytes, name: str, config: BurstConfig) -> Runner:
+def open_session(source: str | bytes, name: str, config: BurstConfig, profile_prefix: str = "") -> Runner:
     """Return a session of a model on random input.
 
     Args:
         source: file or serialised model, with one input ``(batch, ...)``.
         name: of the model, for messages.
         config: how.
+        profile_prefix: path and first letters of a file that receives ONNX Runtime's own profile of the runs; empty:
+            none is made.
 
     Raises:
         TimingError: it does not load, its shape is open, or the provider is not really active.
@@ -187,6 +193,9 @@ def open_session(source: str | bytes, name: str, config: BurstConfig) -> Runner:
     options.intra_op_num_threads = config.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if profile_prefix:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
     try:
         session = onnxruntime.InferenceSession(source, options, providers=[provider])
     except Exception as error:
@@ -236,7 +245,7 @@ def open_session(source: str | bytes, name: str, config: BurstConfig) -> Runner:
     except Exception as error:
         hint = "; was it exported for another batch? Try --batch-size 1" if config.batch_size > 1 else ""
         raise TimingError(f"{name} does not run with input {_text(shape)}: {_reason(error)}{hint}") from error
-    return Runner(run, tuple(shape[n_batch_axes:]))
+    return Runner(run, tuple(shape[n_batch_axes:]), session.end_profiling)
 
 
 def _shape(declared: Sequence[Any] | None, name: str, config: BurstConfig) -> tuple[list[int], int]:
@@ -356,6 +365,7 @@ def bursts(
                         break
                     warmup = MIN_WARMUP_RUNS  # somebody else was running; perhaps not for long
                 yield replace(made, peak_memory_mb=memory.peak_mb()) if part == 0 else made
+            del opened  # what it took must not count as there before the next one
         yield _burst(speed, REFERENCE, 0, REFERENCE_BURST_S, REFERENCE_RUNS, MIN_WARMUP_RUNS, clock)
 
 
@@ -391,6 +401,7 @@ class _PeakMemory:
 
     def __init__(self) -> None:
         self.before_kb = None
+        _give_back()
         try:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the peak so far
             self.before_kb = self._kb("VmRSS")
@@ -407,6 +418,13 @@ class _PeakMemory:
             if line.startswith(field):
                 return int(line.split()[1])
         return 0
+
+
+def _give_back() -> None:
+    """Give memory that was freed back to the system: the next model would take it, and seem to need none (glibc)."""
+    gc.collect()
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hwnas.export.op import Op
 from hwnas.latency.cost_model import CostModel
+from hwnas.latency.device import DeviceProfile
 from hwnas.latency.table import block_ops
 from hwnas.supernet import BlockSpec
 
@@ -38,3 +40,41 @@ def unit_warning(blocks: Sequence[BlockSpec], values_ms: Sequence[float], model:
         f"times are about {ratio:.3g} times those of {name}; they look like {unit}, not milliseconds: convert them, "
         "for example with --unit"
     )
+
+
+def network_unit_warning(
+    networks: Sequence[Sequence[Op]], values_ms: Sequence[float], devices: Sequence[DeviceProfile], kind: str
+) -> str | None:  # fmt: skip
+    """Return why times of whole networks do not look like milliseconds, beside known devices; None where they do.
+
+    Args:
+        networks: operators of each.
+        values_ms: their times.
+        devices: profiles; those of the kind that have a cost model count, all where there is none of the kind.
+        kind: of the device that was timed.
+    """
+    modelled = [p for p in devices if p.cost_model is not None]
+    alike = [p for p in modelled if p.kind == kind] or modelled
+    ratios = {}
+    for profile in alike:
+        assert profile.cost_model is not None
+        expected = [profile.cost_model.latency_ms(ops) for ops in networks]
+        ratios[profile.name] = float(np.exp(np.median(np.log(np.asarray(values_ms) / expected))))
+    if not ratios:
+        return None
+    slowest, fastest = min(ratios, key=lambda n: ratios[n]), max(ratios, key=lambda n: ratios[n])
+    if ratios[slowest] > NETWORK_RATIO:
+        found = ratios[slowest], slowest, "microseconds", "us"
+    elif ratios[fastest] < 1 / NETWORK_RATIO:
+        found = ratios[fastest], fastest, "seconds", "s"
+    else:
+        return None
+    return (
+        f"times are about {found[0]:.3g} times those of {found[1]}, the {'slowest' if found[3] == 'us' else 'fastest'} "
+        f"{kind} known; they look like {found[2]}: give --unit {found[3]}, or --unit ms if they are milliseconds"
+    )
+
+
+NETWORK_RATIO = 15.0
+"""Whole networks that take this many times longer than on the slowest known device of a kind, or shorter than on the
+fastest, are taken to be in another unit."""

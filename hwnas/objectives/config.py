@@ -13,8 +13,8 @@ class IntrospectabilityConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     reduce: Literal["none", "channel_mean"] = "none"
-    """``none`` is the published score; ``channel_mean`` averages every feature map first, a departure that needs far
-    less memory at ImageNet sizes."""
+    """``none`` is the published score, from as many passes over the images as its profiles need at ImageNet sizes;
+    ``channel_mean`` averages every feature map first, a departure that needs one pass and far less memory."""
     pair_weights: str = Field(default="uniform", pattern=r"^(uniform|confusion|.*\.csv)$")
     """How much each pair of classes counts: ``uniform``; ``confusion``, pairs that the network itself confuses more; or
     a CSV file of similarities, as XNAS takes those of WordNet, see `hwnas.objectives.class_pairs`."""

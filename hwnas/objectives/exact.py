@@ -70,3 +70,7 @@ def fvcore_macs(net: nn.Module, input_shape: tuple[int, int, int]) -> int:
 LATENCY = SumOverBlocks("latency_ms", "latency", lambda layout, device: device.compile(layout))
 PARAMS = SumOverBlocks("params", "parameters", lambda layout, device: params_of_space(layout))
 MACS = SumOverBlocks("macs", "multiply-adds", lambda layout, device: macs_of_space(layout))
+FALLBACK_LAYERS = SumOverBlocks(
+    "fallback_layers", "layers that run elsewhere",
+    lambda layout, device: SlotSum.of(layout, lambda block: float(sum(device.fallback_layers(block).values()))),
+)  # fmt: skip

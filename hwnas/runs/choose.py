@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from hwnas.errors import SearchError
 from hwnas.latency.table import Device
 from hwnas.objectives import as_losses
+from hwnas.objectives.exact import FALLBACK_LAYERS
 from hwnas.pareto import non_dominated
 from hwnas.reading import sha256_of
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.folder import DeviceFolder
 from hwnas.runs.front import choose_front, read_front, write_front
-from hwnas.runs.history import DeviceSearch, History, read_history, search_name, write_history, write_settings
+from hwnas.runs.history import DeviceSearch, History, read_history, write_history, write_settings
 from hwnas.runs.latency_check import measured_columns
 from hwnas.runs.noise import latency_variance, may_be_on_front, near_ties
 from hwnas.runs.problem import evaluated_values, make_problem
@@ -44,8 +45,9 @@ def update_front(evaluations: Evaluations, device: Device, settings: DeviceSearc
             evaluations.evaluate(finished_models(evaluations), evaluated_values(evaluations.context, settings))
         chosen = choose_models(evaluations, device, settings)
         write_models(evaluations, device, settings, chosen)
-        search = search_name(device.name, settings.identity(device.profile, evaluations.weights.trained))
-        write_history(folder, read_history(folder).with_front(settings, search))
+        history = read_history(folder)
+        search = history.name_of(device.name, settings.identity(device.profile, evaluations.weights.trained))
+        write_history(folder, history.with_front(settings, search))
     write_settings(folder, settings)
 
 
@@ -53,7 +55,7 @@ def front_stands(evaluations: Evaluations, device: Device, settings: DeviceSearc
     """Say whether the front of a device was chosen with these settings from all searches that were done."""
     folder = evaluations.context.folder.device(device.name)
     history = read_history(folder)
-    search = search_name(device.name, settings.identity(device.profile, evaluations.weights.trained))
+    search = history.name_of(device.name, settings.identity(device.profile, evaluations.weights.trained))
     return front_is_whole(folder, history) and history.front == history.front_identity(settings, search)
 
 
@@ -279,6 +281,8 @@ def model_columns(
     out["params"], out["macs"] = context.params.of_archs(archs), context.macs.of_archs(archs)
     out |= {name: column(name) for name in wanted.values() if name not in out}
     out |= _further_exact(evaluations, device, settings, models, out)
+    if device.profile.missing_operators:
+        out[FALLBACK_LAYERS.name] = FALLBACK_LAYERS.compile(context.layout, device).of_archs(archs)
     stderr = score.named("stderr")
     out[stderr] = column(stderr)
     out["latency_stderr_ms"] = np.sqrt(latency_variance(device, context.layout).of_archs(archs))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
 from torch import nn
 
 from hwnas.archive import Archive
@@ -23,13 +24,14 @@ from hwnas.runs.folder import RunFolder
 from hwnas.runs.history import DeviceSearch, read_settings
 from hwnas.runs.recipe import Recipe
 from hwnas.search.config import SearchConfig
-from hwnas.search.limits import limits_for
+from hwnas.search.limits import Limit, limits_for
 from hwnas.space import Arch
 from hwnas.supernet import Layout, SuperNet, make_layout
 from hwnas.supernet.slot_sum import SlotSum
 from hwnas.task import Score, Task
 from hwnas.train.checkpoint import load_supernet, weights_version
-from hwnas.train.evaluate import scores
+from hwnas.train.device import chosen_device
+from hwnas.train.evaluate import scores_of
 from hwnas.train.phases import phase_space
 
 
@@ -49,7 +51,7 @@ class RunContext:
     def splits(self) -> Splits:
         """The dataset."""
         net = self.recipe.supernet
-        return load_data(self.recipe.data, self.task, net.in_channels, net.classes, max(net.resolutions))
+        return load_data(self.recipe.data, self.task, net.in_channels, net.classes, max(net.resolutions), self.progress)
 
     @cached_property
     def task(self) -> Task:
@@ -111,7 +113,16 @@ class RunContext:
     @cached_property
     def networks(self) -> NetworkEvaluator:
         """Evaluates networks of this run, wherever their weights come from."""
-        return NetworkEvaluator(self.layout, self.splits, self.recipe.evaluation, self.recipe.train.seed)
+        return NetworkEvaluator(self.layout, self.splits, self.recipe.evaluation, self.recipe.train.seed, self.compute)
+
+    @cached_property
+    def compute(self) -> torch.device:
+        """Where networks are trained and evaluated.
+
+        Raises:
+            RecipeError: the recipe wants a GPU, and there is none.
+        """
+        return chosen_device(self.recipe.train.device)
 
     @cached_property
     def trained_evaluator(self) -> SubnetEvaluator:
@@ -124,8 +135,7 @@ class RunContext:
 
     def test_scores(self, network: nn.Module, arch: Arch) -> dict[str, float]:
         """Return the scores of any network on the test images, at the resolution of ``arch``."""
-        test = self.splits.test
-        return scores(network, self.networks.inputs(test, arch), test.labels, self.task)
+        return scores_of(network, self.networks.inputs(self.splits.test, arch), self.task)
 
     @cached_property
     def validation_images(self) -> int:
@@ -155,10 +165,13 @@ class RunContext:
         return self.devices[name]
 
     def recipe_settings(self, name: str, given: str) -> DeviceSearch:
-        """Return what the recipe says about the search of a device."""
+        """Return what the recipe says about the search of a device, within what the device has of memory and flash."""
+        limits = limits_for(self.recipe.limits, name)
+        has = self.devices[name].profile.limits if name in self.devices else {}
+        own = [Limit(None, v, "<=", size) for v, size in has.items() if v not in {c.value for c in limits}]
         return DeviceSearch(
             device=given, objectives=self.recipe.objectives, front_size=self.recipe.export.front_size,
-            constraints=tuple(map(str, limits_for(self.recipe.limits, name))), search=self.recipe.search,
+            constraints=tuple(map(str, (*limits, *own))), search=self.recipe.search,
             finish=self.recipe.finish,
         )  # fmt: skip
 

@@ -17,7 +17,7 @@ from hwnas.errors import SearchError
 from hwnas.latency.table import Device
 from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations
-from hwnas.runs.history import DeviceSearch, SearchRecord, read_history, search_name, write_history
+from hwnas.runs.history import DeviceSearch, SearchRecord, read_history, write_history
 from hwnas.runs.problem import make_problem
 from hwnas.search.capacity import capacity, most_capable
 from hwnas.search.region import Region
@@ -61,10 +61,6 @@ def _identity(device: Device, settings: DeviceSearch) -> dict[str, Any]:
     }
 
 
-def _search_name(device: Device, settings: DeviceSearch) -> str:
-    return search_name(device.name, _identity(device, settings))
-
-
 def _largest_images(space: SearchSpace) -> Region:
     """The part of the space at its largest resolution.
 
@@ -87,8 +83,9 @@ def search_directly(evaluations: Evaluations, device: Device, settings: DeviceSe
     """Choose the archs of a device and note them as its search, unless that was done."""
     context, archive = evaluations.context, evaluations.archive
     folder = context.folder.device(device.name)
-    identity, name = _identity(device, settings), _search_name(device, settings)
-    if read_history(folder).done(name):
+    identity, history = _identity(device, settings), read_history(folder)
+    name = history.name_of(device.name, identity)
+    if history.done(name):
         return
     started = time.monotonic()
     archs = choose_directly(context, device, settings)
@@ -101,9 +98,11 @@ def search_directly(evaluations: Evaluations, device: Device, settings: DeviceSe
     )
     duration_s = round(time.monotonic() - started, 3)
     record = SearchRecord(name, identity, len(archs), 0, "direct", message, duration_s)
-    write_history(folder, read_history(folder).with_search(record))
+    write_history(folder, history.with_search(record))
 
 
 def chosen_directly(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> Sequence[Candidate]:
     """Return the archs that `search_directly` chose with these settings, to begin with fresh weights."""
-    return [Candidate(arch, FRESH) for arch in evaluations.archive.requested([_search_name(device, settings)])]
+    history = read_history(evaluations.context.folder.device(device.name))
+    name = history.name_of(device.name, _identity(device, settings))
+    return [Candidate(arch, FRESH) for arch in evaluations.archive.requested([name])]

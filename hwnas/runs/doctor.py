@@ -19,6 +19,7 @@ OPTIONAL = {
     "tensorboard": "tensorboard",
     "kornia": "kornia",
     "datasets": "datasets",
+    "qai_hub": "qai-hub",
 }
 
 PROVIDERS = {

@@ -114,9 +114,9 @@ def write_model(
     networks, splits = context.networks, context.splits
     bundle = write_bundle(
         folder, network, arch, context.recipe.supernet, splits.classes, splits.mean_std, metrics,
-        networks.inputs(splits.validation, arch)[:PARITY_IMAGES],
+        networks.inputs(splits.validation.first(PARITY_IMAGES), arch).tensors()[0].cpu(),
         int8_calibration=(
-            networks.inputs(splits.train, arch)[:CALIBRATION_IMAGES] if int8 else None
+            networks.inputs(splits.train.first(CALIBRATION_IMAGES), arch).tensors()[0].cpu() if int8 else None
         ),
     )  # fmt: skip
     return bundle

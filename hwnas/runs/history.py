@@ -109,6 +109,16 @@ class History:
     """Key and weights of the models on it, so that a damaged file is written again as it was: what has become known
     since, such as models that were finished for other devices, is for the next search to choose from."""
 
+    def name_of(self, device: str, identity: Mapping[str, Any]) -> str:
+        """Return the name of the search with these settings: that of one that was done, else a new one.
+
+        What a profile says in words, such as its notes, makes no other search: who reads them again later must not
+        search again.
+        """
+        what = _settings_of(identity)
+        alike = (record.search for record in self.searches if _settings_of(record.settings) == what)
+        return next(alike, None) or f"{device}/{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+
     def done(self, search: str) -> bool:
         """Say whether a search came to its end."""
         return any(record.search == search for record in self.searches)
@@ -141,9 +151,19 @@ class History:
         return replace(self, front=self.front_identity(settings, search))
 
 
-def search_name(device: str, identity: Mapping[str, Any]) -> str:
-    """Return the name under which the archive keeps a search."""
-    return f"{device}/{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]}"
+WORDS = ("title", "source", "licence", "notes", "error", "family_error", "interpolation")
+"""Fields of a profile that change no latency: what is said of it, and how far it is from measurements."""
+
+
+def _settings_of(identity: Mapping[str, Any]) -> str:
+    """Return an identity as text, without what its profile says in words."""
+    return json.dumps({**identity, "device": _without_words(identity.get("device"))}, sort_keys=True)
+
+
+def _without_words(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {k: _without_words(v) for k, v in values.items() if k not in WORDS}
+    return values
 
 
 def read_settings(folder: DeviceFolder) -> DeviceSearch | None:

@@ -248,8 +248,9 @@ def _time_steps(context: RunContext) -> dict[str, float]:
     supernet = build_supernet(recipe.supernet, recipe.train.seed).to(device).train()
     optimiser = make_optimiser(supernet, recipe.train)
     batches = TrainBatches(
-        splits.train.to(device), *splits.mean_std, recipe.train.batch_size, recipe.data.augment, recipe.train.seed
-    )
+        splits.train.to(device), *splits.mean_std, recipe.train.batch_size, recipe.data.augment, recipe.train.seed,
+        device,
+    )  # fmt: skip
     found: dict[str, float] = {}
     for number, phase in enumerate(recipe.train.phases):
         inside, seconds = phase_space(phase, supernet.space), []

@@ -107,6 +107,13 @@ def evaluated_values(context: RunContext, settings: DeviceSearch) -> dict[str, s
     return found | {name: plugin.name for name, plugin in plugins.items() if plugin.cost == "evaluated"}
 
 
+def exact_values(context: RunContext, settings: DeviceSearch) -> dict[str, str]:
+    """Return the exact objectives and limited values of a device's search: the name of each value, and its title."""
+    names = [*settings.objectives, *(Limit.parse(text).value for text in settings.constraints)]
+    plugins = (objective_of(name, context.task) for name in dict.fromkeys(names))
+    return {plugin.name: plugin.title for plugin in plugins if plugin.cost == "exact"}
+
+
 def _compiled(context: RunContext, device: Device, plugin: ExactObjective | EvaluatedObjective) -> Objective:
     if plugin.cost == "exact":
         kept = context.compiled.get((plugin.name, device.name))

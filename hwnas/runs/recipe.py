@@ -127,7 +127,8 @@ class Recipe(BaseModel):
         values = self.model_dump(mode="json", include=sections)
         for key in ("checkpoint_every_s", "tensorboard", "device"):
             values["train"].pop(key)
-        values["data"].pop("cache")
+        for key in ("cache", "workers"):  # the path stays: it says which images
+            values["data"].pop(key, None)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def as_yaml(self) -> str:

@@ -20,7 +20,6 @@ from hwnas.runs.history import (
     DeviceSearch,
     SearchRecord,
     read_history,
-    search_name,
     write_history,
 )
 from hwnas.runs.problem import evaluated_values, make_problem
@@ -39,8 +38,9 @@ def search_device(evaluations: Evaluations, device: Device, settings: DeviceSear
     context, archive = evaluations.context, evaluations.archive
     folder = context.folder.device(device.name)
     identity = settings.identity(device.profile, evaluations.weights.trained)
-    name = search_name(device.name, identity)
-    if read_history(folder).done(name):
+    history = read_history(folder)
+    name = history.name_of(device.name, identity)
+    if history.done(name):
         return
     last_row = archive.begin(name, device.name)
     archive.forget_requests(name)

@@ -31,7 +31,7 @@ from hwnas.objectives import as_losses
 from hwnas.runs.adaptation import train_for_device
 from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations
-from hwnas.runs.history import STAGE, Adapted, DeviceSearch, SearchRecord, read_history, search_name, write_history
+from hwnas.runs.history import STAGE, Adapted, DeviceSearch, SearchRecord, read_history, write_history
 from hwnas.runs.problem import evaluated_values, make_problem
 from hwnas.runs.search import evaluate_for, predictor_quality
 from hwnas.search.loop import run_search
@@ -247,7 +247,7 @@ class _Staged:
         identity = settings.identity(self.device.profile, stage.version) | {
             STAGE: stage.number, "latency_ms": stage.target_ms, "before": [a.key for a in before],
         }  # fmt: skip
-        name = search_name(self.device.name, identity)
+        name = read_history(files).name_of(self.device.name, identity)
         last_row = archive.begin(name, self.device.name)
         evaluations.evaluate([Candidate(a, stage.version) for a in before], self.wanted, self.images)
         known = evaluations.evaluated(stage.version, list(self.wanted.values()), last_row)

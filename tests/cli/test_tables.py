@@ -220,7 +220,7 @@ def test_a_target_of_ones_own_times_models_tables_and_checks(cli, recipe_file, t
     ("words", "message"),
     [
         (["--target", "ssh"], "target 'ssh' cannot be made with {}"),
-        (["--target", "phone"], "target 'phone' is unknown; known are onnxruntime, process, ssh"),
+        (["--target", "phone"], "target 'phone' is unknown; known are onnxruntime, process, qai-hub, ssh"),
         (["--target-option", "host"], "give it as key=value, such as host=user@board"),
         (["--target-option", "host=board"], "are of no target; name it, such as --target ssh"),
         (["--target", "onnxruntime", "--host", "board"], "leave it out, or leave out --target onnxruntime"),

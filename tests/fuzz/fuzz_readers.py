@@ -57,10 +57,13 @@ def doors(folder, run):
     from hwnas.archive import Archive
     from hwnas.data.sources.files import array_images, npz_arrays
     from hwnas.export.bundle import Bundle, load_model
+    from hwnas.export.onnx_ops import onnx_ops
     from hwnas.latency.device import load_profile
     from hwnas.latency.fit import read_measurements
     from hwnas.latency.journal import Journal
     from hwnas.latency.measure import precision_of
+    from hwnas.latency.measured_networks import read_measured
+    from hwnas.latency.op_lists import read_op_lists
     from hwnas.latency.spreadsheet import read_table
     from hwnas.latency.table import check_sums, read_rows, signature_of
     from hwnas.latency.table_networks import read_networks
@@ -186,6 +189,12 @@ def doors(folder, run):
         f'x.onnx,{ms},"{json.dumps(a.as_dict()).replace(chr(34), chr(34) * 2)}"\n'
         for ms, a in enumerate(dict.fromkeys(space.sample(np.random.default_rng(1), 20)), 1)
     )
+    operators = b"network,type,in_channels,out_channels,in_size_px,out_size_px,kernel_size,stride,groups\n" + b"".join(
+        f"net{i},conv,3,{8 * i},32,16,3,2,1\nnet{i},linear,{8 * i},10,1,1,1,1,1\n".encode() for i in range(1, 7)
+    )
+    network_lines = "network,file,latency_ms,normalises_input\n" + "".join(
+        f"net{i},,{i}.5,{'yes' if i % 2 else 'no'}\n" for i in range(1, 7)
+    )
     lines = [{"phase": "full", "step": i, "loss": 2.5, "lr": 0.1, "top1_percent": {"largest": 9.0}} for i in (1, 2, 3)]
     bursts = [
         {"build": {"plan": "x"}},
@@ -248,6 +257,13 @@ def doors(folder, run):
         "measurements": Door(
             [f"file,latency_ms,arch\n{timed}".encode()], file("m.csv", lambda p: read_measurements(p, layout)), as_csv
         ),
+        "networks of others": Door(
+            [network_lines.encode()],
+            file("o.csv", lambda p: read_measured(p, layout, at("ops.csv", operators))),
+            as_csv,
+        ),
+        "operators of networks": Door([operators], file("l.csv", read_op_lists), as_csv),
+        "operators of an ONNX file": Door([onnx_bytes], file("n.onnx", onnx_ops)),
         "arch": Door([json.dumps(arch.as_dict()).encode()], arch_of, of_parts),
         "once-for-all arch": Door([ofa], lambda d: parse_ofa(values_of(d), space), of_parts),
         "NAS-Bench-201 cell": Door([EXAMPLE.encode()], text(lambda t: parse_nasbench201(t, cell_space))),

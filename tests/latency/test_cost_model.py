@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from hwnas.errors import DeviceError
 from hwnas.export.op import Op
-from hwnas.latency.cost_model import OP_TYPES, CostModel, elements_of, macs_of, op_features
+from hwnas.latency.cost_model import OP_TYPES, CostModel, elements_of, kind_of, macs_of, op_features
 
 CONV = Op("conv", in_channels=5, out_channels=7, in_size_px=13, out_size_px=13, kernel_size=3)
 POOL = Op("avg_pool", in_channels=7, out_channels=7, in_size_px=13, out_size_px=11, kernel_size=3, groups=7)
@@ -110,3 +110,41 @@ def test_chains_of_same_as_are_refused():
             linear={"same_as": "conv", "source": "one matrix product"},
             mul={"same_as": "linear", "source": "a chain"},
         )
+
+
+def test_kinds_of_convolutions_may_have_constants_of_their_own_and_fall_back_to_conv():
+    point, grouped = Op("conv", 6, 8, 9, 9), Op("conv", 6, 8, 9, 9, 3, groups=2)
+    hand = model(**HAND, pointwise_conv=constants(0.75, gmacs_per_s=0.02))
+    assert (kind_of(point), kind_of(grouped), kind_of(CONV)) == ("pointwise_conv", "grouped_conv", "conv")
+    assert kind_of(Op("linear", 6, 8, 1, 1)) == "linear"
+    assert hand.op_ms(point) == pytest.approx(0.75 + 6 * 8 * 81 / 0.02e6)
+    assert hand.op_ms(grouped) == model(**HAND).op_ms(grouped)
+    assert hand.op_ms(CONV) == model(**HAND).op_ms(CONV)
+    np.testing.assert_allclose(hand.ops_ms([point, grouped, CONV]), [hand.op_ms(o) for o in (point, grouped, CONV)])
+
+
+def test_weights_may_take_time_of_their_own():
+    slow = model(conv=constants(0.5) | {"gweights_per_s": 0.002}, add=constants(0.125))
+    assert slow.op_ms(CONV) == pytest.approx(0.5 + 315 / 0.002e6)
+    np.testing.assert_allclose(slow.ops_ms([CONV, ADD]), [slow.op_ms(CONV), slow.op_ms(ADD)])
+    without = model(conv=constants(0.5))
+    assert "gweights_per_s" not in without.model_dump()["ops"]["conv"]  # files of older models stay as they are
+    assert slow.model_dump()["ops"]["conv"]["gweights_per_s"] == 0.002
+
+
+def test_normalisation_of_the_image_is_kept_apart_from_latencies():
+    with_it = CostModel.model_validate(model(**HAND).model_dump() | {"input_normalisation_ms": 0.3})
+    assert with_it.latency_ms([CONV]) == model(**HAND).latency_ms([CONV])
+    assert with_it.model_dump()["input_normalisation_ms"] == 0.3
+    assert "input_normalisation_ms" not in model(**HAND).model_dump()
+
+
+def test_rectangles_count_their_own_sides():
+    wide = Op("conv", 4, 6, 5, 5, 1, in_width_px=7, out_width_px=7, kernel_width=3)
+    assert (wide.weights, wide.macs, wide.in_elements, wide.out_elements) == (72, 72 * 35, 140, 210)
+    assert kind_of(wide) == "conv"
+    pool = Op("avg_pool", 4, 4, 6, 6, 2, in_width_px=3, out_width_px=3, kernel_width=1)
+    assert macs_of(pool) == 2 * 4 * 18
+    square = Op("conv", 4, 6, 5, 5, 3)
+    assert square == Op("conv", 4, 6, 5, 5, 3, in_width_px=0)
+    assert square.macs == 9 * 4 * 6 * 25

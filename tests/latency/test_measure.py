@@ -20,7 +20,7 @@ from hwnas.latency import time_onnx
 from hwnas.latency.conditions import Conditions
 from hwnas.latency.measure import MeasureConfig, measure, measure_onnx, time_models
 from hwnas.latency.measurement import between_sessions_ci_percent, median_ci_percent, summarise
-from hwnas.latency.profile import profile
+from hwnas.latency.profile import profile, profile_all
 from hwnas.latency.time_onnx import CPU, REFERENCE, Burst, BurstConfig, Clock, Runner
 
 QUICK = MeasureConfig(sessions=1, burst_s=0.001, min_runs=3, warmup_runs=3)
@@ -269,6 +269,22 @@ def test_a_quantised_model_is_int8():
     )  # fmt: skip
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     assert measure_onnx(made, QUICK).conditions.precision == "int8"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a process takes at most")
+def test_the_memory_of_a_model_is_the_same_beside_others(tmp_path):
+    """A model that is timed after a larger one takes the memory that it gave back, and seemed to need none."""
+    files = {}
+    for name, channels in (("small", 64), ("large", 256)):
+        net = nn.Sequential(nn.Conv2d(3, channels, 3, 1, 1), nn.ReLU(), nn.Conv2d(channels, channels, 3, 1, 1))
+        files[name] = tmp_path / f"{name}.onnx"
+        onnx.save(build_onnx(trace(net), 3, 96), files[name])
+    quick = {"sessions": 2, "session_s": 0.05, "time_limit_s": 0.0}
+    alone = profile(files["small"], **quick).peak_memory_mb
+    large, beside = (m.peak_memory_mb for m in profile_all([files["large"], files["small"]], **quick))
+    assert alone > 4
+    assert beside == pytest.approx(alone, rel=0.3)
+    assert large > 3 * alone
 
 
 def test_a_provider_that_is_not_installed_is_an_error():

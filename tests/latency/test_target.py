@@ -107,7 +107,11 @@ def test_targets_are_found_by_name():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("onnxruntim", {}, r"target 'onnxruntim' is unknown; known are onnxruntime, process, ssh.*mean 'onnxruntime'"),
+        (
+            "onnxruntim",
+            {},
+            r"target 'onnxruntim' is unknown; known are onnxruntime, process, qai-hub, ssh.*mean 'onnxruntime'",
+        ),
         ("ssh", {}, "target 'ssh' cannot be made with {}"),
         ("onnxruntime", {"speed": 2}, "cannot be made with {'speed': 2}"),
         ("no.such.module:Target", {}, "cannot be imported"),

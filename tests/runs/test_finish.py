@@ -12,7 +12,7 @@ from hwnas.errors import RecipeError, ResumeError, SearchError
 from hwnas.progress import silent
 from hwnas.runs.choose import choose_to_finish, spread_over_latency
 from hwnas.runs.start import open_run, run
-from hwnas.train.evaluate import scores
+from hwnas.train.evaluate import scores_of
 
 SEARCH = {"strategy": "supernet", "evaluations": 8}
 FINISH = {"models": 2, "epochs": 8, "lr": 0.05}
@@ -60,7 +60,7 @@ def test_fronts_and_bundles_are_of_finished_models(with_finish, device):
         metrics = json.loads((model.folder / "metrics.json").read_text())
         assert metrics["weights_version"] == row["weights_version"]
         net, test = hwnas.load_model(model.folder), opened.splits.test
-        found = scores(net, opened.context.networks.inputs(test, arch), test.labels, opened.context.task)
+        found = scores_of(net, opened.context.networks.inputs(test, arch), opened.context.task)
         assert metrics["test_top1_percent"] == pytest.approx(found["top1_percent"])
     assert any(float(r["top1_percent"]) > float(r["top1_inherited_percent"]) for r in rows_of(with_finish, device))
     assert "inherited" in (with_finish / "report.html").read_text()

@@ -5,6 +5,7 @@ import html
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -19,6 +20,8 @@ from hwnas.export.onnx_check import run_onnx
 from hwnas.latency.table import load_device
 from hwnas.pareto import non_dominated
 from hwnas.runs.analysis.summary import summarise
+from hwnas.runs.folder import DeviceFolder
+from hwnas.runs.history import read_history, write_history
 from hwnas.runs.start import open_run
 from hwnas.supernet import count_params
 
@@ -286,6 +289,29 @@ def test_another_search_keeps_the_training_and_its_evaluations(copied, again):
     records = open_run(copied).history("hexagon-dsp").searches
     assert [(r.search, r.evaluations, r.known) for r in records] == [(first, 8, 0), (second, 5, len(before))]
     assert all(len(rows_of(copied, d)) <= 4 for d in DEVICES)
+
+
+@pytest.mark.parametrize(("field", "searches"), [("notes", 0), ("source", 0), ("network_overhead_ms", 1)])
+def test_what_a_profile_says_in_words_makes_no_other_search(field, searches, copied, again):
+    """An older run, whose profile had other notes, is not searched again; one with other constants is."""
+    folder = DeviceFolder(copied / "devices" / "hexagon-dsp")
+    history = read_history(folder)
+    (record,) = history.searches
+    device = json.loads(json.dumps(record.settings["device"]))
+    if field == "notes":
+        device["notes"] = ["as an older version said it"]
+    elif field == "source":
+        device["cost_model"]["ops"]["conv"]["source"] = "as an older version said it"
+    else:
+        device["cost_model"][field] += 0.5
+    name = "hexagon-dsp/0" if searches else record.search  # other settings had another name
+    older = replace(record, search=name, settings={**record.settings, "device": device})
+    write_history(folder, replace(history, searches=(older,)))
+    before, told = digests(copied), []
+    again(copied, lambda task, *_: told.append(task))
+    assert len(open_run(copied).history("hexagon-dsp").searches) == 1 + searches
+    assert ("search for hexagon-dsp" in told) == bool(searches)
+    assert (digests(copied) == before) == (not searches)
 
 
 def test_a_run_only_gains(copied, again):

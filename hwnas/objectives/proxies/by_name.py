@@ -51,11 +51,11 @@ class ProxyCase:
     @classmethod
     def of(cls, case: SubnetCase) -> ProxyCase:
         """Return what proxies look at of a subnet: some training images, and the subnet without its weights."""
-        n, (images, targets) = case.config.proxy_images, case.training
+        images, targets = case.training_inputs.first(case.config.proxy_images).tensors()
         return cls(
-            case.fresh_network, case.layout.blocks(case.arch), images[:n], targets[:n], case.task,
-            lambda: (case.network, *case.validation, case.calibration_batches), case.seed,
-            case.training[0][: case.config.ntk_images], case.config.ntk_initialisations,
+            case.fresh_network, case.layout.blocks(case.arch), images.cpu(), targets.cpu(), case.task,
+            lambda: (case.network, *case.validation, list(case.calibration_batches)), case.seed,
+            case.training_inputs.first(case.config.ntk_images).tensors()[0].cpu(), case.config.ntk_initialisations,
         )  # fmt: skip
 
     @cached_property

@@ -11,6 +11,7 @@ import numpy as np
 
 from hwnas.errors import RecipeError, ResumeError
 from hwnas.export.bundle import Bundle
+from hwnas.objectives.exact import FALLBACK_LAYERS
 from hwnas.objectives.resolve import objective_of
 from hwnas.pareto import attainment_bands
 from hwnas.report.data import Bands, Column, DeviceReport, RunReport
@@ -22,7 +23,7 @@ from hwnas.runs.front import Front, SearchedDevice
 from hwnas.runs.history import STAGE, History, read_history
 from hwnas.runs.kept import read_kept
 from hwnas.runs.latency_check import read_check
-from hwnas.runs.problem import evaluated_values
+from hwnas.runs.problem import evaluated_values, exact_values
 from hwnas.space import Arch
 from hwnas.train.monitor import read_log
 
@@ -70,13 +71,18 @@ def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tup
     inherited = score.named("inherited")
     finished = any(inherited in model.values for d in devices for model in d.front)
     titles = {v: objective_of(n, context.task).title for n, v in wanted.items() if v != score.name}
+    for device in devices:
+        titles |= exact_values(context, device.settings)
+        if device.device.profile.missing_operators:
+            titles[FALLBACK_LAYERS.name] = FALLBACK_LAYERS.title
+    titles = {name: title for name, title in titles.items() if name not in ("latency_ms", "params", "macs")}
     return (
         Column(score.name, f"validation {score.title}", score.unit),
         Column(f"test_{score.name}", f"test {score.title}", score.unit),
         *([Column(inherited, f"inherited {score.title}", score.unit)] if finished else []),
         Column("latency_ms", "latency", "ms"), Column("measured_ms", "measured", "ms"),
         Column("params", "params", ""), Column("macs", "MACs", ""),
-        *(Column(value, title, "") for value, title in titles.items()),
+        *(Column(value, title, "KiB" if value.endswith("_kib") else "") for value, title in titles.items()),
         Column("shape", "resolution | depths | kernels", ""),
     )  # fmt: skip
 
@@ -132,7 +138,8 @@ def _device(evaluations: Evaluations, device: SearchedDevice, others: Mapping[Pa
     last, adapted = history.last, history.adapted
     return DeviceReport(
         device.name, profile.title, profile.kind, profile.origin, profile.source, profile.licence, profile.runtime,
-        profile.precision, profile.notes, profile.error.model_dump() if profile.error else None, models,
+        profile.precision, (*profile.notes, *profile.missing_operators),
+        profile.error.model_dump() if profile.error else None, models,
         columns[context.score.name].tolist(), columns["latency_ms"].tolist(), _ended(history),
         tuple(device.settings.constraints),
         check,
