@@ -132,7 +132,7 @@ def measured(
         "constraints": [f"latency_ms<={max(targets)}"],
     }  # fmt: skip
     if method == "joint, K = 4":
-        file = out / "recipe.json"
+        file = out / "recipe.yaml"  # JSON is YAML
         file.write_text(json.dumps(recipe), encoding="utf-8")
         kept = hwnas.operators(file)[device].restricted
         phases[0]["only"] = {c.name: [list(o) for o in c.options] for c in kept.choices if c.name != "resolution"}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hwnas.data import DatasetSplit as DatasetSplit
     from hwnas.data import ImageSet as ImageSet
     from hwnas.data import Splits as Splits
+    from hwnas.data import as_input as as_input
     from hwnas.data import load_data as load_data
     from hwnas.data.left_out import LeftOut as LeftOut
     from hwnas.data.look import DataSummary as DataSummary
@@ -43,16 +44,22 @@ if TYPE_CHECKING:
     from hwnas.errors import WorkerError as WorkerError
     from hwnas.export.bundle import Bundle as Bundle
     from hwnas.export.bundle import load_model as load_model
+    from hwnas.export.exits import export_cascade as export_cascade
+    from hwnas.export.exits import export_exits as export_exits
     from hwnas.export.onnx_file import to_onnx as to_onnx
     from hwnas.finetune import FinetuneConfig as FinetuneConfig
     from hwnas.finetune import FinetuneResult as FinetuneResult
     from hwnas.finetune import FinishConfig as FinishConfig
     from hwnas.finetune import Student as Student
     from hwnas.finetune import train_together as train_together
+    from hwnas.finetune.exits import choose_cascades as choose_cascades
+    from hwnas.finetune.exits import exit_answers as exit_answers
+    from hwnas.finetune.exits import prune_exits as prune_exits
     from hwnas.latency.build import build_table as build_table
     from hwnas.latency.check import check_table as check_table
     from hwnas.latency.device import DeviceProfile as DeviceProfile
     from hwnas.latency.device import devices as devices
+    from hwnas.latency.exits import exit_latencies_ms as exit_latencies_ms
     from hwnas.latency.fit import fit_profile as fit_profile
     from hwnas.latency.fit import sample_networks as sample_networks
     from hwnas.latency.importers import import_table as import_table
@@ -141,6 +148,8 @@ if TYPE_CHECKING:
     from hwnas.supernet.blocks.elastic_layers import ElasticConv2d as ElasticConv2d
     from hwnas.supernet.blocks.elastic_layers import ElasticDepthwiseConv2d as ElasticDepthwiseConv2d
     from hwnas.supernet.blocks.head import HeadSpec as HeadSpec
+    from hwnas.supernet.exits import ExitNetwork as ExitNetwork
+    from hwnas.supernet.exits import extract_exits as extract_exits
     from hwnas.supernet.slot_sum import SlotSum as SlotSum
     from hwnas.task import Meter as Meter
     from hwnas.task import Score as Score
@@ -155,6 +164,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ExitNetwork": "hwnas.supernet.exits",
+    "extract_exits": "hwnas.supernet.exits",
+    "exit_latencies_ms": "hwnas.latency.exits",
+    "prune_exits": "hwnas.finetune.exits",
+    "choose_cascades": "hwnas.finetune.exits",
+    "exit_answers": "hwnas.finetune.exits",
+    "export_exits": "hwnas.export.exits",
+    "export_cascade": "hwnas.export.exits",
+    "as_input": "hwnas.data",
     "Arch": "hwnas.space",
     "Archive": "hwnas.archive",
     "ArgumentError": "hwnas.errors",

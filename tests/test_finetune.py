@@ -248,7 +248,7 @@ def test_the_time_of_an_epoch_is_measured_and_changes_nothing(two, splits):
 def test_the_second_step_learns_training_and_validation_images_for_as_many_epochs(subnet, splits, monkeypatch):
     config = CONFIG.model_copy(update={"epochs": 4, "two_step": True})
     values = iter([10.0, 20.0, 50.0, 40.0, 30.0])  # as it came, then after each epoch
-    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": next(values)})
+    monkeypatch.setattr("hwnas.finetune.together.scores_of", lambda *args: {"top1_percent": next(values)})
     told = []
     result = finetune(
         subnet, 11, splits, config, progress=lambda task, done, total, note="": told.append((task, total))
@@ -283,7 +283,7 @@ def test_the_second_step_learns_training_and_validation_images_for_as_many_epoch
 
 def test_a_network_that_only_gets_worse_has_no_second_step(subnet, splits, monkeypatch):
     values = iter([80.0, 70.0, 60.0])
-    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": next(values)})
+    monkeypatch.setattr("hwnas.finetune.together.scores_of", lambda *args: {"top1_percent": next(values)})
     result = finetune(subnet, 11, splits, CONFIG.model_copy(update={"two_step": True}))
     assert (result.score, result.best_epoch, result.saw_validation) == (80.0, 0, False)
     assert equal(state(result.network), state(subnet))
@@ -291,7 +291,7 @@ def test_a_network_that_only_gets_worse_has_no_second_step(subnet, splits, monke
 
 def test_adamw_takes_adamws_steps(subnet, splits, monkeypatch, tmp_path):
     values = iter([10.0, 20.0])  # the epoch is kept
-    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": next(values)})
+    monkeypatch.setattr("hwnas.finetune.together.scores_of", lambda *args: {"top1_percent": next(values)})
     config = CONFIG.model_copy(update={"epochs": 1, "lr": 0.001, "optimiser": "adamw", "weight_decay": 0.01})
     found = finetune(subnet, 11, splits, config).network
     by_hand = copy.deepcopy(subnet).train()

@@ -45,9 +45,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A traced network; the last node is its output."""
+    """A traced network."""
 
     nodes: tuple[Node, ...]
+    outputs: tuple[int, ...] = ()
+    """Numbers of the nodes that are its outputs, where it has several; else the last one is."""
 
     def shapes(self, in_channels: int, in_size_px: int) -> dict[int, tuple[int, int]]:
         """Return channels and edge in pixels of every node's output; -1 is the input."""
@@ -112,15 +114,15 @@ def trace(module: nn.Module) -> Graph:
     module.eval()
     try:
         traced = _Tracer().trace(module)
-        return _fold(_read(traced, module))
+        return _fold(*_read(traced, module))
     except (fx.proxy.TraceError, TypeError) as error:
         raise ExportError(f"{type(module).__name__} cannot be traced: {error}") from None
     finally:
         module.train(was_training)
 
 
-def _read(traced: fx.Graph, module: nn.Module) -> list[Node]:
-    """Nodes in the order of computation; what the output does not depend on is left out."""
+def _read(traced: fx.Graph, module: nn.Module) -> tuple[list[Node], tuple[int, ...]]:
+    """Nodes in the order of computation, and which of several are outputs; what these do not depend on is left out."""
     used: set[fx.Node] = set()
     for node in reversed(traced.nodes):
         if node.op == "output" or node in used:
@@ -128,6 +130,7 @@ def _read(traced: fx.Graph, module: nn.Module) -> list[Node]:
     modules = dict(module.named_modules())
     number: dict[fx.Node, int] = {}
     nodes: list[Node] = []
+    outputs: tuple[int, ...] = ()
 
     def emit(node: fx.Node, made: Node | int) -> None:
         if isinstance(made, int):
@@ -140,6 +143,8 @@ def _read(traced: fx.Graph, module: nn.Module) -> list[Node]:
         if node.op == "placeholder":
             number[node] = -1
             continue
+        if node.op == "output" and isinstance(node.args[0], tuple):
+            outputs = tuple(number[a] for a in node.args[0] if isinstance(a, fx.Node))
         if node.op == "output" or node not in used:
             continue
         if node.op == "get_attr":
@@ -152,7 +157,7 @@ def _read(traced: fx.Graph, module: nn.Module) -> list[Node]:
             emit(node, _of_module(modules[str(node.target)], inputs))
         else:
             emit(node, _of_function(node, inputs))
-    return nodes
+    return nodes, outputs
 
 
 def _name(node: fx.Node) -> str:
@@ -268,12 +273,11 @@ def _argument(node: fx.Node, position: int, name: str, default: Any = None) -> A
     return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
 
 
-def _fold(nodes: list[Node]) -> Graph:
+def _fold(nodes: list[Node], outputs: tuple[int, ...] = ()) -> Graph:
     """Fold every batch norm that directly follows a convolution read by nobody else."""
     readers: dict[int, int] = {}
-    for node in nodes:
-        for i in node.inputs:
-            readers[i] = readers.get(i, 0) + 1
+    for i in (*outputs, *(i for node in nodes for i in node.inputs)):
+        readers[i] = readers.get(i, 0) + 1
     kept: list[Node] = []
     moved: dict[int, int] = {-1: -1}
     for number, node in enumerate(nodes):
@@ -285,7 +289,7 @@ def _fold(nodes: list[Node]) -> Graph:
             continue
         kept.append(replace(node, inputs=tuple(moved[i] for i in node.inputs)))
         moved[number] = len(kept) - 1
-    return Graph(tuple(kept))
+    return Graph(tuple(kept), tuple(moved[i] for i in outputs))
 
 
 def _folded(conv: Node, bn: dict[str, Tensor]) -> Node:

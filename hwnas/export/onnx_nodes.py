@@ -21,7 +21,12 @@ IR_VERSION = 10
 
 
 def build_onnx(
-    graph: Graph, in_channels: int, size_px: int, batch: int | str = "batch", quantization: Quantization | None = None
+    graph: Graph,
+    in_channels: int,
+    size_px: int,
+    batch: int | str = "batch",
+    quantization: Quantization | None = None,
+    outputs: Sequence[str] = (),
 ) -> onnx.ModelProto:
     """Return the ONNX model of a traced network or block.
 
@@ -32,6 +37,7 @@ def build_onnx(
         batch: the batch axis: a number, or a name for a dynamic axis.
         quantization: of the graph; given, values in 8 bits stand between `QuantizeLinear` and `DequantizeLinear`
             (the QDQ form), from which runtimes make integer operators.
+        outputs: names of the outputs; none: one output, called ``logits`` where it is flat, else ``output``.
     """
     builder = _Builder(quantization)
     names = {-1: builder.in_8_bits("input", -1)}
@@ -39,23 +45,32 @@ def build_onnx(
     for number, node in enumerate(graph.nodes):
         made = builder.add(node, [names[i] for i in node.inputs], number, shapes[number][1])
         names[number] = made if node.type == "split" else builder.in_8_bits(made, number)
-    last = names[len(graph.nodes) - 1]
-    flat = graph.nodes[-1].type in ("linear", "flatten")
-    channels, edge = shapes[len(graph.nodes) - 1]
-    output = "logits" if flat else "output"
-    builder.nodes[-1].output[0] = output
-    if last != builder.last:
-        raise ExportError("the last operator is not the network's output")
     value = helper.make_tensor_value_info
-    made = helper.make_graph(
+
+    def described(name: str, number: int) -> onnx.ValueInfoProto:
+        channels, edge = shapes[number]
+        flat = graph.nodes[number].type in ("linear", "flatten")
+        return value(name, TensorProto.FLOAT, [batch, channels] if flat else [batch, channels, edge, edge])
+
+    last = len(graph.nodes) - 1
+    if outputs:
+        numbers = graph.outputs or (last,)
+        made_of = [(name, number) for name, number in zip(outputs, numbers, strict=True)]
+        builder.nodes += [helper.make_node("Identity", [names[number]], [name]) for name, number in made_of]
+    else:
+        made_of = [("logits" if graph.nodes[-1].type in ("linear", "flatten") else "output", last)]
+        builder.nodes[-1].output[0] = made_of[0][0]
+        if names[last] != builder.last:
+            raise ExportError("the last operator is not the network's output")
+    model = helper.make_graph(
         builder.nodes,
         "hwnas",
         [value("input", TensorProto.FLOAT, [batch, in_channels, size_px, size_px])],
-        [value(output, TensorProto.FLOAT, [batch, channels] if flat else [batch, channels, edge, edge])],
+        [described(name, number) for name, number in made_of],
         builder.tensors,
     )
     return helper.make_model(
-        made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="hwnas"
+        model, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="hwnas"
     )
 
 

@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwnas.data import AugmentConfig, NetworkInputs, Splits, TrainBatches
-from hwnas.data.joined import joined
 from hwnas.data.network_inputs import KEPT_BYTES
 from hwnas.data.random_state import seeded
 from hwnas.errors import CheckpointError, TrainingError, UnreadableError
 from hwnas.finetune.config import FinetuneConfig
 from hwnas.progress import Progress, silent
 from hwnas.reading import made_of
+from hwnas.supernet.exits import ExitNetwork
 from hwnas.task import Task
 from hwnas.train.checkpoint import load_weights
 from hwnas.train.device import chosen_device
@@ -35,6 +35,7 @@ from hwnas.train.last_good import load_checkpoint, save_checkpoint
 from hwnas.train.phases import PhaseConfig
 from hwnas.train.state import check_settings, momenta, restore_momenta, under_prefix
 from hwnas.train.step import learning_rate, make_optimiser
+from hwnas.train.teacher import weighted_sum
 
 MOST_SCORINGS = 25
 """Epochs after which the validation images are looked at, at most: in long trainings neighbours differ by noise."""
@@ -72,54 +73,6 @@ class FinetuneResult:
     the first step, whose epoch was chosen by them."""
 
 
-def finetune(
-    network: nn.Module,
-    resolution: int,
-    splits: Splits,
-    config: FinetuneConfig | None = None,
-    augment: AugmentConfig | None = None,
-    teacher: nn.Module | None = None,
-    progress: Progress = silent,
-) -> FinetuneResult:
-    """Train one plain network; ``network`` itself is left as it is.
-
-    Args:
-        network: an extracted subnet or a loaded bundle.
-        resolution: edge of its images in pixels.
-        splits: ``train`` is learnt, ``validation`` chooses the epoch; ``test`` is not touched. They say which task.
-        config: default: `FinetuneConfig()`.
-        augment: default: none.
-        teacher: a better network for images of the same resolution, usually the largest subnet of the supernet.
-        progress: told after every step.
-
-    Raises:
-        TrainingError: the loss is not finite.
-
-    Reference:
-        Sarti et al., 2023, NATv2, post-processing step 1 (the epoch of best validation accuracy is kept; here of the
-        task's main score), and step 2 (`FinetuneConfig.two_step`).
-    """
-    given = None if teacher is None else (teacher, resolution)
-    student, config = Student("network", network, resolution), config or FinetuneConfig()
-    first = train_together([student], splits, config, augment, given, progress=progress, task="finetune")[0]
-    if not config.two_step or not first.best_epoch:
-        return first
-    second = _Together(
-        (student,), _with_validation(splits), config, augment or AugmentConfig(), given, None, progress,
-        "finetune with validation images", first.best_epoch,
-    )  # fmt: skip
-    second.run()
-    made = second.learners[0].network.cpu().eval()
-    return FinetuneResult(made, first.score_before, first.score, first.best_epoch, saw_validation=True)
-
-
-def _with_validation(splits: Splits) -> Splits:
-    """The same images with those of validation among the training images; normalised as before."""
-    found = replace(splits, train=joined(splits.train, splits.validation))
-    found.__dict__["mean_std"] = splits.mean_std  # what the network's first layer was trained with
-    return found
-
-
 def train_together(
     students: Sequence[Student],
     splits: Splits,
@@ -129,6 +82,7 @@ def train_together(
     folder: Path | None = None,
     progress: Progress = silent,
     task: str = "finish",
+    last_epoch: int | None = None,
 ) -> list[FinetuneResult]:
     """Train several plain networks on the same batches; the given ones are left as they are.
 
@@ -144,6 +98,8 @@ def train_together(
             from it. None: nothing is kept.
         progress: told after every step.
         task: what it says is being done.
+        last_epoch: after which it ends, before its schedule does, with the weights of then, whatever validation says;
+            None: the schedule says.
 
     Returns:
         One result a student.
@@ -154,7 +110,7 @@ def train_together(
     """
     trainer = _Together(
         tuple(students), splits, config or FinetuneConfig(), augment or AugmentConfig(), teacher,
-        None if folder is None else folder / "checkpoint.safetensors", progress, task,
+        None if folder is None else folder / "checkpoint.safetensors", progress, task, last_epoch,
     )  # fmt: skip
     with trainer.batches:
         trainer.start()
@@ -203,8 +159,8 @@ class _Learner:
     task: Task
     validation: NetworkInputs
     network: nn.Module = field(init=False)
-    before: float = field(init=False)
-    best: float = field(init=False)
+    before: float = field(default=math.nan, init=False)
+    best: float = field(default=math.nan, init=False)
     best_epoch: int = field(default=0, init=False)
     best_state: dict[str, Tensor] = field(init=False)
 
@@ -228,6 +184,10 @@ class _Learner:
         if sign * reached > sign * self.best:
             self.best, self.best_epoch = reached, epoch
             self.best_state = copy.deepcopy(self.network.state_dict())
+
+    def keep(self, epoch: int) -> None:
+        """Keep the weights as they are now, whatever validation images say."""
+        self.best, self.best_epoch, self.best_state = math.nan, epoch, copy.deepcopy(self.network.state_dict())
 
     def learn(self, loss: Tensor, lr: float) -> None:
         """Take one step of the optimiser."""
@@ -274,7 +234,6 @@ class _Together:
     progress: Progress
     task: str
     last_epoch: int | None = None
-    """After which it ends, before its schedule does, with the weights of then; None: the schedule says."""
     step: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -323,7 +282,7 @@ class _Together:
         """Go on from the checkpoint, or begin."""
         found = None if self.path is None else load_checkpoint(self.path, self.progress)
         if self.path is None or found is None:
-            for learner in self.learners:
+            for learner in self.learners if self.last_epoch is None else ():
                 learner.begin()
             return
         tensors, metadata = found
@@ -350,6 +309,9 @@ class _Together:
             if self.last_epoch is None and self._is_scored():
                 for learner in self.learners:
                     learner.keep_if_better(math.ceil(self.step / per_epoch))
+            elif self.step == self.end:
+                for learner in self.learners:
+                    learner.keep(self.last_epoch or 0)
             if time.monotonic() - saved_at > config.checkpoint_every_s or self.step == self.n_steps:
                 self._save()
                 saved_at = time.monotonic()
@@ -380,10 +342,14 @@ class _Together:
         for learner in self.learners:
             student = learner.student
             with seeded(config.seed + self.step, x.device):  # dropout draws from the global generators
-                outputs = learner.network.train()(_resized(inputs, x, self._size(student.resolution)))
-            loss = task.loss(outputs, y, config.label_smoothing)
-            if student.teacher in soft and config.distill_ratio:
-                loss = loss + config.distill_ratio * task.distillation_loss(outputs, soft[student.teacher])
+                answers, weights = _answers(learner.network, _resized(inputs, x, self._size(student.resolution)))
+            losses = []
+            for answer in answers:
+                loss = task.loss(answer, y, config.label_smoothing)
+                if student.teacher in soft and config.distill_ratio:
+                    loss = loss + config.distill_ratio * task.distillation_loss(answer, soft[student.teacher])
+                losses.append(loss)
+            loss = losses[0] if len(losses) == 1 else weighted_sum(losses, weights)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise TrainingError(
@@ -391,7 +357,7 @@ class _Together:
                     f"rate (it is {config.lr:g})"
                 )
             if student.name in taught:
-                soft[student.name] = task.soft_targets(outputs.detach())
+                soft[student.name] = task.soft_targets(answers[-1].detach())
             learner.learn(loss, lr)
             total += value
         return total / len(self.learners)
@@ -405,6 +371,12 @@ class _Together:
             for one in self.learners
         }
         save_checkpoint(self.path, tensors, {"settings": self.settings, "step": self.step, "students": reached})
+
+
+def _answers(network: nn.Module, x: Tensor) -> tuple[list[Tensor], list[float]]:
+    """Outputs of every exit in training, and the weights of their losses."""
+    network.train()
+    return (network.exits(x), network.loss_weights) if isinstance(network, ExitNetwork) else ([network(x)], [1.0])
 
 
 def _optimiser(network: nn.Module, config: FinetuneConfig) -> torch.optim.Optimizer:
