@@ -70,7 +70,9 @@ if TYPE_CHECKING:
     from hwnas.latency.time_onnx import Facts as Facts
     from hwnas.objectives import Objective as Objective
     from hwnas.objectives.case import SubnetCase as SubnetCase
+    from hwnas.objectives.class_profiles import ClassProfiles as ClassProfiles
     from hwnas.objectives.config import EvaluationConfig as EvaluationConfig
+    from hwnas.objectives.introspectability import class_profiles as class_profiles
     from hwnas.objectives.plugin import EvaluatedObjective as EvaluatedObjective
     from hwnas.objectives.plugin import ExactObjective as ExactObjective
     from hwnas.objectives.subnets import SubnetEvaluator as SubnetEvaluator
@@ -99,6 +101,7 @@ if TYPE_CHECKING:
     from hwnas.runs.run import Run as Run
     from hwnas.runs.select import Selection as Selection
     from hwnas.runs.start import open_run as open_run
+    from hwnas.runs.start import operators as operators
     from hwnas.runs.start import plan as plan
     from hwnas.runs.start import quickstart as quickstart
     from hwnas.runs.start import run as run
@@ -181,6 +184,8 @@ _HOMES = {
     "EvaluatedObjective": "hwnas.objectives.plugin",
     "Evaluation": "hwnas.archive",
     "EvaluationConfig": "hwnas.objectives.config",
+    "ClassProfiles": "hwnas.objectives.class_profiles",
+    "class_profiles": "hwnas.objectives.introspectability",
     "ExactObjective": "hwnas.objectives.plugin",
     "Executor": "hwnas.runs.executor",
     "ExportConfig": "hwnas.runs.recipe",
@@ -272,6 +277,7 @@ _HOMES = {
     "node_placement": "hwnas.latency.placement",
     "open_data": "hwnas.runs.data",
     "open_run": "hwnas.runs.start",
+    "operators": "hwnas.runs.start",
     "parse_nasbench201": "hwnas.space.dialects.nasbench201",
     "parse_ofa": "hwnas.space.dialects.once_for_all",
     "plan": "hwnas.runs.start",

@@ -21,6 +21,7 @@ from hwnas.cli.devices import app as devices_app
 from hwnas.cli.examples import with_examples
 from hwnas.cli.machine import doctor, plugins
 from hwnas.cli.models import VERBS as MODEL_VERBS
+from hwnas.cli.operators import operators
 from hwnas.cli.profile import profile
 from hwnas.cli.published import import_ofa
 from hwnas.cli.runs import VERBS as RUN_VERBS
@@ -39,6 +40,7 @@ app.command()(init)
 for verb in (*RUN_VERBS, *MODEL_VERBS):
     app.command()(verb)
 app.command()(data)
+app.command()(operators)
 app.command()(recipe)
 app.command()(profile)
 app.add_typer(devices_app, name="devices")

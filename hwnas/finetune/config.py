@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from hwnas.train.device import DeviceName
 from hwnas.train.phases import NonNegative, Seed, TrainConfig
@@ -42,12 +42,27 @@ class FinetuneConfig(BaseModel):
     """Edge of the smaller images, of a network's own resolution."""
     scored_percent: Annotated[float, Field(gt=0, le=100)] = 100.0
     """Share of the steps, the last ones, after whose epochs validation images are looked at."""
+    two_step: bool = False
+    """Find the epoch that is best on validation, then train anew for as many epochs on training and validation images
+    together, with the same schedule (`finetune` only: a front is chosen by validation images)."""
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    """NATv2 takes SGD (rate 0.0001, decay 0.0005) for subnets of supernets with one exit, AdamW (0.0001, 0.01) for
+    those of supernets with several; 150 epochs of both. AdamW is not resumed, so `finetune` only, too."""
     device: DeviceName = "auto"
     """``auto``: a GPU where PyTorch sees one."""
     seed: Seed = 0
     """Of batches and augmentation."""
     checkpoint_every_s: Annotated[float, Field(gt=0, le=1e9)] = 20.0
     """Least time between two checkpoints."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_added_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Files and hashes of trainings that do without these stay what they were before there were any.
+        values: dict[str, Any] = handler(self)
+        for name in ("two_step", "optimiser"):
+            if name in values and values[name] == type(self).model_fields[name].default:
+                values.pop(name)
+        return values
 
     @classmethod
     def like(cls, train: TrainConfig, **changes: Any) -> FinetuneConfig:

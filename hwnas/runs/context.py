@@ -127,9 +127,11 @@ class RunContext:
     @cached_property
     def trained_evaluator(self) -> SubnetEvaluator:
         """Extracts and evaluates subnets of the trained supernet."""
-        return SubnetEvaluator(
-            self.supernet, self.splits, self.recipe.evaluation, self.recipe.train.seed, self.networks
-        )
+        return self.evaluator(self.supernet)
+
+    def evaluator(self, supernet: SuperNet) -> SubnetEvaluator:
+        """Return what extracts and evaluates subnets of a supernet of this run."""
+        return SubnetEvaluator(supernet, self.splits, self.recipe.evaluation, self.recipe.train.seed, self.networks)
 
     def test_scores(self, network: nn.Module, arch: Arch) -> dict[str, float]:
         """Return the scores of any network on the test images, at the resolution of ``arch``."""

@@ -62,4 +62,6 @@ def finetune_model(
         "finetuned_from": model.weights_version,
         "best_epoch": result.best_epoch,
     }
+    if result.saw_validation:  # what it does on them now says nothing
+        metrics |= {score.name: result.score, "trained_on_validation": True}
     return result, write_model(context, network, arch, out, metrics, context.recipe.export.formats())

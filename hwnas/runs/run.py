@@ -40,6 +40,7 @@ from hwnas.runs.plan import Strategy, planned_search, read_plan, with_time
 from hwnas.runs.problem import check_searchable, read_limits
 from hwnas.runs.recipe import with_values
 from hwnas.runs.search import changed_settings, search_device
+from hwnas.runs.staged import check_strategy, search_staged
 from hwnas.runs.view import RunView
 from hwnas.space import Arch
 from hwnas.supernet import SuperNet
@@ -82,8 +83,17 @@ class Run(RunView):
 
     @_writes
     def train(self) -> SuperNet:
-        """Train the supernet, or read it where it is trained already."""
+        """Train the supernet, or read it where it is trained already.
+
+        Raises:
+            RecipeError: the recipe trains one for every device, between its searches.
+        """
         recipe, folder = self.recipe, self.context.folder
+        if recipe.search.strategy == "staged":
+            raise RecipeError(
+                f"{recipe.name} trains a supernet for each device, stage by stage between searches (search.strategy "
+                "staged), so there is none to train alone; use `hwnas run` or `hwnas search`"
+            )
         self.context.supernet = train_supernet(
             recipe.supernet, recipe.train, recipe.data, self.splits, folder.train, self.context.progress
         )
@@ -153,14 +163,15 @@ class Run(RunView):
         Modelled devices come first: their fronts must not depend on timings of this machine. An evaluation serves all
         devices that are searched after it, and the fronts of a group are chosen from all archs seen so far.
         """
-        direct = self.strategy(wanted) == "direct"
-        if direct and budget_s is not None:
+        strategy = self.strategy(wanted)
+        check_strategy(self.context, wanted, budget_s)
+        if strategy == "direct" and budget_s is not None:
             wanted = {n: with_time(s, budget_s / len(wanted)) for n, s in wanted.items()}
-        if not direct:
+        if strategy == "supernet":
             self.context.supernet  # noqa: B018 (an untrained run is an error before tables are measured)
         check_searchable(self.context, wanted)
         self.tables(list(wanted))
-        if budget_s is not None and not direct:
+        if budget_s is not None and strategy == "supernet":
             plan = size_search(self.context, self.context.trained_evaluator, wanted, budget_s, at_least)
             self.context.progress("budget", 1, 1, str(plan))
             sized = {"evaluations": plan.evaluations, "validation_images": plan.validation_images}
@@ -172,9 +183,10 @@ class Run(RunView):
             for group in ([name for name in wanted if name not in timed], timed):
                 for name in group:
                     keep_device(self.context.folder, self.devices[name], wanted[name].device)
-                    (search_directly if direct else search_device)(evaluations, self.devices[name], wanted[name])
+                    search = {"direct": search_directly, "staged": search_staged}.get(strategy, search_device)
+                    search(evaluations, self.devices[name], wanted[name])
                 devices = {name: (self.devices[name], wanted[name]) for name in group}
-                finish_front(evaluations, devices, chosen_directly if direct else choose_to_finish)
+                finish_front(evaluations, devices, chosen_directly if strategy == "direct" else choose_to_finish)
                 for name in group:
                     update_front(evaluations, self.devices[name], wanted[name])
 
@@ -184,8 +196,9 @@ class Run(RunView):
         A run that has a supernet goes on with it, unless the settings say otherwise.
         """
         asked = {settings.search.strategy for settings in wanted.values()}
-        if asked == {"direct"}:
-            return "direct"
+        for only in ("direct", "staged"):
+            if asked == {only}:
+                return only
         plan = read_plan(self.context)
         trained = (self.context.folder.train / "supernet.safetensors").exists()
         planned = plan is not None and plan.strategy == "direct" and not trained
@@ -265,7 +278,7 @@ class Run(RunView):
     ) -> Bundle:
         """Write the bundle of an evaluated arch that is on no front."""
         folder = self.context.folder.other_models / device / arch.key
-        model = self.candidate(device, arch)
+        model = self.candidate(device, arch, evaluations)
         bundle = export_model(evaluations, self.devices[device], self.settings(device), model, folder, formats)
         return bundle if out is None else copy_bundle(bundle.folder, Path(out) / device / arch.key)
 
@@ -333,9 +346,8 @@ class Run(RunView):
         with self.evaluations() as evaluations:
             arch = self.find(key, evaluations)
             folder = free_folder((self.context.folder.finetuned if out is None else Path(out)) / name / arch.key)
-            made = finetune_model(
-                evaluations, self.devices[name], self.settings(name), self.candidate(name, arch), folder, config
-            )
+            model = self.candidate(name, arch, evaluations)
+            made = finetune_model(evaluations, self.devices[name], self.settings(name), model, folder, config)
         self._refresh_report()
         return made
 

@@ -171,8 +171,10 @@ class RunView:
             raise ResumeError(f"no single model {key!r} in {self.folder}; keys of its fronts are {known}, ...")
         return arch
 
-    def candidate(self, device: str, arch: Arch) -> Candidate:
+    def candidate(self, device: str, arch: Arch, evaluations: Evaluations) -> Candidate:
         """Return an arch with the weights that it has on the device's front, or else the last ones of the device."""
         on_front = {m.key: m.weights_version for m in self.front(device)} if device in self.searched() else {}
-        versions = self.weights.of_device(device)
-        return Candidate(arch, on_front.get(arch.key) or (versions[0] if arch.key in on_front else versions[-1]))
+        if arch.key in on_front:
+            return Candidate(arch, on_front[arch.key] or self.weights.of_device(device)[0])
+        version = self.weights.serving(device, arch, lambda v: bool(evaluations.known(Candidate(arch, v))))
+        return Candidate(arch, version)

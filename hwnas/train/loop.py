@@ -240,7 +240,7 @@ class _Trainer:
         """Do what comes before the first step of a phase."""
         state = self.state
         if phase.sort_channels:
-            state.supernet.sort_channels()
+            state.supernet.sort_channels(self.spaces[: state.phase])
             state.optimiser.state.clear()  # momenta belong to the old order
         if phase.teacher == "pet":
             state.pet = self._calibrated(state.supernet.state_dict())

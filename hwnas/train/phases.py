@@ -58,7 +58,8 @@ class PhaseConfig(BaseModel):
     """Fields, such as ``[depth, expand_ratio]``, whose values in a stage are drawn together, all at the same share of
     their range (CompOFA)."""
     sort_channels: bool = False
-    """Order the channels of every block by importance before the phase begins."""
+    """Order the channels of every block by importance before the phase begins; those of widths that earlier phases
+    trained stay first."""
     open_stages: tuple[Annotated[int, Field(gt=0)], ...] = ()
     """Numbers of the stages whose choices vary, as ``elastic`` says; in the others stands what ``held`` says. Empty:
     all stages vary."""

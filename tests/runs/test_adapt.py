@@ -27,7 +27,7 @@ from hwnas.train.checkpoint import load_tensors, weights_version
 
 DEVICES = ("hexagon-dsp", "myriad-vpu")
 ADAPTATION = {"rounds": 2, "epochs": 2, "lr": 0.1, "subnets_per_step": 2}  # so much that models become better
-SEARCH = {"algorithm": "natv2", "evaluations": 6, "adaptation": ADAPTATION}
+SEARCH = {"algorithm": "natv2", "seed": 1, "evaluations": 6, "adaptation": ADAPTATION}
 EXPORT = {"front_size": 2}
 
 

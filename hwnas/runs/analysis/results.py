@@ -24,7 +24,7 @@ from hwnas.runs.choose import candidates_of, inherited_candidates, model_columns
 from hwnas.runs.evaluations import Evaluations
 from hwnas.runs.folder import RunFolder
 from hwnas.runs.front import Front, FrontModel, SearchedDevice
-from hwnas.runs.history import read_history
+from hwnas.runs.history import STAGE, History, read_history
 from hwnas.runs.kept import read_kept
 from hwnas.runs.latency_check import read_check
 from hwnas.runs.problem import evaluated_values, exact_values, make_problem
@@ -220,7 +220,7 @@ def _device(
         device.name, profile.title, profile.kind, profile.origin, profile.source, profile.licence, profile.runtime,
         profile.precision, (*profile.notes, *profile.missing_operators),
         profile.error.model_dump() if profile.error else None, models,
-        columns[context.score.name].tolist(), columns["latency_ms"].tolist(), "" if last is None else last.message,
+        columns[context.score.name].tolist(), columns["latency_ms"].tolist(), _ended(history),
         tuple(device.settings.constraints),
         check,
         adapted[-1].weights_version if adapted else "",
@@ -233,6 +233,14 @@ def _device(
         curves_of(evaluations, device.device, device.settings, inherited), *_removed(evaluations, device),
         {m.key: stages_of(evaluations, m) for m in front}, {m.key: commands_of(m) for m in front},
     )  # fmt: skip
+
+
+def _ended(history: History) -> str:
+    """How the last search ended; of a staged training every search."""
+    if history.last is None:
+        return ""
+    staged = [record.message for record in history.searches if STAGE in record.settings]
+    return "; ".join(staged) if STAGE in history.last.settings else history.last.message
 
 
 def describe_arch(arch: Arch) -> str:
