@@ -5,7 +5,8 @@ Once-For-All), dense skips (D), parallel blocks (P), early exits (EE) and their 
 the first phase leaves (fixed) or with the one extracted before every phase (pet). Supernets with early exits learn from
 the ensemble of the teacher's exits. All take the same number of optimiser steps; a supernet without a phase gives its
 steps to the others. After every phase 10 random subnets of the phase, its largest and, with exits, the largest of every
-exit are extracted, calibrated and validated; the table shows the test accuracy of the best of them on validation.
+exit are extracted, calibrated and validated; the table shows the test accuracy of the best of them on validation,
+whatever its size.
 
     python benchmarks/ofav2_phases.py --data mnist_uint8.npz --out results_folder [--only EE_D-pet]
 

@@ -1,8 +1,9 @@
 """What does a search find in the Once-For-All space, against the original evolutionary search?
 
 Space: OFA-MobileNetV3 of width 1.2 at resolutions 160 to 224 in steps of 16. Accuracy of an arch is what the published
-accuracy predictor says (the oracle: each call counts), latency is the sum over the published block table of a Samsung
-Note10. The original search runs in the same process, by the package ``ofa``, with the same predictor and table.
+accuracy predictor says (the oracle: each call counts; it is biased upward, see the results), latency is the sum over
+the published block table of a Samsung Note10. The original search runs in the same process, by the package ``ofa``,
+with the same predictor and table.
 
     python benchmarks/search_ofa_note10.py --data DIR --parts limits,speed,front,ablation
 """

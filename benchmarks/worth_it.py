@@ -38,7 +38,7 @@ from hwnas.runs.analysis.baseline import hand_scaled_baseline
 from hwnas.runs.plan import RESERVE
 from hwnas.runs.run import Run
 from hwnas.runs.start import start_run
-from hwnas.train.evaluate import scores
+from hwnas.train.evaluate import scores_of
 
 TOLERANCE = 1.05
 """A model counts for a latency that it exceeds by less: tables and timings differ by a few per cent."""
@@ -186,7 +186,7 @@ def at_random(arguments: argparse.Namespace, seed: int, name: str) -> list[Model
         results = train_together(students, run.splits, config, augment, progress=told(name))
         for arch, result in zip(chosen, results, strict=True):
             test = run.splits.test
-            found = scores(result.network, context.networks.inputs(test, arch), test.labels, context.task)
+            found = scores_of(result.network, context.networks.inputs(test, arch), context.task)
             file = export(result.network, arch, out / "random" / f"{device.name}-{arch.key}.onnx")
             models.append({
                 "file": file, "device": device.name, "test": found["top1_percent"], "validation": result.score,

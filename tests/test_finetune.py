@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from hwnas.data import AugmentConfig, TrainBatches, as_input
+from hwnas.data import AugmentConfig, ImageSet, TrainBatches, as_input
 from hwnas.errors import ResumeError, TrainingError
 from hwnas.finetune import FinetuneConfig, Student, finetune, relative_cost, seconds_per_epoch, train_together
 from hwnas.supernet import calibrate_bn, extract_subnet
-from hwnas.train import scores
+from hwnas.train import PhaseConfig, scores
+from hwnas.train.step import learning_rate, make_optimiser
 
 CONFIG = FinetuneConfig(epochs=2, lr=0.05, batch_size=8, distill_ratio=0)
 
@@ -52,7 +53,7 @@ def test_the_best_epoch_on_validation_is_kept(subnet, splits, seed):
 
 def test_a_network_that_only_gets_worse_comes_back_as_it_was(subnet, splits, monkeypatch):
     values = iter([80.0, 70.0, 60.0])
-    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": next(values)})
+    monkeypatch.setattr("hwnas.finetune.together.scores_of", lambda *args: {"top1_percent": next(values)})
     result = finetune(subnet, 11, splits, CONFIG)
     assert (result.score_before, result.score, result.best_epoch) == (80.0, 80.0, 0)
     assert equal(state(result.network), state(subnet))
@@ -60,7 +61,7 @@ def test_a_network_that_only_gets_worse_comes_back_as_it_was(subnet, splits, mon
 
 def test_the_first_of_equal_epochs_is_kept(subnet, splits, monkeypatch):
     values = iter([50.0, 70.0, 70.0])
-    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": next(values)})
+    monkeypatch.setattr("hwnas.finetune.together.scores_of", lambda *args: {"top1_percent": next(values)})
     assert finetune(subnet, 11, splits, CONFIG).best_epoch == 1
 
 
@@ -141,7 +142,7 @@ def test_together_without_a_teacher_each_learns_as_if_it_were_alone(two, splits)
 def test_the_larger_one_teaches_the_smaller_one(two, splits, monkeypatch):
     """By hand: one step of the small one on labels and on what the large one says of the same images, unlearnt."""
     better = iter(range(100))  # so that the step is kept
-    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": float(next(better))})
+    monkeypatch.setattr("hwnas.finetune.together.scores_of", lambda *args: {"top1_percent": float(next(better))})
     config = FinetuneConfig(epochs=0.2, lr=0.05, batch_size=8, momentum=0, weight_decay=0, distill_ratio=0.7)
     learnt = train_together(students(two, "large"), splits, config)
     by_hand = [copy.deepcopy(net).train() for net in two]
@@ -231,7 +232,7 @@ def test_a_teacher_must_stand_before_its_student(two, splits):
 def test_only_late_epochs_are_looked_at_where_that_is_asked(subnet, splits, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        "hwnas.finetune.together.scores", lambda *args: calls.append(1) or {"top1_percent": float(len(calls))}
+        "hwnas.finetune.together.scores_of", lambda *args: calls.append(1) or {"top1_percent": float(len(calls))}
     )
     result = finetune(subnet, 11, splits, CONFIG.model_copy(update={"epochs": 10, "scored_percent": 20.0}))
     assert len(calls) == 1 + 2  # before, and after each of the last two epochs
@@ -242,3 +243,77 @@ def test_the_time_of_an_epoch_is_measured_and_changes_nothing(two, splits):
     before = [state(net) for net in two]
     assert seconds_per_epoch(students(two, "large"), splits, CONFIG) > 0
     assert all(equal(b, state(net)) for b, net in zip(before, two, strict=True))
+
+
+def test_the_second_step_learns_training_and_validation_images_for_as_many_epochs(subnet, splits, monkeypatch):
+    config = CONFIG.model_copy(update={"epochs": 4, "two_step": True})
+    values = iter([10.0, 20.0, 50.0, 40.0, 30.0])  # as it came, then after each epoch
+    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": next(values)})
+    told = []
+    result = finetune(
+        subnet, 11, splits, config, progress=lambda task, done, total, note="": told.append((task, total))
+    )
+    assert (result.score_before, result.score, result.best_epoch, result.saw_validation) == (10.0, 50.0, 2, True)
+    second = [total for task, total in told if task == "finetune with validation images"]
+    assert set(second) == {len(second)}
+    n = len(splits.train) + len(splits.validation)
+    by_hand, generator = copy.deepcopy(subnet), TrainBatches(
+        joined := ImageSet(
+            torch.cat([splits.train.images, splits.validation.images]),
+            torch.cat([splits.train.labels, splits.validation.labels]),
+        ),
+        *splits.mean_std, 8, AugmentConfig(), config.seed,
+    )  # fmt: skip
+    assert len(joined) == n
+    assert len(second) == 2 * generator.per_epoch
+    optimiser = make_optimiser(by_hand, config)
+    schedule = PhaseConfig(name="by hand", epochs=4, lr=config.lr)
+    for step in range(2 * generator.per_epoch):
+        x, y = generator.batch(step, 11)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(schedule, step, 4 * generator.per_epoch, generator.per_epoch)
+        optimiser.zero_grad()
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed + step)
+            outputs = by_hand.train()(x)
+        F.cross_entropy(outputs, y, label_smoothing=config.label_smoothing).backward()
+        optimiser.step()
+    assert equal(state(by_hand), state(result.network))
+
+
+def test_a_network_that_only_gets_worse_has_no_second_step(subnet, splits, monkeypatch):
+    values = iter([80.0, 70.0, 60.0])
+    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": next(values)})
+    result = finetune(subnet, 11, splits, CONFIG.model_copy(update={"two_step": True}))
+    assert (result.score, result.best_epoch, result.saw_validation) == (80.0, 0, False)
+    assert equal(state(result.network), state(subnet))
+
+
+def test_adamw_takes_adamws_steps(subnet, splits, monkeypatch, tmp_path):
+    values = iter([10.0, 20.0])  # the epoch is kept
+    monkeypatch.setattr("hwnas.finetune.together.scores", lambda *args: {"top1_percent": next(values)})
+    config = CONFIG.model_copy(update={"epochs": 1, "lr": 0.001, "optimiser": "adamw", "weight_decay": 0.01})
+    found = finetune(subnet, 11, splits, config).network
+    by_hand = copy.deepcopy(subnet).train()
+    optimiser = torch.optim.AdamW(by_hand.parameters(), weight_decay=0.01)
+    batches = TrainBatches(splits.train, *splits.mean_std, 8, AugmentConfig(), config.seed)
+    schedule = PhaseConfig(name="by hand", epochs=1, lr=config.lr)
+    for step in range(batches.per_epoch):
+        x, y = batches.batch(step, 11)
+        optimiser.param_groups[0]["lr"] = learning_rate(schedule, step, batches.per_epoch, batches.per_epoch)
+        optimiser.zero_grad()
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed + step)
+            outputs = by_hand(x)
+        F.cross_entropy(outputs, y, label_smoothing=config.label_smoothing).backward()
+        optimiser.step()
+    assert equal(state(by_hand), state(found))
+
+
+def test_what_cannot_be_continued_is_not_begun_where_it_should_be(subnet, splits, tmp_path):
+    for change in ({"optimiser": "adamw"}, {"two_step": True}):
+        config = CONFIG.model_copy(update=change)
+        with pytest.raises(TrainingError, match="a training that can be continued has optimiser sgd and one step"):
+            train_together([Student("a", subnet, 11)], splits, config, folder=tmp_path)
+        assert change.items() <= config.binding().items()
+    assert not {"optimiser", "two_step"} & FinetuneConfig().binding().keys()

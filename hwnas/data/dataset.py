@@ -6,17 +6,24 @@ of what a source opened: `open_dataset` decodes nothing, `load_data` decodes eve
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hwnas.data.cache import cached
 from hwnas.data.config import DataConfig
 from hwnas.data.images import ImageSet, Splits
+from hwnas.data.left_out import broken_images
 from hwnas.data.opened import SPLITS, Dataset, DatasetSplit, Rows
-from hwnas.data.source import HasColumns, Images, Labels, Opened
+from hwnas.data.source import HasColumns, Images, Labels, MemoryImages, Opened
 from hwnas.data.sources import SOURCES
 from hwnas.data.split_names import SplitName
+from hwnas.data.stream import ImageStream, default_workers
 from hwnas.errors import DataError, some
+from hwnas.progress import Progress, silent
 from hwnas.task import Task
 
 Parts = dict[SplitName, tuple[Images, Rows, str]]
@@ -46,8 +53,13 @@ def made_dataset(
     )  # fmt: skip
 
 
-def load_data(config: DataConfig, task: Task, in_channels: int, classes: int, image_size_px: int) -> Splits:
+def load_data(
+    config: DataConfig, task: Task, in_channels: int, classes: int, image_size_px: int, progress: Progress = silent
+) -> Splits:
     """Read, check and split a dataset.
+
+    Images that a source has in memory, and sets of others up to ``data.memory_mib``, are in memory; of other sets the
+    images are decoded whenever they are asked for, or read from where ``data.cache`` keeps them.
 
     Args:
         config: where it is.
@@ -56,19 +68,43 @@ def load_data(config: DataConfig, task: Task, in_channels: int, classes: int, im
             for 1.
         classes: how many outputs the network has.
         image_size_px: edge for images of differing sizes (``folder``) where the config names none.
+        progress: told how many images are decoded to be kept.
 
     Raises:
         DataError: nothing there, no images, a broken image, labels that the task or the network cannot have, a class
             without training images, or images that do not fit the network or are all of one colour.
+        OutputError: decoded images cannot be kept.
     """
     dataset = open_dataset(config, task, in_channels, classes, image_size_px)
-    parts: dict[str, ImageSet] = {}
-    for name, split in dataset.splits().items():
+    skipped: dict[str, str] = {}
+    parts = {name: _image_set(split, config, task, skipped, progress) for name, split in dataset.splits().items()}
+    left_out = (*dataset.left_out, *broken_images(skipped))
+    splits = Splits(config.source, dataset.classes, **parts, task=task, left_out=left_out)
+    images = splits.train.images
+    if isinstance(images, ImageStream):
+        levels = splits.sample.levels
+        check_levels(levels.lowest, levels.highest, dataset.train.what)
+    else:
+        check_levels(int(images.min()), int(images.max()), dataset.train.what)
+    return splits
+
+
+def _image_set(
+    split: DatasetSplit, config: DataConfig, task: Task, skipped: dict[str, str], progress: Progress
+) -> ImageSet:
+    """Images of a split, in memory where they are or fit; those that cannot be read are noted in ``skipped``."""
+    targets = task.targets(split.labels)
+    if isinstance(split.images, MemoryImages):
         pixels = split.all_pixels()
         pixels = pixels if pixels.flags.writeable else pixels.copy()  # PyTorch warns of arrays that are not
-        parts[name] = ImageSet(torch.from_numpy(pixels), task.targets(split.labels))
-    check_levels(int(parts["train"].images.min()), int(parts["train"].images.max()), dataset.train.what)
-    return Splits(config.source, dataset.classes, **parts, task=task, left_out=dataset.left_out)
+        return ImageSet(torch.from_numpy(pixels), targets)
+    workers = default_workers() if config.workers is None else config.workers
+    skips = config.broken_images == "skip"
+    kept = split if config.cache is None else cached(split, Path(config.cache), workers, skips, progress)
+    streamed = ImageSet(ImageStream(kept, workers, skips, skipped=skipped), targets)
+    if len(split) * math.prod(split.shape) > config.memory_mib * 2**20:
+        return streamed
+    return streamed.in_memory()
 
 
 def opened_source(config: DataConfig, size_px: int) -> tuple[str, Opened]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -51,6 +51,12 @@ class LeftOutCounter:
     def values(self) -> tuple[LeftOut, ...]:
         """Return everything so far, in the order in which it was met."""
         return tuple(LeftOut(reason, n, tuple(self._examples[reason])) for reason, n in self._counts.items())
+
+
+def broken_images(skipped: Mapping[str, str]) -> tuple[LeftOut, ...]:
+    """Return what stands for images that cannot be read and are skipped, by their places; nothing for none."""
+    examples = tuple(list(skipped)[:EXAMPLES])
+    return (LeftOut("images that cannot be read", len(skipped), examples),) if skipped else ()
 
 
 def told(left_out: Iterable[LeftOut]) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hwnas.data.batches import resized
+from hwnas.data.inputs import resized
 from hwnas.data.left_out import LeftOut
-from hwnas.data.source import Images, Labels, Pixels, place_of
+from hwnas.data.source import HasListing, Images, Labels, Pixels, place_of
 from hwnas.data.split_names import SplitName
 from hwnas.errors import DataError
 from hwnas.task import Task
@@ -36,9 +38,20 @@ class DatasetSplit:
     """Begins messages."""
     origin: str
     """Where they come from, such as ``15 % of the training images``."""
+    decodes = True
+    """Reading takes computing."""
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of every image: that of the first one."""
+        try:
+            c, h, w = self.pixels([0]).shape[1:]
+        except DataError:  # it is broken, which is said where it is needed
+            return self.in_channels, self.size_px, self.size_px
+        return c, h, w
 
     @property
     def labels(self) -> Labels:
@@ -81,6 +94,16 @@ class DatasetSplit:
         if given.size and not (int(given.min()) >= 0 and int(given.max()) < len(self)):
             raise DataError(f"images are numbered from 0 to {len(self) - 1}, got {given.min()} to {given.max()}")
         return self.rows[given.astype(np.int64)]
+
+    def listing_digest(self) -> bytes:
+        """Return a digest of names and sizes of the files, in order; empty where the source does not know them."""
+        if not isinstance(self.images, HasListing):
+            return b""
+        digest = hashlib.sha256()
+        for row in self.rows.tolist():
+            entry = self.images.entry(row)
+            digest.update(f"{entry.name}\0{entry.n_bytes}\n".encode("utf-8", "surrogateescape"))
+        return digest.digest()
 
     def all_pixels(self) -> Pixels:
         """Return `pixels` of all images, which may be those in the memory of the source."""

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from hwnas.data.augment import AugmentConfig
-from hwnas.data.batches import TrainBatches, resized
+from hwnas.data.batches import TrainBatches
 from hwnas.data.images import ImageSet
+from hwnas.data.inputs import resized
 from hwnas.data.opened import Dataset
 from hwnas.errors import OutputError, escaped
 from hwnas.files import write_atomically

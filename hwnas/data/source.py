@@ -17,17 +17,19 @@ with the three members of `Images`::
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from hwnas.data.left_out import LeftOut
-from hwnas.data.pictures import open_picture, square_pixels
+from hwnas.data.pictures import square_picture
+from hwnas.errors import DataError, escaped
 
 Labels = NDArray[Any]
 """``(N,)`` integers or ``(N, k)`` floats: what the task makes targets of."""
@@ -47,20 +49,22 @@ class SourceConfig(BaseModel):
     ``idx``: the four files of MNIST or Fashion-MNIST, also gzipped; ``cifar10``, ``cifar100``: the binary version;
     ``jpeg``: an .npz of files, arrays ``jpeg_train`` (bytes one after the other), ``offset_train`` (where each begins,
     and the end) and ``y_train``, and the same with ``test``; ``huggingface``: name of a dataset of images and class
-    labels on the hub, or a folder of ``save_to_disk`` (extra ``datasets``); ``package.module:object``: one of your own,
-    see `hwnas.data.source`."""
+    labels on the hub, or a folder of ``save_to_disk`` (extra ``datasets``); ``webdataset``: tar files of images and
+    labels; ``package.module:object``: one of your own, see `hwnas.data.source`."""
     path: str | None = None
     """File or folder; where it is not there, it is looked for below the folder that HWNAS_DATA names."""
     cache: str | None = None
-    """Folder in which decoded images of the source ``folder`` are kept as uint8, so that they are decoded once."""
+    """Folder in which decoded images are kept as uint8, so that they are decoded once; sources whose images are in
+    memory anyhow need none."""
     image_size_px: int | None = Field(default=None, gt=0, le=8192)
-    """Edge to which images of ``folder`` and ``huggingface`` are resized (shorter edge, then centre crop); default:
-    that of the largest resolution of the recipe."""
+    """Edge to which images of ``folder``, ``huggingface`` and ``webdataset`` are resized (shorter edge, then centre
+    crop); default: that of the largest resolution of the recipe."""
     options: dict[str, Any] = Field(default_factory=dict)
     """What else a source of your own wants to know."""
     label_column: str | None = Field(default=None, min_length=1)
     """Which labels are learnt where a source has several: a column of ``huggingface``, ``fine`` or ``coarse`` of
-    ``cifar100``, the word in place of ``y`` in the names of the arrays of ``npz`` and ``jpeg``."""
+    ``cifar100``, the word in place of ``y`` in the names of the arrays of ``npz`` and ``jpeg``, a field of the
+    ``.json`` files of ``webdataset``."""
     image_column: str | None = Field(default=None, min_length=1)
     """Which images are used where a source has several: a column of ``huggingface``, the word in place of ``x`` of
     ``npz``."""
@@ -104,6 +108,29 @@ class HasPlaces(Protocol):
 def place_of(images: Images, index: int) -> str:
     """Return where an image lies; its number, where its source does not say more."""
     return images.place(index) if isinstance(images, HasPlaces) else f"image {index}"
+
+
+class Entry(NamedTuple):
+    """What is known of an image without decoding it."""
+
+    name: str
+    """The same wherever its folder lies."""
+    n_bytes: int
+    """Of its file."""
+    changed_ns: int = 0
+    """When its file was last written; 0: not known."""
+
+
+@runtime_checkable
+class HasListing(Protocol):
+    """What `Images` may also have: what tells one image from another without decoding it.
+
+    Images that have it can be kept decoded (``data.cache``), and are recognised when they are not all in memory.
+    """
+
+    def entry(self, index: int) -> Entry:
+        """Return what is known of an image."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -176,6 +203,8 @@ class FileImages:
 
     files: Sequence[Path]
     labels: Labels
+    root: Path | None = None
+    """Names of files are relative to it."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -184,18 +213,26 @@ class FileImages:
         """Return the file."""
         return str(self.files[index])
 
+    def entry(self, index: int) -> Entry:
+        """Return name, size and date of a file; see `HasListing`.
+
+        Raises:
+            DataError: it is gone.
+        """
+        path = self.files[index]
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise DataError(
+                f"{escaped(str(path))} cannot be looked at: {error.strerror}; put it back, or start anew"
+            ) from None
+        name = path.name if self.root is None else os.path.relpath(path, self.root)
+        return Entry(name, found.st_size, found.st_mtime_ns)
+
     def pixels(self, indices: NDArray[np.int64], size_px: int) -> Pixels:
         """Decode the files ``indices``; see `Images.pixels`."""
         out = np.empty((len(indices), 3, size_px, size_px), dtype=np.uint8)
-        self.decode_into(out, indices)
-        return out
-
-    def decode_into(self, out: Pixels, indices: NDArray[np.int64]) -> None:
-        """Write the pixels of the files ``indices`` into ``(B, 3, size, size)``.
-
-        Raises:
-            DataError: a file is no image, or a broken one; it is named.
-        """
         for row, index in enumerate(indices.tolist()):
             path = self.files[index]
-            out[row] = square_pixels(open_picture(path, str(path)), out.shape[2])
+            out[row] = square_picture(path, str(path), size_px)
+        return out

@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hwnas.data import AugmentConfig, Splits, TrainBatches, as_input
+from hwnas.data import AugmentConfig, NetworkInputs, Splits, TrainBatches
+from hwnas.data.joined import joined
+from hwnas.data.network_inputs import KEPT_BYTES
 from hwnas.data.random_state import seeded
 from hwnas.errors import CheckpointError, TrainingError, UnreadableError
 from hwnas.finetune.config import FinetuneConfig
@@ -28,7 +30,7 @@ from hwnas.reading import made_of
 from hwnas.task import Task
 from hwnas.train.checkpoint import load_weights
 from hwnas.train.device import chosen_device
-from hwnas.train.evaluate import scores
+from hwnas.train.evaluate import scores_of
 from hwnas.train.last_good import load_checkpoint, save_checkpoint
 from hwnas.train.phases import PhaseConfig
 from hwnas.train.state import check_settings, momenta, restore_momenta, under_prefix
@@ -65,6 +67,9 @@ class FinetuneResult:
     """The same of ``network``."""
     best_epoch: int
     """0: the weights as they came."""
+    saw_validation: bool = False
+    """Whether ``network`` has learnt the validation images, too (`FinetuneConfig.two_step`): ``score`` is then that of
+    the first step, whose epoch was chosen by them."""
 
 
 def finetune(
@@ -92,11 +97,27 @@ def finetune(
 
     Reference:
         Sarti et al., 2023, NATv2, post-processing step 1 (the epoch of best validation accuracy is kept; here of the
-        task's main score).
+        task's main score), and step 2 (`FinetuneConfig.two_step`).
     """
     given = None if teacher is None else (teacher, resolution)
-    student = Student("network", network, resolution)
-    return train_together([student], splits, config, augment, given, progress=progress, task="finetune")[0]
+    student, config = Student("network", network, resolution), config or FinetuneConfig()
+    first = train_together([student], splits, config, augment, given, progress=progress, task="finetune")[0]
+    if not config.two_step or not first.best_epoch:
+        return first
+    second = _Together(
+        (student,), _with_validation(splits), config, augment or AugmentConfig(), given, None, progress,
+        "finetune with validation images", first.best_epoch,
+    )  # fmt: skip
+    second.run()
+    made = second.learners[0].network.cpu().eval()
+    return FinetuneResult(made, first.score_before, first.score, first.best_epoch, saw_validation=True)
+
+
+def _with_validation(splits: Splits) -> Splits:
+    """The same images with those of validation among the training images; normalised as before."""
+    found = replace(splits, train=joined(splits.train, splits.validation))
+    found.__dict__["mean_std"] = splits.mean_std  # what the network's first layer was trained with
+    return found
 
 
 def train_together(
@@ -135,8 +156,9 @@ def train_together(
         tuple(students), splits, config or FinetuneConfig(), augment or AugmentConfig(), teacher,
         None if folder is None else folder / "checkpoint.safetensors", progress, task,
     )  # fmt: skip
-    trainer.start()
-    trainer.run()
+    with trainer.batches:
+        trainer.start()
+        trainer.run()
     return [one.result() for one in trainer.learners]
 
 
@@ -172,14 +194,6 @@ def seconds_per_epoch(
     return per_epoch * (per_step_s + scoring_s * scored)
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """Validation images as networks of one resolution take them."""
-
-    images: Tensor
-    targets: Tensor
-
-
 @dataclass
 class _Learner:
     """A student's copy that learns, and what it has reached."""
@@ -187,7 +201,7 @@ class _Learner:
     student: Student
     config: FinetuneConfig
     task: Task
-    validation: _Inputs
+    validation: NetworkInputs
     network: nn.Module = field(init=False)
     before: float = field(init=False)
     best: float = field(init=False)
@@ -195,8 +209,8 @@ class _Learner:
     best_state: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.network = copy.deepcopy(self.student.network).to(self.validation.images.device)
-        self.optimiser = make_optimiser(self.network, self.config)
+        self.network = copy.deepcopy(self.student.network).to(self.validation.device)
+        self.optimiser = _optimiser(self.network, self.config)
 
     def begin(self) -> None:
         """Note what the network can do as it came."""
@@ -205,7 +219,7 @@ class _Learner:
 
     def score(self) -> float:
         """Main score on validation images."""
-        found = scores(self.network.eval(), self.validation.images, self.validation.targets, self.task)
+        found = scores_of(self.network.eval(), self.validation, self.task)
         return found[self.task.score.name]
 
     def keep_if_better(self, epoch: int) -> None:
@@ -232,6 +246,7 @@ class _Learner:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint needs."""
+        assert isinstance(self.optimiser, torch.optim.SGD), "checked before the first step"
         momentum = momenta(self.network, self.optimiser)
         groups = {"now": self.network.state_dict(), "best": self.best_state, "momentum": momentum}
         return {f"{self.student.name}/{group}.{k}": v for group, named in groups.items() for k, v in named.items()}
@@ -241,6 +256,7 @@ class _Learner:
         own = under_prefix(tensors, f"{self.student.name}/")
         load_weights(self.network, under_prefix(own, "now."), where)
         self.best_state = under_prefix(own, "best.")
+        assert isinstance(self.optimiser, torch.optim.SGD), "checked before the first step"
         restore_momenta(self.network, self.optimiser, under_prefix(own, "momentum."))
         self.before, self.best, self.best_epoch = values["before"], values["best"], values["best_epoch"]
 
@@ -257,22 +273,31 @@ class _Together:
     path: Path | None
     progress: Progress
     task: str
+    last_epoch: int | None = None
+    """After which it ends, before its schedule does, with the weights of then; None: the schedule says."""
     step: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         splits, config = self.splits, self.config
         self._check_teachers()
+        if self.path is not None and (config.optimiser != "sgd" or config.two_step):
+            raise TrainingError(
+                f"{self.task}: a training that can be continued has optimiser sgd and one step, not "
+                f"{config.optimiser} with two_step {config.two_step}; fine-tune one network with these"
+            )
         device = chosen_device(config.device)
         self.batches = TrainBatches(
-            splits.train.to(device), *splits.mean_std, config.batch_size, self.augment, config.seed
+            splits.train.to(device), *splits.mean_std, config.batch_size, self.augment, config.seed, device
         )
         if self.teacher is not None:
             self.teacher = self.teacher[0].to(device), self.teacher[1]
         self.n_steps = max(1, round(config.epochs * self.batches.per_epoch))
+        self.end = min(self.n_steps, (self.last_epoch or math.inf) * self.batches.per_epoch)
         self.scored_every = max(1, math.ceil(config.epochs / MOST_SCORINGS)) * self.batches.per_epoch
         sizes = [s.resolution for s in self.students]
-        held_out = splits.validation.to(device)
-        validation = {r: _Inputs(as_input(held_out.images, r, *splits.mean_std), held_out.labels) for r in set(sizes)}
+        validation = {r: NetworkInputs(splits.validation, r, *splits.mean_std, device) for r in set(sizes)}
+        if sum(inputs.n_bytes for inputs in validation.values()) <= KEPT_BYTES:
+            validation = {r: inputs.keep() for r, inputs in validation.items()}
         self.learners = [_Learner(s, config, splits.task, validation[s.resolution]) for s in self.students]
         self.resolution = max([*sizes, *([] if self.teacher is None else [self.teacher[1]])])
 
@@ -318,11 +343,11 @@ class _Together:
         config, per_epoch = self.config, self.batches.per_epoch
         schedule = PhaseConfig(name="finetune", epochs=config.epochs, lr=config.lr, warmup_epochs=config.warmup_epochs)
         saved_at = time.monotonic()
-        while self.step < self.n_steps:
+        while self.step < self.end:
             loss = self.take_step(learning_rate(schedule, self.step, self.n_steps, per_epoch))
             self.step += 1
-            self.progress(self.task, self.step, self.n_steps, f"loss {loss:.3f}")
-            if self._is_scored():
+            self.progress(self.task, self.step, self.end, f"loss {loss:.3f}")
+            if self.last_epoch is None and self._is_scored():
                 for learner in self.learners:
                     learner.keep_if_better(math.ceil(self.step / per_epoch))
             if time.monotonic() - saved_at > config.checkpoint_every_s or self.step == self.n_steps:
@@ -380,6 +405,12 @@ class _Together:
             for one in self.learners
         }
         save_checkpoint(self.path, tensors, {"settings": self.settings, "step": self.step, "students": reached})
+
+
+def _optimiser(network: nn.Module, config: FinetuneConfig) -> torch.optim.Optimizer:
+    if config.optimiser == "sgd":
+        return make_optimiser(network, config)
+    return torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=config.weight_decay)
 
 
 def _resized(inputs: dict[int, Tensor], x: Tensor, resolution: int) -> Tensor:

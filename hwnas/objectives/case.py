@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from hwnas.data import NetworkInputs
 from hwnas.data.random_state import seeded
 from hwnas.objectives.config import EvaluationConfig
 from hwnas.space import Arch
@@ -29,8 +30,8 @@ class SubnetCase:
     seed: int
     """Of everything that an objective draws."""
     make_network: Callable[[], nn.Module]
-    load_training: Callable[[], tuple[Tensor, Tensor]]
-    load_validation: Callable[[], tuple[Tensor, Tensor]]
+    load_training: Callable[[], NetworkInputs]
+    load_validation: Callable[[], NetworkInputs]
     _shared: dict[Callable[[SubnetCase], Any], Any] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
@@ -45,23 +46,33 @@ class SubnetCase:
             return self.layout.build_subnet(self.arch)
 
     @cached_property
-    def training(self) -> tuple[Tensor, Tensor]:
-        """``(N, C, H, W)`` training images as the network takes them, and their targets.
+    def training_inputs(self) -> NetworkInputs:
+        """Training images as the network takes them, as many as batch norms are calibrated with.
 
-        As many as batch norms are calibrated with (``evaluation.calibration_images``).
+        That is ``evaluation.calibration_images``; ask for some of them (`NetworkInputs.first`) or for batches: where
+        images are large, all of them together are not in memory.
         """
         return self.load_training()
 
-    @property
-    def calibration_batches(self) -> Sequence[Tensor]:
-        """The training images in the batches that batch norms are calibrated with."""
-        batches: Sequence[Tensor] = self.training[0].split(self.config.calibration_batch_size)
-        return batches
-
     @cached_property
-    def validation(self) -> tuple[Tensor, Tensor]:
-        """``(N, C, H, W)`` validation images as the network takes them, and their targets."""
+    def validation_inputs(self) -> NetworkInputs:
+        """Validation images as the network takes them; ask for some of them, or for batches."""
         return self.load_validation()
+
+    @property
+    def training(self) -> tuple[Tensor, Tensor]:
+        """``(N, C, H, W)`` of all `training_inputs`, and their targets."""
+        return self.training_inputs.tensors()
+
+    @property
+    def calibration_batches(self) -> Iterator[Tensor]:
+        """The training images in the batches that batch norms are calibrated with."""
+        return (x for x, _ in self.training_inputs.batches(self.config.calibration_batch_size))
+
+    @property
+    def validation(self) -> tuple[Tensor, Tensor]:
+        """``(N, C, H, W)`` of all `validation_inputs`, and their targets."""
+        return self.validation_inputs.tensors()
 
     def once(self, make: Callable[[SubnetCase], T]) -> T:
         """Return ``make(self)``, computed by whoever asks first: for what several objectives share."""

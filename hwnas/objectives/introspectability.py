@@ -2,110 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from hwnas.errors import RecipeError
 from hwnas.objectives.case import SubnetCase
+from hwnas.objectives.class_pairs import confusion_weights, read_similarities
+from hwnas.objectives.class_profiles import MOST_IMAGES, ClassProfiles, Features, Reduce, passes, score_of
 from hwnas.objectives.plugin import EvaluatedObjective
 from hwnas.task import Task
-from hwnas.task.classification import CLASSIFICATION
 from hwnas.task.task import PredictsClasses
-
-ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.SiLU, nn.GELU, nn.Tanh)
-
-
-class ClassProfiles:
-    """Sums of activations per predicted class, gathered while a network runs.
-
-    Use as a context around the forward passes, and call `add` with the outputs of each batch::
-
-        with ClassProfiles(net) as profiles:
-            for batch in batches:
-                profiles.add(net(batch))
-        score = profiles.introspectability()
-    """
-
-    def __init__(
-        self, net: nn.Module, reduce: Literal["none", "channel_mean"] = "none", task: PredictsClasses = CLASSIFICATION
-    ) -> None:  # fmt: skip
-        """Watch the outputs of every convolution and activation of ``net``, which should be in eval mode."""
-        self._reduce = reduce
-        self._task = task
-        self._layers = {name: m for name, m in net.named_modules() if isinstance(m, (nn.Conv2d, *ACTIVATIONS))}
-        self._outputs: dict[str, Tensor] = {}
-        self._sums: dict[str, Tensor] = {}
-        self._counts: Tensor | None = None
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
-
-    def __enter__(self) -> ClassProfiles:
-        for name, layer in self._layers.items():
-            self._handles.append(layer.register_forward_hook(self._keep(name)))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._outputs.clear()
-
-    def _keep(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            self._outputs[name] = output
-
-        return hook
-
-    @torch.no_grad()
-    def add(self, outputs: Tensor) -> None:
-        """Add the activations of the last forward pass to the profiles of its predicted classes.
-
-        Args:
-            outputs: ``(B, classes)`` of that pass.
-        """
-        predicted, n_classes = self._task.predicted_classes(outputs), outputs.shape[1]
-        members = nn.functional.one_hot(predicted, n_classes).to(torch.float32)  # (B, classes)
-        counts = members.sum(0)
-        self._counts = counts if self._counts is None else self._counts + counts
-        for name, output in self._outputs.items():
-            if output.ndim == 4:
-                # (B, H, W, C) is how channels-last maps lie in memory; the order of features does not matter.
-                output = output.mean((2, 3)) if self._reduce == "channel_mean" else output.permute(0, 2, 3, 1)
-            batch_sums = (members.T @ output.reshape(len(output), -1)).double()  # (classes, features)
-            known = self._sums.get(name)
-            self._sums[name] = batch_sums if known is None else known + batch_sums
-        self._outputs.clear()
-
-    def introspectability(self) -> float:
-        """Return the mean cosine distance over all pairs of predicted classes, 0 to 2; larger is better.
-
-        A network that predicts fewer than two classes has no pairs and scores 0.
-        """
-        if self._counts is None:
-            return float("nan")
-        predicted = self._counts > 0
-        m = int(predicted.sum())
-        if m < 2:
-            return 0.0
-        gram = torch.zeros(m, m, dtype=torch.float64)
-        for sums in self._sums.values():
-            profiles = sums[predicted]
-            gram += profiles @ profiles.T
-        norm = gram.diagonal().sqrt()
-        cosine = gram / (norm[:, None] * norm[None, :])
-        distances = 1.0 - cosine[torch.triu_indices(m, m, 1).unbind()]
-        distances = distances[~distances.isnan()]
-        return float(distances.mean()) if len(distances) else float("nan")
+from hwnas.train.evaluate import inference_batch_size
 
 
 def introspectability(
-    net: nn.Module, inputs: Tensor, reduce: Literal["none", "channel_mean"] = "none", batch_size: int = 500
+    net: nn.Module, inputs: Tensor, reduce: Reduce = "none", batch_size: int = 500, weights: Tensor | None = None
 ) -> float:
-    """Return the introspectability score of a network.
+    """Return the introspectability score of a network, from as many passes over the images as memory makes necessary.
 
     Every image adds the outputs of all convolutions and activations (squeeze-excite's included; batch norm, pooling,
     additions and the classifier are not) to the profile of the class that the network *predicts* for it; the score is
@@ -116,15 +33,67 @@ def introspectability(
         inputs: ``(N, C, H, W)`` validation images without augmentation.
         reduce: see `hwnas.objectives.config.IntrospectabilityConfig`.
         batch_size: images in one pass; does not change the score.
+        weights: of pairs of classes, see `ClassProfiles.introspectability`.
 
     Reference:
         Carmichael, Moon and Jacobs, 2023, Learning Debuggable Models Through Multi-Objective NAS (XNAS), and its
-        code: features of all layers are joined without scaling, classes are the predicted ones.
+        code: features of all layers are joined without scaling, classes are the predicted ones, at most 25,000 images
+        are taken.
+    """
+    taken = inputs[:MOST_IMAGES]
+    divided: list[list[Features]] = passes(net, inputs[:1], reduce) if len(inputs) else [[]]
+    with torch.inference_mode(), ClassProfiles(net, reduce, only=_first(divided)) as profiles:
+        for batch in taken.split(batch_size):
+            profiles.add(net(batch))
+    return _with_further_passes(profiles, net, divided, lambda: taken.split(batch_size), weights)
+
+
+def class_profiles(
+    net: nn.Module, inputs: Tensor, labels: Tensor | None = None, reduce: Reduce = "none", batch_size: int = 500
+) -> ClassProfiles:
+    """Return the class profiles of a network on images: its score, the score of each layer, its confusions.
+
+    All profiles are in memory: 8 bytes for each class and each output of each layer.
+
+    Args:
+        net: in eval mode, its batch norm calibrated and not folded.
+        inputs: ``(N, C, H, W)`` images without augmentation.
+        labels: ``(N,)`` their classes, for `ClassProfiles.confusions`.
+        reduce: see `hwnas.objectives.config.IntrospectabilityConfig`.
+        batch_size: images in one pass.
     """
     with torch.inference_mode(), ClassProfiles(net, reduce) as profiles:
-        for i in range(0, len(inputs), batch_size):
-            profiles.add(net(inputs[i : i + batch_size]))
-        return profiles.introspectability()
+        for i in range(0, min(len(inputs), MOST_IMAGES), batch_size):
+            own = None if labels is None else labels[i : i + batch_size]
+            profiles.add(net(inputs[i : i + batch_size]), own)
+    return profiles
+
+
+def _first(divided: Sequence[Sequence[Features]]) -> Sequence[Features] | None:
+    """What the first pass watches; None: all."""
+    return None if len(divided) == 1 else divided[0]
+
+
+@torch.inference_mode()
+def _with_further_passes(
+    profiles: ClassProfiles,
+    net: nn.Module,
+    divided: Sequence[Sequence[Features]],
+    batches: Callable[[], Iterable[Tensor]],
+    weights: Tensor | None,
+) -> float:
+    """The score, the outputs that the first pass could not hold being gathered by further ones."""
+    predicted = profiles.predicted
+    if len(divided) == 1 or predicted is None:
+        return profiles.introspectability(weights)
+    gram = profiles.gram(predicted)
+    profiles.clear()
+    for features in divided[1:]:
+        with ClassProfiles(net, profiles.reduce, profiles.task, features) as more:
+            for batch in batches():
+                more.add(net(batch))
+        gram += more.gram(predicted)
+    return score_of(gram, predicted, weights)
 
 
 class Introspectability(EvaluatedObjective):
@@ -143,8 +112,11 @@ class Introspectability(EvaluatedObjective):
     def observer(self, case: SubnetCase) -> Iterator[_Profiled]:
         """Watch the network's convolutions and activations."""
         assert isinstance(case.task, PredictsClasses), "checked when the objective was found"
-        with ClassProfiles(case.network, case.config.introspectability.reduce, case.task) as profiles:
-            yield _Profiled(profiles)
+        config = case.config.introspectability
+        given = None if config.pair_weights in ("uniform", "confusion") else read_similarities(config.pair_weights)
+        divided = passes(case.network, case.validation_inputs.first(1).tensors()[0], config.reduce)
+        with ClassProfiles(case.network, config.reduce, case.task, _first(divided)) as profiles:
+            yield _Profiled(profiles, case, divided, config.pair_weights == "confusion", given)
 
 
 @dataclass
@@ -152,15 +124,32 @@ class _Profiled:
     """Class profiles of a network whose outputs are finite."""
 
     profiles: ClassProfiles
+    case: SubnetCase
+    divided: Sequence[Sequence[Features]]
+    by_confusion: bool
+    """Whether pairs of classes count as much as the network confuses them."""
+    given: Tensor | None
+    """Weights of the pairs; None: all alike, or by confusion."""
+    n: int = 0
     finite: bool = True
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
+        self.n += len(outputs)
         self.finite = self.finite and bool(torch.isfinite(outputs).all())
         if self.finite:
-            self.profiles.add(outputs)
+            self.profiles.add(outputs, targets if self.by_confusion else None)
 
     def values(self) -> dict[str, float]:
-        value = self.profiles.introspectability() if self.finite else float("nan")
+        if not self.finite:
+            return {INTROSPECTABILITY.name: float("nan")}
+        confusions = self.profiles.confusions
+        weights = self.given if confusions is None else confusion_weights(confusions)
+        self.profiles.__exit__()  # further passes are watched by others
+        inputs = self.case.validation_inputs.first(min(self.n, MOST_IMAGES))
+        size = inference_batch_size(inputs.resolution**2)
+        value = _with_further_passes(
+            self.profiles, self.case.network, self.divided, lambda: (x for x, _ in inputs.batches(size)), weights
+        )
         return {INTROSPECTABILITY.name: value}
 
 

@@ -11,7 +11,7 @@ from hwnas.task import Task
 
 PROXY_NAMES = (
     "grad_norm", "snip", "grasp", "synflow", "fisher", "jacob_cov", "naswot", "zen", "ntk_condition", "linear_regions",
-    "flatness",
+    "flatness", "zico",
 )  # fmt: skip
 
 OBJECTIVES: Registry[ExactObjective | EvaluatedObjective] = Registry(

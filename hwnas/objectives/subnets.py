@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -9,7 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from hwnas.data import ImageSet, Splits, as_input
+from hwnas.data import ImageSet, NetworkInputs, Splits
+from hwnas.data.network_inputs import CPU, KEPT_BYTES
 from hwnas.errors import PluginError, RecipeError
 from hwnas.export.graph import trace
 from hwnas.export.int8_network import Int8Network, int8_network
@@ -25,7 +27,7 @@ from hwnas.train.evaluate import inference_batch_size
 
 @dataclass
 class NetworkEvaluator:
-    """Evaluates networks that are given; inputs are kept in memory, resized once per resolution."""
+    """Evaluates networks that are given; inputs are kept in memory as far as they are small, resized once."""
 
     layout: Layout
     """Of the archs that the networks have."""
@@ -33,17 +35,15 @@ class NetworkEvaluator:
     config: EvaluationConfig
     seed: int = 0
     """Of what objectives draw, such as fresh weights for zero-cost proxies."""
-    _inputs: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    device: torch.device = CPU
+    """Where networks run."""
+    _inputs: dict[tuple[str, int], NetworkInputs] = field(default_factory=dict)
 
     def case(self, arch: Arch, network: Callable[[], nn.Module]) -> SubnetCase:
         """Return what objectives may look at of ``arch``; nothing is computed, or made, before it is asked for."""
-
-        def part(name: str) -> Callable[[], tuple[Tensor, Tensor]]:
-            return lambda: (self.prepared(name, arch), self._part(name).labels)
-
         return SubnetCase(
-            arch, self.layout, self.splits.task, self.config, self.seed, network, part("calibration"),
-            part("validation"),
+            arch, self.layout, self.splits.task, self.config, self.seed, lambda: self._placed(network()),
+            lambda: self.prepared("calibration", arch), lambda: self.prepared("validation", arch),
         )  # fmt: skip
 
     def score(
@@ -66,14 +66,12 @@ class NetworkEvaluator:
         """
         case, task = self.case(arch, network), self.splits.task
         objectives = [_evaluated(case, name) for name in dict.fromkeys([task.score.name, *names])]
-        made, (inputs, targets) = case.network, case.validation
-        inputs, targets = inputs[:images], targets[:images]
+        made, inputs = case.network, case.validation_inputs.first(images)
         found: dict[str, float] = {}
         with ExitStack() as stack:
             observers = [stack.enter_context(objective.observer(case)) for objective in objectives]
             with torch.inference_mode():
-                size = inference_batch_size(inputs)
-                for batch, wanted in zip(inputs.split(size), targets.split(size), strict=True):
+                for batch, wanted in inputs.batches(inference_batch_size(inputs.resolution**2)):
                     outputs = made(batch)
                     for observer in observers:
                         observer.add(outputs, wanted)
@@ -89,47 +87,54 @@ class NetworkEvaluator:
         return found
 
     def in_8_bits(self, network: nn.Module, arch: Arch) -> Int8Network:
-        """Return a network as devices in int8 compute it, calibrated on training images.
+        """Return a network as devices in int8 compute it, on the CPU, calibrated on training images.
 
         Raises:
             ExportError: there are too few images, or of one class only; or a layer is not known to the exporter.
         """
         config = self.config.quantization
         check_layers(config.float_layers, [name for name, _ in self.layout.blocks(self.layout.space.largest())])
-        images, labels = self.prepared("calibration", arch), self._part("calibration").labels
-        chosen = torch.linspace(0, len(images) - 1, min(config.images, len(images))).round().long()
-        return int8_network(trace(network), images[chosen], config, labels[chosen])
+        images, labels = self.prepared("quantization", arch).tensors()
+        return int8_network(trace(network), images.cpu(), config, labels.cpu())
 
     def score_in_8_bits(
         self, network: Callable[[], nn.Module], arch: Arch, images: int | None = None
     ) -> dict[str, float]:  # fmt: skip
         """Return the scores of a network as devices in int8 compute it, on the first so many validation images."""
         made, meter = self.in_8_bits(network(), arch), self.splits.task.meter()
-        inputs, targets = self.prepared("validation", arch)[:images], self._part("validation").labels[:images]
+        inputs = self.prepared("validation", arch).first(images)
         with torch.inference_mode():
-            size = max(16, inference_batch_size(inputs) // 4)  # every map is gone over several times
-            for batch, wanted in zip(inputs.split(size), targets.split(size), strict=True):
-                meter.add(made(batch), wanted)
+            size = max(16, inference_batch_size(inputs.resolution**2) // 4)  # every map is gone over several times
+            for batch, wanted in inputs.batches(size):
+                meter.add(made(batch.cpu()), wanted.cpu())
         return meter.values()
 
-    def inputs(self, images: ImageSet, arch: Arch) -> Tensor:
-        """Return images as ``arch`` takes them, ``(N, C, resolution, resolution)``."""
-        return as_input(images.images, arch.int("resolution"), *self.splits.mean_std)
+    def _placed(self, network: nn.Module) -> nn.Module:
+        """A network where it runs; the given one stays where it is."""
+        return network if self.device == CPU else copy.deepcopy(network).to(self.device)
 
-    def prepared(self, name: str, arch: Arch) -> Tensor:
-        """Return the images of ``calibration`` or ``validation`` as ``arch`` takes them."""
+    def inputs(self, images: ImageSet, arch: Arch) -> NetworkInputs:
+        """Return images as ``arch`` takes them; nothing is read before they are asked for."""
+        return NetworkInputs(images, arch.int("resolution"), *self.splits.mean_std, self.device)
+
+    def prepared(self, name: str, arch: Arch) -> NetworkInputs:
+        """Return the images of ``calibration``, ``quantization`` or ``validation`` as ``arch`` takes them."""
         key = (name, arch.int("resolution"))
         if key not in self._inputs:
-            self._inputs[key] = self.inputs(self._part(name), arch)
+            made, kept = self.inputs(self._part(name), arch), self._inputs.values()
+            fits = made.n_bytes + sum(i.n_bytes for i in kept if i.kept is not None) <= KEPT_BYTES
+            self._inputs[key] = made.keep() if fits else made
         return self._inputs[key]
 
     def _part(self, name: str) -> ImageSet:
-        """The first images of a split, as many as the settings say; nothing is copied."""
-        train, validation, config = self.splits.train, self.splits.validation, self.config
-        images, n = {
-            "calibration": (train, config.calibration_images), "validation": (validation, config.validation_images),
-        }[name]  # fmt: skip
-        return ImageSet(images.images[:n], images.labels[:n])
+        """The first images of a split, as many as the settings say; of those for ``quantization`` some, evenly."""
+        calibration = self.splits.train.first(self.config.calibration_images)
+        if name == "calibration":
+            return calibration
+        if name == "quantization":
+            n = min(self.config.quantization.images, len(calibration))
+            return calibration.take(torch.linspace(0, len(calibration) - 1, n).round().long())
+        return self.splits.validation.first(self.config.validation_images)
 
 
 @dataclass
@@ -149,11 +154,11 @@ class SubnetEvaluator:
         self._networks = self.networks or made
 
     def subnet(self, arch: Arch) -> nn.Sequential:
-        """Return the calibrated plain network of ``arch`` in eval mode."""
-        subnet = extract_subnet(self.supernet, arch)
-        images = self._networks.prepared("calibration", arch)
-        calibrate_bn(subnet, images.split(self.config.calibration_batch_size))
-        return subnet
+        """Return the calibrated plain network of ``arch`` in eval mode, on the CPU."""
+        subnet = extract_subnet(self.supernet, arch).to(self._networks.device)
+        seen = self._networks.prepared("calibration", arch)
+        calibrate_bn(subnet, (x for x, _ in seen.batches(self.config.calibration_batch_size)))
+        return subnet.cpu()
 
     def case(self, arch: Arch, network: nn.Module | None = None) -> SubnetCase:
         """Return what objectives may look at of ``arch``; nothing is computed before it is asked for.
@@ -178,8 +183,8 @@ class SubnetEvaluator:
         return self._networks.score(lambda: network, arch, names, images)
 
     def inputs(self, images: ImageSet, arch: Arch) -> Tensor:
-        """Return images as ``arch`` takes them, ``(N, C, resolution, resolution)``."""
-        return self._networks.inputs(images, arch)
+        """Return images as ``arch`` takes them, ``(N, C, resolution, resolution)``, all at once."""
+        return self._networks.inputs(images, arch).tensors()[0]
 
 
 def _evaluated(case: SubnetCase, name: str) -> EvaluatedObjective:

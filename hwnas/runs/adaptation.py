@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,24 +91,13 @@ class Lineage:
         base = context.folder.device(self.device)
         start = base.root / self.adapted[-1].folder if self.adapted else context.folder.train
         train = adaptation_training(context.recipe.train, config, number, shares, frozen, context.layout.space)
-        plan = {"start": self.weights, "train": train.model_dump(mode="json", exclude=NOT_BINDING)}
-        digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:8]
-        folder = make_folder(base.adapted / f"{number}-{digest}")
-
-        def told(task: str, done: float, total: float, note: str = "") -> None:
-            context.progress(f"adaptation {number} for {self.device}", done, total, note)
-
+        label = f"adaptation {number} for {self.device}"
         try:
-            supernet = train_supernet(
-                context.recipe.supernet, train.model_copy(update={"start_from": str(start)}), context.recipe.data,
-                context.splits, folder, told, teacher_from=context.folder.train,
-            )  # fmt: skip
+            folder, version = train_for_device(
+                evaluations, self.device, number, train, (start, self.weights), label, context.folder.train
+            )
         except TrainingError as error:
-            raise TrainingError(
-                f"adaptation {number} for {self.device}: {str(error).split(';', 1)[0]}; lower search.adaptation.lr"
-            ) from None
-        version = weights_version(folder / "supernet.safetensors")
-        evaluations.weights.use(version, supernet)
+            raise TrainingError(f"{label}: {str(error).split(';', 1)[0]}; lower search.adaptation.lr") from None
         candidates = [Candidate(arch, version) for arch in archs]
         images = context.searched_images(self.search)
 
@@ -130,6 +120,44 @@ class Lineage:
         column = values[:, names.index(score)] if score in names else np.zeros(0)
         column = column[np.isfinite(column)]
         return round(float(column.mean()), 6) if len(column) else None
+
+
+def train_for_device(
+    evaluations: Evaluations, device: str, number: int, train: TrainConfig, start: tuple[Path | str, str], label: str,
+    teacher_from: Path | None = None,
+) -> tuple[Path, str]:  # fmt: skip
+    """Train weights that belong to one device, or read them where they are trained already.
+
+    Args:
+        evaluations: of the run; it evaluates with the new weights next.
+        device: name of the device.
+        number: of this training in its order.
+        train: how.
+        start: folder and version of the weights that it begins with; two empty texts: as ``train`` says.
+        label: what progress is called.
+        teacher_from: see `train_supernet`.
+
+    Returns:
+        The folder of the weights and their version.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    context, base = evaluations.context, evaluations.context.folder.device(device)
+    plan = {"start": start[1], "train": train.model_dump(mode="json", exclude=NOT_BINDING)}
+    digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:8]
+    folder = make_folder(base.adapted / f"{number}-{digest}")
+
+    def told(task: str, done: float, total: float, note: str = "") -> None:
+        context.progress(label, done, total, note)
+
+    begins = train.model_copy(update={"start_from": str(start[0])}) if start[0] else train
+    supernet = train_supernet(
+        context.recipe.supernet, begins, context.recipe.data, context.splits, folder, told, teacher_from=teacher_from
+    )
+    version = weights_version(folder / "supernet.safetensors")
+    evaluations.weights.use(version, supernet)
+    return folder, version
 
 
 def adaptation_training(

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from hwnas.archive import Archive
 from hwnas.data import Splits, load_data
 from hwnas.errors import DeviceError, ResumeError
-from hwnas.export.onnx_check import run_onnx
+from hwnas.export.onnx_check import OnnxNetwork
 from hwnas.export.quantize import to_int8_onnx
 from hwnas.latency.table import Device
 from hwnas.objectives.exact import macs_of_space, params_of_space
@@ -33,7 +34,8 @@ from hwnas.supernet import Layout, SuperNet, make_layout
 from hwnas.supernet.slot_sum import SlotSum
 from hwnas.task import Score, Task
 from hwnas.train.checkpoint import load_supernet, weights_version
-from hwnas.train.evaluate import scores
+from hwnas.train.device import chosen_device
+from hwnas.train.evaluate import scores_of
 from hwnas.train.phases import phase_space
 
 
@@ -53,7 +55,7 @@ class RunContext:
     def splits(self) -> Splits:
         """The dataset."""
         net = self.recipe.supernet
-        return load_data(self.recipe.data, self.task, net.in_channels, net.classes, max(net.resolutions))
+        return load_data(self.recipe.data, self.task, net.in_channels, net.classes, max(net.resolutions), self.progress)
 
     @cached_property
     def task(self) -> Task:
@@ -115,30 +117,38 @@ class RunContext:
     @cached_property
     def networks(self) -> NetworkEvaluator:
         """Evaluates networks of this run, wherever their weights come from."""
-        return NetworkEvaluator(self.layout, self.splits, self.recipe.evaluation, self.recipe.train.seed)
+        return NetworkEvaluator(self.layout, self.splits, self.recipe.evaluation, self.recipe.train.seed, self.compute)
+
+    @cached_property
+    def compute(self) -> torch.device:
+        """Where networks are trained and evaluated.
+
+        Raises:
+            RecipeError: the recipe wants a GPU, and there is none.
+        """
+        return chosen_device(self.recipe.train.device)
 
     @cached_property
     def trained_evaluator(self) -> SubnetEvaluator:
         """Extracts and evaluates subnets of the trained supernet."""
-        return SubnetEvaluator(
-            self.supernet, self.splits, self.recipe.evaluation, self.recipe.train.seed, self.networks
-        )
+        return self.evaluator(self.supernet)
+
+    def evaluator(self, supernet: SuperNet) -> SubnetEvaluator:
+        """Return what extracts and evaluates subnets of a supernet of this run."""
+        return SubnetEvaluator(supernet, self.splits, self.recipe.evaluation, self.recipe.train.seed, self.networks)
 
     def test_scores(self, network: nn.Module, arch: Arch) -> dict[str, float]:
         """Return the scores of any network on the test images, at the resolution of ``arch``."""
-        test = self.splits.test
-        return scores(network, self.networks.inputs(test, arch), test.labels, self.task)
+        return scores_of(network, self.networks.inputs(self.splits.test, arch), self.task)
 
     def test_scores_in_8_bits(self, network: nn.Module, arch: Arch) -> dict[str, float]:
         """Return the scores on the test images of the INT8 file that is exported of a network, in ONNX Runtime."""
         channels, resolution, _ = self.layout.input_shape(arch)
-        test, meter = self.splits.test, self.task.meter()
         made = self.networks.in_8_bits(network, arch)
         with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
             path = Path(folder) / "model.onnx"
             to_int8_onnx(made.quantization, channels, resolution, path)
-            meter.add(run_onnx(path, self.networks.inputs(test, arch)), test.labels)
-        return meter.values()
+            return self.test_scores(OnnxNetwork(path), arch)
 
     @cached_property
     def validation_images(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from hwnas.export.bundle import Bundle, check_replaceable
+from hwnas.files import make_folder
 from hwnas.finetune import FinetuneConfig, FinetuneResult, finetune
 from hwnas.latency.number_format import Precision
 from hwnas.latency.table import Device
@@ -38,9 +39,10 @@ def finetune_model(
 
     Raises:
         TrainingError: the loss is not finite.
-        OutputError: ``out`` holds something that is no bundle; nothing is trained then.
+        OutputError: ``out`` holds something that is no bundle, or cannot be made; nothing is trained then.
     """
     check_replaceable(out)
+    make_folder(out.parent)  # now, not after hours
     context, arch = evaluations.context, model.arch
     evaluator = evaluations.weights.evaluator(model.weights_version)
     resolution = arch.int("resolution")
@@ -64,7 +66,10 @@ def finetune_model(
         "finetuned_from": model.weights_version,
         "best_epoch": result.best_epoch,
     }
-    return result, write_model(context, network, arch, out, metrics, context.recipe.export.int8, precision)
+    if result.saw_validation:  # what it does on them now says nothing
+        metrics |= {score.name: result.score, "trained_on_validation": True}
+    formats = context.recipe.export.formats()
+    return result, write_model(context, network, arch, out, metrics, formats, precision)
 
 
 def _scores(

@@ -61,8 +61,13 @@ class DeviceFolder:
 
     @property
     def adapted(self) -> Path:
-        """Folder of weights that searches adapted to the device."""
+        """Folder of weights that searches adapted to the device, or that were trained for it stage by stage."""
         return self.root / "adapted"
+
+    @property
+    def operators(self) -> Path:
+        """Which operators every layer keeps in a staged training, with their times and scores."""
+        return self.root / "operators.txt"
 
 
 @dataclass(frozen=True)

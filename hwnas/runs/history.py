@@ -26,6 +26,9 @@ from hwnas.runs.folder import DeviceFolder
 from hwnas.search.config import SearchConfig
 from hwnas.search.quality import PredictorQuality
 
+STAGE = "stage"
+"""In the settings of a search: which stage of a staged training it belongs to."""
+
 
 class DeviceSearch(BaseModel):
     """What is searched for one device."""

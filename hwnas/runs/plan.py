@@ -26,13 +26,14 @@ from hwnas.runs.direct import choose_directly
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.kept import read_kept
 from hwnas.runs.recipe import Recipe
+from hwnas.runs.staged import check_strategy
 from hwnas.space import Arch
 from hwnas.supernet import build_supernet
 from hwnas.train.device import chosen_device
 from hwnas.train.phases import phase_space, sample_step
 from hwnas.train.step import make_optimiser, train_step
 
-Strategy = Literal["supernet", "direct"]
+Strategy = Literal["supernet", "direct", "staged"]
 
 TRAINING = 3.0
 """Multiply-adds of a training step for each of a forward pass: the gradients of inputs and of weights cost one each."""
@@ -114,7 +115,9 @@ def make_plan(
     macs = context.macs.of_archs(archs) if archs else np.zeros(0)
     small_percent = max((s.finish.small_percent for s in wanted.values()), default=0.0)
     epoch_gmacs = TRAINING * relative_cost(small_percent) * n_images * float(macs.sum()) / 1e9
-    train, search = _train_gmacs(context), _search_gmacs(context, wanted)
+    check_strategy(context, wanted, budget_s)
+    staged = strategies == {"staged"}
+    train, search = _train_gmacs(context, wanted if staged else {}), _search_gmacs(context, wanted)
     epochs = max((s.finish.epochs for s in wanted.values()), default=0.0)
     finish = epochs * epoch_gmacs
     trained = begun and (context.folder.train / "supernet.safetensors").exists()
@@ -134,7 +137,8 @@ def make_plan(
         raise RecipeError("search.strategy direct trains the models of finish.models, which is 0; give at least 1")
     strategy: Strategy
     if len(strategies) == 1 and strategies != {"auto"}:
-        strategy = "direct" if strategies == {"direct"} else "supernet"
+        (only,) = strategies
+        strategy = only if only in ("direct", "staged") else "supernet"
         why = "as search.strategy says"
     elif trained:
         strategy, why = "supernet", "the run has one"
@@ -207,16 +211,23 @@ def _by_macs(context: RunContext, n: int) -> list[Arch]:
     return [archs[int(np.argmin(np.abs(macs - t)))] for t in targets]
 
 
-def _train_gmacs(context: RunContext) -> float:
-    """Multiply-adds of the supernet's training."""
+def _train_gmacs(context: RunContext, staged: Mapping[str, DeviceSearch]) -> float:
+    """Multiply-adds of the supernet's training.
+
+    Args:
+        context: of the run.
+        staged: devices that each have a training of their own, whose phases after the first are done for each latency.
+    """
     space, n_images = context.layout.space, len(context.splits.train)
     largest = float(context.macs.of_archs([space.largest()])[0])
     total = 0.0
-    for phase in context.recipe.train.phases:
+    targets = [len(s.finish.latencies_ms.get(name, ())) or max(1, s.finish.models) for name, s in staged.items()]
+    for number, phase in enumerate(context.recipe.train.phases):
+        times = 1 if not staged else sum(targets) if number else len(staged)
         inside, rng = phase_space(phase, space), np.random.default_rng(0)
         steps = [float(context.macs.of_archs(sample_step(phase, inside, rng)).sum()) for _ in range(50)]
         teacher = largest if phase.teacher in ("fixed", "pet") and phase.distill_ratio else 0.0
-        total += phase.epochs * n_images * (TRAINING * float(np.mean(steps)) + teacher)
+        total += times * phase.epochs * n_images * (TRAINING * float(np.mean(steps)) + teacher)
     return total / 1e9
 
 
@@ -237,8 +248,9 @@ def _time_steps(context: RunContext) -> dict[str, float]:
     supernet = build_supernet(recipe.supernet, recipe.train.seed).to(device).train()
     optimiser = make_optimiser(supernet, recipe.train)
     batches = TrainBatches(
-        splits.train.to(device), *splits.mean_std, recipe.train.batch_size, recipe.data.augment, recipe.train.seed
-    )
+        splits.train.to(device), *splits.mean_std, recipe.train.batch_size, recipe.data.augment, recipe.train.seed,
+        device,
+    )  # fmt: skip
     found: dict[str, float] = {}
     for number, phase in enumerate(recipe.train.phases):
         inside, seconds = phase_space(phase, supernet.space), []
@@ -290,7 +302,7 @@ def planned_search(settings: DeviceSearch, plan: Plan) -> DeviceSearch:
     """Return what is searched for a device, its models trained for as long as the plan says."""
     if plan.finish_s is not None:
         settings = with_time(settings, plan.finish_s / len(plan.asked["devices"]))
-    if plan.strategy == "supernet":
+    if plan.strategy != "direct":
         return settings
     finish = settings.finish.model_copy(update={"epochs": round(plan.direct_epochs, 2)})
     search = settings.search.model_copy(update={"strategy": "direct"})  # until a later plan wants a supernet

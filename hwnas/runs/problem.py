@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from hwnas.errors import RecipeError, SearchError
 from hwnas.finetune import FinishConfig
 from hwnas.latency.build import needs_table
+from hwnas.latency.device import shipped_devices
 from hwnas.latency.table import Device
 from hwnas.objectives import Objective
+from hwnas.objectives.class_pairs import read_similarities
 from hwnas.objectives.plugin import EvaluatedObjective, ExactObjective
 from hwnas.objectives.resolve import objective_of, objectives_of
 from hwnas.predictors import CellFeatures
@@ -63,12 +65,12 @@ def read_limits(texts: Sequence[str], devices: Mapping[str, object] | Sequence[s
 
 
 def check_latencies(finish: FinishConfig, devices: Mapping[str, object]) -> None:
-    """Raise where models are wanted for latencies of a device that is not meant.
+    """Raise where models are wanted for latencies of a device that there is not; shipped ones may be left out.
 
     Raises:
         RecipeError: such a device.
     """
-    if unknown := sorted(set(finish.latencies_ms) - set(devices)):
+    if unknown := sorted(set(finish.latencies_ms) - set(devices) - set(shipped_devices())):
         raise RecipeError(f"finish.latencies_ms names {unknown}; devices here are {', '.join(devices)}")
 
 
@@ -77,7 +79,14 @@ def check_searchable(context: RunContext, wanted: Mapping[str, DeviceSearch]) ->
 
     Raises:
         PluginError, SearchError, MissingBlockError: see `make_problem`; or the searcher lacks a setting.
+        RecipeError: a file of similarities of classes that is damaged, or of other classes.
     """
+    pairs, n = context.recipe.evaluation.introspectability.pair_weights, context.recipe.supernet.classes
+    if pairs.endswith(".csv") and len(found := read_similarities(pairs)) != n:
+        raise RecipeError(
+            f"evaluation.introspectability.pair_weights {pairs} has {len(found)} classes, the recipe {n}; give a row "
+            "for each class of the data"
+        )
     for name, settings in wanted.items():
         if not needs_table(context.devices[name]):
             settings.search.searcher(make_problem(context, context.devices[name], settings))

@@ -8,7 +8,7 @@ the same archs, finds their values, and goes on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,12 @@ from hwnas.runs.history import (
     write_history,
 )
 from hwnas.runs.problem import evaluated_values, make_problem
+from hwnas.runs.recipe import with_values
 from hwnas.search.adapt import plan_rounds
-from hwnas.search.loop import run_search
-from hwnas.search.problem import Searcher
+from hwnas.search.config import SearchConfig
+from hwnas.search.limits import Limit, limits_for
+from hwnas.search.loop import Evaluate, run_search
+from hwnas.search.problem import Problem, Searcher
 from hwnas.search.quality import PredictorQuality
 from hwnas.space import Arch
 
@@ -52,22 +55,7 @@ def search_device(evaluations: Evaluations, device: Device, settings: DeviceSear
     lineage = Lineage(evaluations, device.name, problem, config, wanted, rounds)
     # Where the supernet is adapted, archs known with the trained weights would have to be evaluated again every round.
     known = [] if config.adaptation is not None else evaluations.evaluated(trained, list(wanted.values()), last_row)
-    told = context.told_for(device.name)
-    n_done = 0
-
-    def evaluate(archs: Sequence[Arch]) -> FloatArray:
-        nonlocal n_done
-        candidates = [Candidate(arch, lineage.weights) for arch in archs]
-        before = n_done
-
-        def on_done(done: int) -> None:
-            told("search", before + done, config.evaluations, config.algorithm)
-
-        evaluations.evaluate(candidates, wanted, images, on_done)
-        n_done += len(archs)
-        archive.request(name, archs)
-        return evaluations.values(problem, candidates, images)
-
+    evaluate = evaluate_for(evaluations, device.name, name, problem, config, wanted, lambda: lineage.weights)
     started = time.monotonic()
     warm_start = None
     if known:
@@ -79,12 +67,69 @@ def search_device(evaluations: Evaluations, device: Device, settings: DeviceSear
     message = f"{result.message}; {lineage.note}" if lineage.adapted else result.message
     record = SearchRecord(
         name, identity, result.evaluated, len(known), result.ended, message, round(time.monotonic() - started, 3),
-        _predictor_quality(searcher), result.repeated, tuple(lineage.adapted),
+        predictor_quality(searcher), result.repeated, tuple(lineage.adapted),
     )  # fmt: skip
     write_history(folder, read_history(folder).with_search(record))
 
 
-def _predictor_quality(searcher: Searcher) -> dict[str, PredictorQuality]:
+def evaluate_for(
+    evaluations: Evaluations, device: str, search: str, problem: Problem, config: SearchConfig,
+    wanted: Mapping[str, str], weights: Callable[[], str],
+) -> Evaluate:  # fmt: skip
+    """Return what evaluates the archs that a search asks for, and notes in the archive that it asked.
+
+    Args:
+        evaluations: of the run.
+        device: name of the device.
+        search: name of the search in the archive.
+        problem: whose values are returned.
+        config: says on how many images, and how many archs there will be.
+        wanted: what an evaluation gives; see `evaluated_values`.
+        weights: version of the weights now.
+    """
+    context, told, n_done = evaluations.context, evaluations.context.told_for(device), 0
+    images = context.searched_images(config)
+
+    def evaluate(archs: Sequence[Arch]) -> FloatArray:
+        nonlocal n_done
+        candidates = [Candidate(arch, weights()) for arch in archs]
+        before = n_done
+
+        def on_done(done: int) -> None:
+            told("search", before + done, config.evaluations, config.algorithm)
+
+        evaluations.evaluate(candidates, wanted, images, on_done)
+        n_done += len(archs)
+        evaluations.archive.request(search, archs)
+        return evaluations.values(problem, candidates, images)
+
+    return evaluate
+
+
+def predictor_quality(searcher: Searcher) -> dict[str, PredictorQuality]:
     """How well a search could predict, for searchers that have a predictor."""
     judge: Callable[[], dict[str, PredictorQuality]] | None = getattr(searcher, "predictor_quality", None)
     return {} if judge is None else judge()
+
+
+def changed_settings(
+    known: DeviceSearch, name: str, device: str | None, limits: Sequence[Limit] | None, evaluations: int | None,
+    searcher: str | None,
+) -> DeviceSearch:  # fmt: skip
+    """Return what is searched for a device after what a user has given; None: as it was.
+
+    Args:
+        known: what was to be searched.
+        name: of the device.
+        device: how it was given, for one that is new.
+        limits: of all devices, in place of the known ones.
+        evaluations: archs to evaluate.
+        searcher: algorithm.
+    """
+    changes: dict[str, object] = {} if device is None else {"device": device}
+    if limits is not None:
+        own = [str(Limit(None, c.value, c.comparison, c.bound)) for c in limits_for(tuple(limits), name)]
+        changes["constraints"] = tuple(own)
+    size = {"evaluations": evaluations, "algorithm": searcher}
+    changes["search"] = with_values(known.search, {k: v for k, v in size.items() if v is not None}, "search")
+    return known.model_copy(update=changes)

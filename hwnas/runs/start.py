@@ -22,8 +22,11 @@ from hwnas.runs.kept import read_kept
 from hwnas.runs.manifest import make_manifest
 from hwnas.runs.plan import Plan, make_plan, planned, planned_search, read_plan, what_is_asked, write_plan
 from hwnas.runs.problem import check_latencies, check_searchable, read_limits
+from hwnas.runs.reach import reach_of
 from hwnas.runs.recipe import Recipe, load_recipe, with_values
 from hwnas.runs.run import Run
+from hwnas.runs.staged import check_strategy, operators_of
+from hwnas.search.specialise import Specialisation
 
 
 @checked_arguments
@@ -61,6 +64,7 @@ def start_run(
     check_latencies(loaded.finish, given)
     wanted = {n: run.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)}
     check_searchable(run.context, wanted)
+    check_strategy(run.context, wanted)
     if folder.recipe.exists():
         known = _recipe_of(folder)
         if known.values_hash() != loaded.values_hash():
@@ -141,6 +145,8 @@ def plan(
 ) -> Plan:
     """Estimate how a run would be divided and whether a supernet pays, before anything is trained.
 
+    What archs can be on the devices says `reach`.
+
     Args:
         recipe: a YAML file or the name of a shipped recipe.
         overrides: dotted settings such as ``finish.models=2``.
@@ -150,7 +156,8 @@ def plan(
         progress: told of everything that takes time.
 
     Raises:
-        HwnasError: anything the user can correct, in one line.
+        SearchError: a limit that no arch can meet.
+        HwnasError: anything else the user can correct, in one line.
     """
     values: dict[str, object] = {} if devices is None else {"devices": list(devices)}
     if models is not None:
@@ -162,7 +169,41 @@ def plan(
     wanted = {
         name: context.recipe_settings(name, given) for name, given in zip(context.devices, loaded.devices, strict=True)
     }
+    read_limits(loaded.constraints, context.devices)
+    for name, settings in wanted.items():
+        reach_of(context, context.devices[name], settings)  # a limit that nothing can meet costs no training
     return make_plan(context, wanted, None if budget is None else parse_duration(budget), begun=False)
+
+
+@checked_arguments
+def operators(
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    devices: Sequence[str] | None = None,
+    keep: int | None = None,
+) -> dict[str, Specialisation]:
+    """Say which operators each layer of a recipe's networks would keep on a device, before anything is trained.
+
+    Args:
+        recipe: a YAML file or the name of a shipped recipe; its images are not needed.
+        overrides: dotted settings.
+        devices: names or folders of device profiles; default: those of the recipe.
+        keep: operators of a layer; default: ``search.operators_kept``.
+
+    Returns:
+        By device: the kept options of every choice, with their times in milliseconds and scores; see `keep_operators`.
+
+    Raises:
+        MissingBlockError: a device that is measured on the spot has no table yet.
+        HwnasError: anything else that the user can correct, in one line.
+    """
+    values: dict[str, object] = {} if devices is None else {"devices": list(devices)}
+    if keep is not None:
+        values["search"] = {"operators_kept": keep}
+    loaded = with_values(load_recipe(recipe, overrides), values, str(recipe))
+    context = RunContext(RunFolder(Path("runs") / loaded.name), loaded)
+    found = load_devices(context.folder, loaded.devices)
+    return {name: operators_of(context, device, loaded.search.operators_kept) for name, device in found.items()}
 
 
 def plan_of(
@@ -265,7 +306,7 @@ def run(
         if planned_work.strategy == "supernet":
             started.train()
         started.search_with(wanted, planned_work.search_s, FEWEST_EVALUATIONS)
-        started.export()
+        started.write_bundles()
         started.check_latency()
         started.report()
     return started

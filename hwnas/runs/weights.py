@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from hwnas.errors import ResumeError
 from hwnas.objectives.subnets import SubnetEvaluator
 from hwnas.runs.context import RunContext
 from hwnas.runs.finished import FinishedModels
-from hwnas.runs.history import Adapted, read_history
+from hwnas.runs.history import STAGE, Adapted, read_history
 from hwnas.space import Arch
 from hwnas.supernet import SuperNet
 from hwnas.train.checkpoint import load_supernet, weights_version
@@ -74,13 +74,36 @@ class RunWeights:
         adapted = [record.adapted[-1].weights_version for record in searches if record.adapted]
         return tuple(dict.fromkeys([self.trained, *adapted]))
 
+    def serving(self, name: str, arch: Arch, evaluated: Callable[[str], bool]) -> str:
+        """Return the version of a device from which an arch is taken: the last that may have trained it.
+
+        Args:
+            name: of the device.
+            arch: which.
+            evaluated: says whether the arch was evaluated with a version.
+        """
+        versions, staged = self.of_device(name), self._staged()
+        fitting = [v for v in versions if v not in staged or evaluated(v)]
+        return (fitting or versions)[-1]
+
+    def _staged(self) -> set[str]:
+        """Versions that a staged training made: each has trained a part of the space only."""
+        folder = self.context.folder
+        return {
+            one.weights_version
+            for device in folder.searched()
+            for record in read_history(folder.device(device)).searches
+            for one in record.adapted
+            if STAGE in record.settings
+        }
+
     def adapted(self, name: str) -> tuple[Adapted, ...]:
         """Return how the last search of a device adapted the supernet; empty where it did not."""
         return read_history(self.context.folder.device(name)).adapted
 
     def use(self, version: str, supernet: SuperNet) -> SubnetEvaluator:
         """Keep what evaluates subnets of adapted weights, in place of the last such; return it."""
-        self._adapted = version, replace(self.context.trained_evaluator, supernet=supernet)
+        self._adapted = version, self.context.evaluator(supernet)
         return self._adapted[1]
 
     def evaluator(self, version: str) -> Evaluator:
@@ -97,6 +120,8 @@ class RunWeights:
         """Return the supernet's net of ``arch`` for a student of a version; None where the run has no supernet."""
         finished = self.finished.by_version.get(version)
         version = version if finished is None else finished.parent
+        if version in self._staged():  # most operators have never been trained
+            return None
         return self.supernet_evaluator(version).subnet(arch) if version else None
 
     def supernet_evaluator(self, version: str) -> SubnetEvaluator:

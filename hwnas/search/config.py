@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from hwnas.errors import RecipeError, SearchError
 from hwnas.objectives import Objective
@@ -46,9 +54,12 @@ class SearchConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
-    strategy: Literal["auto", "supernet", "direct"] = "auto"
+    strategy: Literal["auto", "supernet", "direct", "staged"] = "auto"
     """``supernet``: train one and search its subnets; ``direct``: choose archs without training and train each alone,
-    which is better for few models; ``auto``: what the plan of the run estimates to be better (`hwnas plan`)."""
+    which is better for few models; ``auto``: what the plan of the run estimates to be better (`hwnas plan`);
+    ``staged``: for every device one of its own, trained and searched stage by stage (HURRICANE)."""
+    operators_kept: int = Field(default=4, ge=1, le=10_000)
+    """Operators that every layer keeps before a staged training; the paper keeps 4 to 5 of 32."""
     algorithm: str = "hurricane"
     """A searcher: a name of `hwnas.search.SEARCHERS`, or ``package.module:object``."""
     evaluations: int = Field(default=200, ge=1, le=1_000_000)
@@ -71,6 +82,14 @@ class SearchConfig(BaseModel):
     adaptation: AdaptationConfig | None = None
     """How the supernet is adapted to what the search finds; None: it stays as it was trained."""
 
+    @model_serializer(mode="wrap")
+    def _without_defaults_added_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Files and plans of runs that do without it stay what they were before there was any.
+        values: dict[str, Any] = handler(self)
+        if values.get("operators_kept") == type(self).model_fields["operators_kept"].default:
+            values.pop("operators_kept")
+        return values
+
     @field_validator("algorithm")
     @classmethod
     def _known_algorithm(cls, name: str) -> str:
@@ -87,6 +106,8 @@ class SearchConfig(BaseModel):
             raise ValueError(
                 f"adaptation.rounds {self.adaptation.rounds} needs more evaluations than rounds, got {self.evaluations}"
             )
+        if self.adaptation is not None and self.strategy == "staged":
+            raise ValueError("strategy staged trains in its own order; set adaptation to null, or another strategy")
         if self.model_fields_set & {"algorithm", "population", "predictor", "selection", "options"}:
             self._made(_trial())  # a setting that the searcher does not take is found now, not after training
         return self

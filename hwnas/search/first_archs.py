@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.search.acquire import pick_by_gaps, pick_evenly
-from hwnas.search.memory import Memory
+from hwnas.search.memory import Memory, genome_keys
 from hwnas.search.problem import Problem, evaluate_genomes
 from hwnas.search.region import Region
 
@@ -17,10 +17,11 @@ IntArray = NDArray[np.int64]
 def first_archs(
     memory: Memory, region: Region, rng: np.random.Generator, n: int, draws_per_arch: int = 100
 ) -> IntArray:
-    """Draw archs without a model: a third so that options occur evenly, the rest spread over what is known.
+    """Choose archs without a model: both bounds, and draws of which a third has options evenly, the rest is spread.
 
-    What is known are the cheap losses and, to be large, the capacity; with fewer than two of these all are
-    drawn so that options occur evenly. NATv2 thins ten times as many *evaluated* archs by survival.
+    The bounds are the region's smallest and its largest arch, as in NATv2, but for those outside the limits on cheap
+    values. Draws are spread over what is known: the cheap losses and, to be large, the capacity; with fewer than two of
+    these all are drawn so that options occur evenly. NATv2 thins ten times as many *evaluated* archs by survival.
 
     Args:
         memory: of the search; its problem says what is known beforehand.
@@ -32,14 +33,35 @@ def first_archs(
     Returns:
         At most ``n`` new genomes, ``(n, n_choices)``.
     """
+    ends = _bounds(memory, region)[:n]
+    if len(ends) == n:
+        return ends
+    return np.concatenate([ends, _draws(memory, region, rng, n - len(ends), n * draws_per_arch, ends)])
+
+
+def _bounds(memory: Memory, region: Region) -> IntArray:
+    """The region's smallest and largest arch, where they are new and inside the limits on cheap values."""
+    problem = memory.problem
+    ends = np.array([[a[0] for a in region.allowed], [a[-1] for a in region.allowed]], dtype=np.int64)
+    ends = problem.space.canonical(ends)
+    ends = ends[memory.is_new(ends)]
+    if not len(ends) or region.frozen.any():
+        return ends[:0]
+    losses = problem.cheap_losses(ends)
+    there = np.isfinite(losses[:, problem.cheap_columns]).all(axis=1)
+    return ends[there & (problem.violation(losses) <= 0)]
+
+
+def _draws(memory: Memory, region: Region, rng: np.random.Generator, n: int, n_draws: int, taken: IntArray) -> IntArray:
+    """At most ``n`` new genomes out of ``n_draws`` draws, none of ``taken``; see `first_archs`."""
     problem = memory.problem
     if region.is_whole and not problem.cheap_limits:
-        draws = memory.draw_new(rng, draws_per_arch * n)
+        draws = memory.draw_new(rng, n_draws)
     else:
-        draws = _towards_limits(problem, region.draw(rng, draws_per_arch * n), region, rng)
-    draws = draws[memory.is_new(draws)]
+        draws = _towards_limits(problem, region.draw(rng, n_draws), region, rng)
+    draws = _without(draws[memory.is_new(draws)], taken)
     if not len(draws):
-        return memory.draw_new(rng, n)
+        return _without(memory.draw_new(rng, n + len(taken)), taken)[:n]
     losses = problem.cheap_losses(draws)
     cheap = losses[:, problem.cheap_columns[problem.cheap_columns < problem.n_objectives]]
     capacity = [evaluate_genomes(o, problem.space, draws) for o in problem.capacity]
@@ -57,6 +79,12 @@ def first_archs(
     scaled = (known - low) / np.where(high > low, high - low, 1.0)
     spread = pick_by_gaps(scaled[left], np.zeros((0, known.shape[1])), n - len(even))
     return np.asarray(draws[np.concatenate([even, left[spread]])], dtype=np.int64)
+
+
+def _without(genomes: IntArray, taken: IntArray) -> IntArray:
+    """Genomes that are not among ``taken``."""
+    known = set(genome_keys(taken))
+    return genomes[[key not in known for key in genome_keys(genomes)]]
 
 
 def _towards_limits(problem: Problem, genomes: IntArray, region: Region, rng: np.random.Generator) -> IntArray:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from hwnas.errors import SearchError
 from hwnas.objectives import Objective, as_losses
 from hwnas.search.limits import Limit, check_limits
 from hwnas.space import Arch, SearchSpace
+from hwnas.space.choice import Option
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -88,6 +89,36 @@ class Problem:
         for i in self.cheap_columns:
             values[:, i] = evaluate_genomes(self.columns[i], self.space, genomes)
         return as_losses(values, self.columns)
+
+    def within(self, options: Mapping[str, Iterable[Option]]) -> Problem:
+        """Return the same problem in the part of the space in which the named choices have only the given options.
+
+        Its archs are those of the space, its genomes are shorter numbers for them.
+        """
+        part, whole = self.space.restrict(options), self.space
+        indices = [
+            np.array([c.index(o) for o in p.options], dtype=np.int64)
+            for c, p in zip(whole.choices, part.choices, strict=True)
+        ]
+
+        def of_whole(genomes: IntArray) -> IntArray:
+            if not len(indices):
+                return genomes
+            return whole.canonical(np.stack([of[genomes[:, i]] for i, of in enumerate(indices)], axis=1))
+
+        def inside(objective: Objective) -> Objective:
+            fast, slow = objective.evaluate_genomes, objective.evaluate
+            return replace(
+                objective,
+                evaluate=lambda archs: slow([whole.arch(a.as_dict()) for a in archs]),
+                evaluate_genomes=None if fast is None else lambda genomes: fast(of_whole(genomes)),
+            )
+
+        features = self.features
+        return Problem(
+            part, tuple(map(inside, self.objectives)), self.limits, tuple(map(inside, self.capacity)),
+            None if features is None else lambda genomes: features(of_whole(genomes)), tuple(map(inside, self.limited)),
+        )  # fmt: skip
 
     def known(self, genomes: IntArray) -> FloatArray:
         """Return ``(n, k)``: all that is known of genomes before an evaluation, in own units.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,12 +52,12 @@ class Region:
 
     def draw(self, rng: np.random.Generator, n: int) -> IntArray:
         """Return ``(n, n_choices)`` canonical genomes, uniform over the allowed options of each choice."""
-        genomes = np.stack([a[rng.integers(0, len(a), n)] for a in self.allowed], axis=1)
+        genomes = np.stack([self._options(i, rng, n) for i in range(len(self.allowed))], axis=1)
         return self._with_frozen_genes(rng, genomes)
 
     def mutate(self, rng: np.random.Generator, genomes: IntArray, probability: float) -> IntArray:
         """Return a copy in which every free gene is drawn anew with ``probability``."""
-        fresh = np.stack([a[rng.integers(0, len(a), len(genomes))] for a in self.allowed], axis=1)
+        fresh = np.stack([self._options(i, rng, len(genomes)) for i in range(len(self.allowed))], axis=1)
         change = (rng.random(genomes.shape) < probability) & ~self.frozen
         return self.space.canonical(np.where(change, fresh, genomes))
 
@@ -67,8 +67,16 @@ class Region:
         for i, a in enumerate(self.allowed):
             if len(a) < self.space.n_options[i]:
                 bad = ~np.isin(out[:, i], a)
-                out[bad, i] = a[rng.integers(0, len(a), int(bad.sum()))]
+                out[bad, i] = self._options(i, rng, int(bad.sum()))
         return self._with_frozen_genes(rng, out)
+
+    def _options(self, i: int, rng: np.random.Generator, n: int) -> IntArray:
+        """Draw ``(n,)`` of the options that choice ``i`` may take, as evenly as the choice says."""
+        choice, allowed = self.space.choices[i], self.allowed[i]
+        if not choice.evenly:
+            return np.asarray(allowed[rng.integers(0, len(allowed), n)], dtype=np.int64)
+        left = replace(choice, options=tuple(choice.options[j] for j in allowed))
+        return np.asarray(rng.choice(allowed, size=n, p=left.shares), dtype=np.int64)
 
     def _with_frozen_genes(self, rng: np.random.Generator, genomes: IntArray) -> IntArray:
         """Copy frozen choices from donors drawn at random, and make the genomes canonical."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,9 @@ class Choice:
     """The choice that switches this one on and off; None: always active."""
     active_for: tuple[Option, ...] = ()
     """Options of the parent under which this choice exists."""
+    evenly: str = ""
+    """The field whose values a uniform draw takes equally often, and of each value its options; empty: it takes the
+    options equally often. For fields whose values have different numbers of options."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -102,6 +106,19 @@ class Choice:
                     f"option {option!r} of choice {self.name!r} has {width} entries, "
                     f"but its fields are {list(self.fields)}"
                 )
+        if self.evenly and self.evenly not in self.fields:
+            raise SpaceError(
+                f"choice {self.name!r} is drawn evenly over {self.evenly!r}, but its fields are {list(self.fields)}"
+            )
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """How often a uniform draw takes each option; the shares sum to 1."""
+        if not self.evenly:
+            return (1 / len(self.options),) * len(self.options)
+        values = [self.field_value(option, self.evenly) for option in self.options]
+        each = Counter(values)
+        return tuple(1 / len(each) / each[value] for value in values)
 
     def field_value(self, option: Option, field: str) -> Scalar | None:
         """Return the entry called ``field`` of ``option``; None where it means nothing."""

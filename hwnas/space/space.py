@@ -154,8 +154,9 @@ class SearchSpace:
         Args:
             rng: source of randomness.
             n: how many; duplicates can occur.
-            uniform: ``genes``: every option of a choice is as likely as the next; ``archs``: every arch is
-                (so deep stages, of which there are more, are drawn more often).
+            uniform: ``genes``: every option of a choice is as likely as the next, or every value of the field that
+                `Choice.evenly` names; ``archs``: every arch is as likely as the next (so deep stages, of which there
+                are more, are drawn more often).
             shares: by choice name, how often each of its options is drawn, in any unit; such choices are drawn by
                 themselves, the others as ``uniform`` says.
 
@@ -167,6 +168,8 @@ class SearchSpace:
         for i, counts in enumerate(self._counts):
             if self.choices[i].name in given:
                 out[:, i] = rng.choice(len(counts), size=n, p=given[self.choices[i].name])
+            elif uniform == "genes" and self.choices[i].evenly:
+                out[:, i] = rng.choice(len(counts), size=n, p=self.choices[i].shares)
             elif uniform == "genes":
                 out[:, i] = rng.integers(0, len(counts), size=n)
             else:

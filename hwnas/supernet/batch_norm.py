@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,18 +13,21 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 @torch.no_grad()
-def calibrate_bn(subnet: nn.Module, batches: Sequence[Tensor]) -> None:
+def calibrate_bn(subnet: nn.Module, batches: Iterable[Tensor]) -> None:
     """Recompute the BN statistics of a plain network, in place, as the mean over batches of images.
 
     Args:
         subnet: any network; only its batch norms change, and it ends in the mode it came in.
-        batches: ``(B, C, H, W)`` images each, of the training split; once-for-all uses 2,000 images in all.
+        batches: ``(B, C, H, W)`` images each, of the training split, one held at a time; once-for-all uses 2,000 images
+            in all.
 
     Reference:
         Cai et al., 2020, Once-for-All, section 3; as there, the variance is the mean of the batches' variances.
     """
     norms = [m for m in subnet.modules() if isinstance(m, nn.BatchNorm2d)]
-    if not norms or not batches:
+    batches = iter(batches)
+    first = next(batches, None)
+    if not norms or first is None:
         return
     was_training = subnet.training
     momenta = [m.momentum for m in norms]
@@ -36,7 +39,7 @@ def calibrate_bn(subnet: nn.Module, batches: Sequence[Tensor]) -> None:
     fresh = [act for act in _activations_of_norms(subnet) if not act.inplace]
     for act in fresh:
         act.inplace = True  # spares a new tensor each
-    for batch in batches:
+    for batch in itertools.chain([first], batches):
         subnet(batch)
     for act in fresh:
         act.inplace = False

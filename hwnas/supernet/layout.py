@@ -93,9 +93,15 @@ class Layout:
         ]
         return [(name, spec) for name, spec in found if spec is not None]
 
-    def specs(self, slot: Slot) -> list[BlockSpec]:
-        """Return every block that can stand in ``slot``, at the first resolution only."""
-        options = [self.space[c].options[:1] if c == "resolution" else self.space[c].options for c in slot.choices]
+    def specs(self, slot: Slot, space: SearchSpace | None = None) -> list[BlockSpec]:
+        """Return every block that can stand in ``slot``, at the first resolution only.
+
+        Args:
+            slot: one of these.
+            space: a part of the layout's space; None: all of it.
+        """
+        space = space or self.space
+        options = [space[c].options[:1] if c == "resolution" else space[c].options for c in slot.choices]
         made = [slot.spec(*chosen) for chosen in itertools.product(*options)]
         return [spec for spec in dict.fromkeys(made) if spec is not None]
 

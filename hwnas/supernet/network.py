@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -130,10 +131,17 @@ class SuperNet(nn.Module):
                 earlier = [x] if block.begins_stage else [*earlier, x]
         return [*out, x]
 
-    def sort_channels(self) -> None:
-        """Order the channels of every block by importance, so that narrower forms keep the best ones."""
-        for block in self.elastic_blocks.values():
-            block.sort_channels()
+    def sort_channels(self, trained: Sequence[SearchSpace] = ()) -> None:
+        """Order the channels of every block by importance, so that narrower forms keep the best ones.
+
+        Args:
+            trained: parts of the space that have been trained. The channels of every form in them stay first, so that
+                trained subnets compute the same as before; the largest one always does.
+        """
+        elastic = self.elastic_blocks
+        for slot in self.layout.slots:
+            known = dict.fromkeys(spec for part in trained for spec in self.layout.specs(slot, part))
+            elastic[slot.name].sort_channels(list(known))
 
     def fill(self, subnet: nn.Sequential, arch: Arch) -> None:
         """Copy the weights and BN statistics of ``arch`` into its plain network."""

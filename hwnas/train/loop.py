@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from hwnas.data import DataConfig, Splits, TrainBatches, as_input
+from hwnas.data import NOT_BINDING_DATA, DataConfig, ImageStream, Splits, TrainBatches, as_input
+from hwnas.data.left_out import broken_images, told
 from hwnas.data.random_state import seeded
 from hwnas.errors import CheckpointError, RecipeError, TrainingError
 from hwnas.files import make_folder
@@ -30,7 +32,7 @@ from hwnas.train.checkpoint import load_supernet, load_weights, read_metadata, s
 from hwnas.train.device import chosen_device
 from hwnas.train.last_good import remove_checkpoint
 from hwnas.train.mixing import draw_mix
-from hwnas.train.monitor import CALIBRATION_BATCH, CALIBRATION_IMAGES, Monitor
+from hwnas.train.monitor import CALIBRATION_IMAGES, Monitor, calibration_batch
 from hwnas.train.phases import PhaseConfig, TrainConfig, phase_space, sample_step
 from hwnas.train.ranks import Ranks, joined_ranks, synchronise_batch_norm
 from hwnas.train.start import start_version, starting_state
@@ -83,7 +85,7 @@ def train_supernet(
     settings = {
         "supernet": supernet_config.model_dump(mode="json"),
         "train": config.model_dump(mode="json", exclude=NOT_BINDING),
-        "data": data_config.model_dump(mode="json", exclude={"path", "cache"}),
+        "data": data_config.model_dump(mode="json", exclude=NOT_BINDING_DATA),
         "images": splits.sha256,
     }
     if splits.task.name != DEFAULT_TASK:  # files of trainings without a named task stay what they were
@@ -100,11 +102,15 @@ def train_supernet(
         trainer = _Trainer(supernet_config, config, data_config, splits, folder, progress, settings, ranks)
         trainer.start(teacher_from)
         stack.enter_context(trainer.monitor)
+        stack.enter_context(trainer.batches)
         while trainer.state.phase < len(config.phases):
             phase = config.phases[trainer.state.phase]
             trainer.run_phase()
             if after_phase is not None:
                 after_phase(phase, trainer.state.supernet.eval())
+        images = splits.train.images
+        if isinstance(images, ImageStream) and images.skipped:
+            progress("train", 1, 1, told(broken_images(images.skipped)))
         supernet = trainer.state.supernet.cpu().requires_grad_(True).eval()
         save_supernet(supernet, folder, settings)
         if ranks.rank == 0:
@@ -137,8 +143,9 @@ class _Trainer:
         if self.ranks.world > 1 and config.sync_batch_norm:
             synchronise_batch_norm(supernet)
         self.batches = TrainBatches(
-            splits.train.to(self.device), *splits.mean_std, config.batch_size, self.data_config.augment, config.seed
-        )
+            splits.train.to(self.device), *splits.mean_std, config.batch_size, self.data_config.augment, config.seed,
+            self.device,
+        )  # fmt: skip
         self.steps = [max(1, round(p.epochs * self.batches.per_epoch)) for p in config.phases]
         supernet = supernet.to(self.device)
         scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
@@ -233,7 +240,7 @@ class _Trainer:
         """Do what comes before the first step of a phase."""
         state = self.state
         if phase.sort_channels:
-            state.supernet.sort_channels()
+            state.supernet.sort_channels(self.spaces[: state.phase])
             state.optimiser.state.clear()  # momenta belong to the old order
         if phase.teacher == "pet":
             state.pet = self._calibrated(state.supernet.state_dict())
@@ -243,13 +250,11 @@ class _Trainer:
     def _calibrated(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """State of a supernet with the batch norms of its largest net recalibrated."""
         net = self._net(tensors)
-        images = self.splits.train.images[:CALIBRATION_IMAGES].split(CALIBRATION_BATCH)
-        sizes = net.space["resolution"].options
+        sizes = [int(str(size)) for size in net.space["resolution"].options]
         # Resolutions take turns, so that the statistics fit all of them alike, as those of training do.
-        calibrate_largest(net, [
-            as_input(b.to(self.device), int(str(sizes[i % len(sizes)])), *self.splits.mean_std)
-            for i, b in enumerate(images)
-        ])  # fmt: skip
+        turns, mean_std = itertools.cycle(sizes), self.splits.mean_std
+        seen = self.splits.train.first(CALIBRATION_IMAGES).batches(calibration_batch(max(sizes)))
+        calibrate_largest(net, (as_input(b.to(self.device), next(turns), *mean_std) for b, _ in seen))
         return copied(net.state_dict())
 
     def _teacher(self, phase: PhaseConfig) -> SuperNet | None:

@@ -8,17 +8,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hwnas.data import Splits, as_input
+import torch
+
+from hwnas.data import NetworkInputs, Splits
+from hwnas.data.network_inputs import batch_of_pixels
 from hwnas.errors import OutputError, RecipeError, ResumeError, UnreadableError
 from hwnas.files import write_text
 from hwnas.reading import as_type, read_text
 from hwnas.space import Arch, SearchSpace
 from hwnas.supernet import SuperNet, calibrate_bn, extract_subnet
-from hwnas.train.evaluate import scores
+from hwnas.train.evaluate import scores_of
 from hwnas.train.phases import TrainConfig
 
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 2000, 200
 """For batch norms of subnets that are looked at, and of teachers that are extracted; those of once-for-all."""
+CALIBRATION_PIXELS = 2_500_000
+"""Of a batch: at 224 pixels 200 images would need gigabytes for the maps of the first layers."""
 VALIDATION_IMAGES = 2000
 
 
@@ -99,13 +104,23 @@ class Monitor:
         for name, arch in landmarks(supernet.space).items():
             device = next(supernet.parameters()).device
             subnet = extract_subnet(supernet, arch).to(device)
-            px, mean_std = arch.int("resolution"), self._splits.mean_std
-            seen = self._splits.train.images[:CALIBRATION_IMAGES].split(CALIBRATION_BATCH)
-            calibrate_bn(subnet, [as_input(b.to(device), px, *mean_std) for b in seen])
-            x = as_input(self._splits.validation.images[:VALIDATION_IMAGES].to(device), px, *mean_std)
-            targets = self._splits.validation.labels[: len(x)].to(device)
-            found[name] = round(scores(subnet, x, targets, self._splits.task)[self._splits.task.score.name], 3)
+            px = arch.int("resolution")
+            seen = calibration_inputs(self._splits, px, device)
+            calibrate_bn(subnet, (x for x, _ in seen.batches(calibration_batch(px))))
+            held_out = self._splits.validation.first(VALIDATION_IMAGES)
+            inputs = NetworkInputs(held_out, px, *self._splits.mean_std, device)
+            found[name] = round(scores_of(subnet, inputs, self._splits.task)[self._splits.task.score.name], 3)
         return found
+
+
+def calibration_inputs(splits: Splits, resolution: int, device: torch.device) -> NetworkInputs:
+    """Return the training images from which batch norms are recalibrated."""
+    return NetworkInputs(splits.train.first(CALIBRATION_IMAGES), resolution, *splits.mean_std, device)
+
+
+def calibration_batch(resolution: int) -> int:
+    """Return how many images are looked at together: `CALIBRATION_BATCH` up to 111 pixels, fewer of larger ones."""
+    return batch_of_pixels(resolution, CALIBRATION_PIXELS, 16, CALIBRATION_BATCH)
 
 
 def read_log(path: Path) -> tuple[list[dict[str, Any]], int | None]:

@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from hwnas.data import DataConfig
+from hwnas.data import NOT_BINDING_DATA, DataConfig
 from hwnas.errors import CheckpointError, ResumeError, UnreadableError
 from hwnas.progress import Progress, silent
 from hwnas.reading import made_of
@@ -102,7 +102,7 @@ def check_settings(found: Mapping[str, Any], expected: Mapping[str, Any], path: 
     now: dict[str, Any] = json.loads(json.dumps(expected))
     with suppress(ValidationError):
         there["train"] = TrainConfig.model_validate(there.get("train")).model_dump(mode="json", exclude=NOT_BINDING)
-        there["data"] = DataConfig.model_validate(there.get("data")).model_dump(mode="json", exclude={"path", "cache"})
+        there["data"] = DataConfig.model_validate(there.get("data")).model_dump(mode="json", exclude=NOT_BINDING_DATA)
     if there == now:
         return
     differing = [k for k in {**now, **there} if there.get(k) != now.get(k)]

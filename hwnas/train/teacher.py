@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ def weighted_sum(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 
 
 @torch.no_grad()
-def calibrate_largest(supernet: SuperNet, batches: Sequence[Tensor]) -> None:
+def calibrate_largest(supernet: SuperNet, batches: Iterable[Tensor]) -> None:
     """Recompute, in place, the BN statistics that the largest net uses; the supernet ends in eval mode.
 
     Args:

@@ -360,13 +360,3 @@ def test_names_that_are_no_text_and_files_that_cannot_be_read_are_one_line(tmp_p
     monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(DataError, match=r"cannot list the folder .*: Permission denied; make it readable"):
         opened(tmp_path)
-
-
-def test_decoded_images_are_not_taken_for_those_of_other_rules(tmp_path, monkeypatch):
-    for label in ("cat", "dog"):
-        pictures(tmp_path / "images" / label)
-    config = SourceConfig(source="folder", path=str(tmp_path / "images"), cache=str(tmp_path / "cache"))
-    for rules in (2, 3):
-        monkeypatch.setattr("hwnas.data.sources.folder.RULES", rules)
-        SOURCES.get("folder").open(config, 8).train.pixels(np.array([0]), 8)
-    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2

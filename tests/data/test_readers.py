@@ -31,42 +31,6 @@ def load(**settings):
     return load_data(DataConfig(**settings), CLASSIFICATION, 3, 2, 6)
 
 
-def test_decoded_images_are_kept_and_read_again(folder, tmp_path, monkeypatch):
-    plain = load(source="folder", path=str(folder))
-    first = load(source="folder", path=str(folder), cache=str(tmp_path / "cache"))
-    (kept,) = (tmp_path / "cache").glob("*.npy")
-    monkeypatch.setattr(Image, "open", None)  # nothing is decoded any more
-    again = load(source="folder", path=str(folder), cache=str(tmp_path / "cache"))
-    assert plain.sha256 == first.sha256 == again.sha256
-    assert np.load(kept).shape == (20, 3, 6, 6)
-
-
-def test_a_changed_file_is_decoded_again(folder, tmp_path):
-    settings = {"source": "folder", "path": str(folder), "cache": str(tmp_path / "cache")}
-    before = load(**settings).sha256
-    Image.fromarray(noise(99, 7)).save(folder / "cat" / "3.png")
-    after = load(**settings)
-    assert after.sha256 != before
-    assert after.sha256 == load(source="folder", path=str(folder)).sha256
-    (folder / "cat" / "3.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"cannot read image .*3\.png"):
-        load(**settings)
-    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2, "a decoding that failed leaves nothing"
-
-
-@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
-@pytest.mark.parametrize("cut", [True, False])
-def test_decoded_images_that_are_damaged_are_decoded_again(folder, tmp_path, share, cut):
-    settings = {"source": "folder", "path": str(folder), "cache": str(tmp_path / "cache")}
-    right = load(**settings).sha256
-    (kept,) = (tmp_path / "cache").glob("*.npy")
-    whole = kept.read_bytes()
-    place = int(share * len(whole))
-    kept.write_bytes(whole[:place] if cut else whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-    assert load(**settings).sha256 == right
-    assert kept.read_bytes() == whole
-
-
 def test_images_are_looked_at_as_they_are_in_the_files(folder, tmp_path):
     config = DataConfig(source="folder", path=str(folder), cache=str(tmp_path / "cache"))
     for name in ("cat/1.png", "dog/2.png"):

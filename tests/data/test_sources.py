@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import tarfile
 
 import numpy as np
 import pytest
@@ -49,6 +50,16 @@ def files_of(tmp_path, name, rng):
         for i, image in enumerate(x):
             (tmp_path / "abcd"[i % 4]).mkdir(exist_ok=True)
             Image.fromarray(image.transpose(1, 2, 0)[:, : 20 + i % 9]).save(tmp_path / "abcd"[i % 4] / f"{i}.png")
+    elif name == "webdataset":
+        for part, n in (("train", 40), ("val", 12)):
+            with tarfile.open(tmp_path / f"{part}-0000.tar", "w") as tar:
+                for i, image in enumerate(x[:n]):
+                    buffer = io.BytesIO()
+                    Image.fromarray(image.transpose(1, 2, 0)[:, : 20 + i % 9]).save(buffer, "PNG")
+                    for ending, content in (("png", buffer.getvalue()), ("cls", str(i % 4).encode())):
+                        entry = tarfile.TarInfo(f"{i:04}.{ending}")
+                        entry.size = len(content)
+                        tar.addfile(entry, io.BytesIO(content))
     elif name == "huggingface":
         datasets = pytest.importorskip("datasets")
         features = datasets.Features({"i": datasets.Image(), "l": datasets.ClassLabel(names=list("abcd"))})
@@ -67,16 +78,6 @@ class TestShippedSources(SourceTests):
 
     def test_its_labels_can_be_learnt(self, source_name):
         super().test_its_labels_can_be_learnt()
-
-
-class TestFolderWithACache(SourceTests):
-    name = "folder"
-
-    @pytest.fixture(autouse=True)
-    def _take(self, tmp_path, rng):
-        (tmp_path / "images").mkdir()
-        settings = {**files_of(tmp_path / "images", "folder", rng), "cache": str(tmp_path / "cache")}
-        self.make, self.config = lambda: SOURCES.get("folder"), lambda: SourceConfig(source="folder", **settings)
 
 
 def test_cluttered_digits_are_the_digits_somewhere_among_pieces_of_others():

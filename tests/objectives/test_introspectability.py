@@ -10,8 +10,11 @@ from pydantic import ValidationError
 from torch import nn
 
 from hwnas.errors import SpaceError
-from hwnas.objectives.config import IntrospectabilityConfig
-from hwnas.objectives.introspectability import ACTIVATIONS, ClassProfiles, introspectability
+from hwnas.objectives import introspectability as module
+from hwnas.objectives.class_profiles import ACTIVATIONS, ClassProfiles, passes, watched_layers
+from hwnas.objectives.config import EvaluationConfig, IntrospectabilityConfig
+from hwnas.objectives.introspectability import introspectability
+from hwnas.objectives.subnets import SubnetEvaluator
 from hwnas.supernet import extract_subnet
 
 
@@ -146,3 +149,46 @@ def test_watched_layers_are_convolutions_and_activations_only(make_net):
 def test_settings_are_strict():
     with pytest.raises(ValidationError):
         IntrospectabilityConfig(reduce="sum")
+
+
+@pytest.mark.parametrize("reduce", ["none", "channel_mean"])
+@pytest.mark.parametrize("most_bytes", [8 * 10, 8 * 10 * 333, 8 * 10 * 5000])
+def test_several_passes_give_the_score_of_one(make_net, images, monkeypatch, reduce, most_bytes):
+    net = extract_subnet(make_net(), make_net().space.largest())
+    inputs = images(31, 11)
+    with torch.no_grad():
+        net[-1].classifier.bias -= net(inputs).mean(0)
+    wanted = introspectability(net, inputs, reduce)
+    divided, classes = passes(net, inputs[:1], reduce, most_bytes), net(inputs[:1]).shape[1]
+    features = {name: [] for name in watched_layers(net)}
+    for part in divided:
+        assert sum(f.last - f.first for f in part) * 8 * classes <= max(most_bytes, 8 * classes)
+        for f in part:
+            features[f.layer] += range(f.first, f.last)
+    whole = {f.layer: f.last for part in passes(net, inputs[:1], reduce) for f in part}
+    assert {name: len(found) for name, found in features.items()} == whole
+    assert all(found == [*range(len(found))] for found in features.values())
+    if len(divided) < 200:
+        monkeypatch.setattr(module, "passes", lambda *arguments: divided)
+        assert introspectability(net, inputs, reduce) == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize("n_images", [None, 7])
+def test_an_objective_takes_as_many_passes_as_memory_wants(make_net, splits, monkeypatch, n_images):
+    evaluator = SubnetEvaluator(make_net(), splits, EvaluationConfig())
+    arch, names = evaluator.supernet.space.largest(), ["introspectability"]
+    net = evaluator.subnet(arch)
+    with torch.no_grad():
+        net[-1].classifier.bias -= net(evaluator.inputs(splits.validation, arch)).mean(0)
+    wanted = evaluator.score_network(net, arch, names, n_images)
+    real, n_passes = module.passes, []
+
+    def few(net, one, reduce):
+        n_passes.append(real(net, one, reduce, 8 * 10 * 900))
+        return n_passes[-1]
+
+    monkeypatch.setattr(module, "passes", few)
+    found = evaluator.score_network(net, arch, names, n_images)
+    assert len(n_passes[0]) > 2
+    assert found == pytest.approx(wanted, rel=1e-9)
+    assert found["introspectability"] != 0

@@ -13,13 +13,19 @@ from hwnas.objectives.config import EvaluationConfig
 from hwnas.objectives.proxies.activations import jacob_cov, linear_regions, naswot
 from hwnas.objectives.proxies.by_name import PROXIES, ProxyCase
 from hwnas.objectives.proxies.flatness import flatness
-from hwnas.objectives.proxies.gradients import grasp, saliencies, synflow
+from hwnas.objectives.proxies.gradients import grasp, saliencies, synflow, zico
+from hwnas.objectives.proxies.networks import without_residual_links
 from hwnas.objectives.proxies.tangent_kernel import ntk_condition
 from hwnas.objectives.proxies.thin import random_crops, thin_network
 from hwnas.objectives.proxies.zen import zen
 from hwnas.objectives.subnets import SubnetEvaluator
 from hwnas.runs.recipe import load_recipe
 from hwnas.supernet import make_layout
+from hwnas.supernet.blocks.bottleneck import BottleneckSpec
+from hwnas.supernet.blocks.conv import ConvSpec
+from hwnas.supernet.blocks.mbconv import MBConvSpec
+from hwnas.supernet.blocks.reduction import ReductionSpec
+from hwnas.supernet.blocks.skip_add import SkipAddSpec
 from hwnas.task.classification import CLASSIFICATION
 
 
@@ -102,6 +108,79 @@ def test_the_tangent_kernel_of_a_linear_network_is_that_of_its_inputs():
     assert ntk_condition(net, x[[0, 0]]) > 1e6  # two equal images
 
 
+def test_the_tangent_kernel_sees_the_weights_of_batch_norms_and_no_biases():
+    """By differences, on a network whose weights are those that the proxy draws."""
+    net = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)).double()
+    x = torch.randn(4, 2, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(7)
+        drawn = copy.deepcopy(net).train()
+        for layer in (drawn[0], drawn[4]):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            layer.bias.zero_()
+        columns = []
+        for weight in (drawn[0].weight, drawn[1].weight, drawn[4].weight):
+            for i in range(weight.numel()):
+                ends = []
+                for step in (1e-6, -1e-6):
+                    weight.view(-1)[i] += step
+                    ends.append(drawn(x).sum(1))
+                    weight.view(-1)[i] -= step
+                columns.append((ends[0] - ends[1]) / 2e-6)
+    jacobian = torch.stack(columns, 1)
+    expected = float(torch.linalg.cond(jacobian @ jacobian.T))
+    assert ntk_condition(net, x, seed=7, repeats=1) == pytest.approx(expected, rel=1e-3)
+    several = [ntk_condition(net, x, seed=7 + i, repeats=1) for i in range(3)]
+    assert ntk_condition(net, x, seed=7) == pytest.approx(sum(several) / 3)
+
+
+def test_the_tangent_kernel_takes_the_images_and_draws_of_the_paper_unless_told_otherwise(make_net, splits):
+    net = make_net()
+    arch = net.space.smallest()
+    case = ProxyCase.of(SubnetEvaluator(net, splits, EvaluationConfig(proxy_images=4), seed=1).case(arch))
+    assert (len(case.images), len(case.ntk_images), case.ntk_initialisations) == (4, min(72, len(splits.train)), 3)
+    config = EvaluationConfig(ntk_images=5, ntk_initialisations=2)
+    case = ProxyCase.of(SubnetEvaluator(net, splits, config, seed=1).case(arch))
+    wanted = ntk_condition(case.network, case.ntk_images, case.seed, 2)
+    assert len(case.ntk_images) == 5
+    assert PROXIES["ntk_condition"].value(case) == wanted
+    assert "ntk_images" not in EvaluationConfig().model_dump()  # hashes of older runs stay
+    assert config.model_dump()["ntk_images"] == 5
+
+
+def test_zico_of_softmax_regression(softmax):
+    net, x, y, _, inputs, _, _, residual = softmax
+    batches = [(x[:2], y[:2]), (x[2:4], y[2:4])]
+    first, second = (residual[i : i + 2].T @ inputs[i : i + 2] / 2 for i in (0, 2))
+    mean, std = (np.abs(first) + np.abs(second)) / 2, np.abs(first - second) / 2
+    assert zico(net, batches, CLASSIFICATION) == pytest.approx(math.log((mean / std).sum()), rel=1e-4)
+    assert zico(net, [batches[0], batches[0]], CLASSIFICATION) == -math.inf  # nothing varies
+
+
+def test_zico_adds_up_over_layers_and_takes_all_batches(layout):
+    arch = layout.space.largest()
+    torch.manual_seed(0)
+    net = layout.build_subnet(arch)
+    x, y = torch.randn(70, *layout.input_shape(arch)), torch.arange(70) % 7
+    case = ProxyCase(net, layout.blocks(arch), x, y, CLASSIFICATION)
+    train = copy.deepcopy(net).train()
+    for m in train.modules():
+        if isinstance(m, nn.Dropout):
+            m.p = 0.0
+    gradients = []
+    for rows in (slice(0, 32), slice(32, 64)):  # the rest is no whole batch
+        train.zero_grad()
+        F.cross_entropy(train(x[rows]), y[rows]).backward()
+        gradients.append([m.weight.grad.double().numpy().copy() for m in train.modules()
+                          if isinstance(m, nn.Conv2d | nn.Linear)])  # fmt: skip
+    total = 0.0
+    for of_layer in zip(*gradients, strict=True):
+        g = np.stack([a.ravel() for a in of_layer])
+        varies = g.std(0) > 0
+        total += math.log((np.abs(g).mean(0)[varies] / g.std(0)[varies]).sum())
+    assert PROXIES["zico"].value(case) == pytest.approx(total, rel=1e-6)
+
+
 def test_linear_regions_are_distinct_patterns():
     net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU())
     net[0].weight.data[:, 0, 0, 0] = torch.tensor([1.0, 1.0])
@@ -120,6 +199,46 @@ def test_zen_undoes_what_batch_norm_scales():
     assert found == pytest.approx(expected, abs=0.02)
     normed = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1))
     assert zen(normed, (1, 10, 10), seed=5, repeats=1, batch_size=400) == pytest.approx(found, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        MBConvSpec(8, 8, 9, 16, True, 3, 1, False, "relu", True),
+        ConvSpec(8, 8, 9, 1, 1, "relu", True),
+        BottleneckSpec(8, 16, 9, 8, 2, True),
+        ReductionSpec(8, 16, 9),
+    ],
+    ids=lambda spec: spec.kind,
+)
+def test_zen_looks_at_a_network_without_residual_links(spec):
+    block = spec.build()
+    shape, names = (8, 9, 9), [n for n, _ in block.named_modules()]
+    plain = copy.deepcopy(block)
+    if isinstance(spec, MBConvSpec):
+        plain = nn.Sequential(*[getattr(plain, n) for n in ("expand", "depthwise", "project")])
+    elif isinstance(spec, ConvSpec):
+        plain = plain.conv
+    elif isinstance(spec, BottleneckSpec):
+        plain = nn.Sequential(plain.reduce, plain.spatial, plain.expand, nn.ReLU())
+    else:
+        plain = nn.Sequential(plain.first, plain.second)
+    assert len(names) > len(list(plain.modules())) or isinstance(spec, MBConvSpec)
+    x = torch.randn(4, *shape)
+    with torch.no_grad():
+        alone = without_residual_links(copy.deepcopy(block).train())(x)
+        torch.testing.assert_close(alone, plain.train()(x))
+        assert not torch.allclose(alone, block.train()(x))
+    if not isinstance(spec, BottleneckSpec | ReductionSpec):  # with other layers it would draw other weights
+        assert zen(block, shape, seed=1, repeats=1) == pytest.approx(zen(plain, shape, seed=1, repeats=1), rel=1e-5)
+    assert block.residual
+
+
+def test_zen_leaves_dense_skips_out():
+    skip = SkipAddSpec(4, 4, 5, 2).build()
+    x = torch.ones(1, 4, 5, 5)
+    assert torch.equal(skip.combine(x, [x, x, x]), 3 * x)
+    assert torch.equal(without_residual_links(skip).combine(x, [x, x, x]), x)
 
 
 def test_flatness_of_a_loss_that_no_noise_changes():

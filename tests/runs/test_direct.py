@@ -16,7 +16,7 @@ from hwnas.runs.recipe import load_recipe, with_values
 from hwnas.runs.start import open_run, run, start_run
 from hwnas.search.capacity import capacity, most_capable
 from hwnas.space import SearchSpace
-from hwnas.train.evaluate import scores
+from hwnas.train.evaluate import scores_of
 
 FIRST, SECOND = "hexagon-dsp", "myriad-vpu"
 SEARCH = {"strategy": "direct", "evaluations": 2}
@@ -65,7 +65,7 @@ def test_the_front_is_of_models_trained_from_fresh_weights(direct, device):
         net, test = hwnas.load_model(model.folder), opened.splits.test
         with opened.archive() as archive:
             arch = archive.find(model.key)
-        found = scores(net, opened.context.networks.inputs(test, arch), test.labels, opened.context.task)
+        found = scores_of(net, opened.context.networks.inputs(test, arch), opened.context.task)
         in_float = (
             "test_top1_fp32_percent" if device == "hexagon-dsp" else "test_top1_percent"
         )  # that is an int8 device

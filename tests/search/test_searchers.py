@@ -51,6 +51,30 @@ def test_every_way_to_select_works_with_any_number_of_objectives(selection, m):
 
 
 @pytest.mark.parametrize("algorithm", ["natv2", "hurricane"])
+def test_the_smallest_and_the_largest_arch_are_always_among_the_first(algorithm):
+    for seed in range(5):
+        problem = problem_of(LARGE, 2)
+        searcher = make_searcher(algorithm, problem, evaluations=40, seed=seed)
+        first = searcher.ask()
+        assert len(set(first)) == len(first) == searcher.n_initial
+        ends = [LARGE.smallest(), LARGE.largest()]
+        if algorithm == "hurricane":  # of the part of the space that the device's costs leave
+            part = searcher.specialisation.restricted
+            ends = [LARGE.arch(a.as_dict()) for a in (part.smallest(), part.largest())]
+        assert set(ends) <= set(first)
+
+
+def test_a_bound_outside_the_limits_is_not_among_the_first():
+    base = problem_of(LARGE, 2)
+    cost = {a: base.objectives[1].evaluate([a])[0] for a in (LARGE.smallest(), LARGE.largest())}
+    dear = max(cost, key=cost.get)
+    limited = replace(base, limits=(Limit(None, "value1", "<=", (max(cost.values()) + min(cost.values())) / 2),))
+    first = make_searcher("natv2", limited, evaluations=40, seed=0).ask()
+    assert dear not in first
+    assert min(cost, key=cost.get) in first
+
+
+@pytest.mark.parametrize("algorithm", ["natv2", "hurricane"])
 def test_the_first_archs_under_a_limit_take_options_that_rarely_fit(algorithm):
     widths = {f"width{i}": [1, 2, 3] for i in range(20)}
     space = SearchSpace.of_choices({"resolution": [160, 192, 224], **widths})

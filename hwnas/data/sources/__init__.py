@@ -17,6 +17,7 @@ SOURCES: Registry[Source] = Registry(
         "cifar100": "hwnas.data.sources.cifar:CIFAR100",
         "jpeg": "hwnas.data.sources.jpeg:JPEG",
         "huggingface": "hwnas.data.sources.huggingface:HUGGINGFACE",
+        "webdataset": "hwnas.data.sources.webdataset:WEBDATASET",
     },
     needs=("open",),
     page="hwnas.data.source",

@@ -6,16 +6,29 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from hwnas.data.left_out import LeftOutCounter
 from hwnas.data.pictures import NoRuleError, eight_bits, without_alpha
-from hwnas.data.source import Labels, MemoryImages, Pixels, SourceConfig
+from hwnas.data.source import Images, Labels, MemoryImages, Pixels, SourceConfig
 from hwnas.data.sources.labels import MISSING, mapped, names_of, numbered, unlabelled
 from hwnas.data.split_names import SplitName, chosen_splits, split_of
 from hwnas.errors import DataError, UnreadableError, one_line
 from hwnas.reading import check_memory, unpacked_zip_bytes
+
+
+class HasName(Images, Protocol):
+    """Images that say what they are."""
+
+    @property
+    def name(self) -> str:
+        """Such as ``file.npz: x_train``."""
+        ...
+
+
+Named = TypeVar("Named", bound=HasName)
 
 
 def npz_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -123,9 +136,7 @@ def array_images(x: np.ndarray, y: Labels, where: str) -> MemoryImages:
     return MemoryImages(np.array(pixels, order="C"), y, where)
 
 
-def labelled_parts(
-    parts: Mapping[SplitName, MemoryImages], left_out: LeftOutCounter
-) -> dict[SplitName, MemoryImages]:  # fmt: skip
+def labelled_parts(parts: Mapping[SplitName, Named], left_out: LeftOutCounter) -> dict[SplitName, Named]:
     """Return the splits that have labels; one whose every label is `MISSING` is left out."""
     found = {}
     for split, images in parts.items():

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.data.left_out import LeftOutCounter
-from hwnas.data.pictures import open_picture, square_pixels
-from hwnas.data.source import Labels, Opened, Pixels, Source, SourceConfig
+from hwnas.data.pictures import square_picture
+from hwnas.data.source import Entry, Labels, Opened, Pixels, Source, SourceConfig
 from hwnas.data.sources.labels import MISSING, mapped, names_of, numbered
 from hwnas.data.split_names import chosen_splits
 from hwnas.errors import DataError, one_line, some
@@ -175,6 +175,10 @@ class RowImages:
         """Return the row of an image."""
         return f"row {self.index[index]} of {self.name}"
 
+    def entry(self, index: int) -> Entry:
+        """Return the row, after the fingerprint of the dataset; see `HasListing`."""
+        return Entry(f"{self.rows._fingerprint} {self.index[index]}", 0)
+
     def pixels(self, indices: NDArray[np.int64], size_px: int) -> Pixels:
         """Return ``(B, 3, size_px, size_px)``."""
         out = np.empty((len(indices), 3, size_px, size_px), dtype=np.uint8)
@@ -186,7 +190,7 @@ class RowImages:
                 raise DataError(f"{self.place(index)} has no image; remove the row or give it one")
             where = self.place(index) if content is not None else f"{path} ({self.place(index)})"
             given = content if content is not None else Path(str(path))
-            out[place] = square_pixels(open_picture(given, where, "L" if self.grey else None), size_px)
+            out[place] = square_picture(given, where, size_px, "L" if self.grey else None)
         return out
 
 

@@ -19,7 +19,7 @@ from hwnas.objectives.case import SubnetCase
 from hwnas.objectives.plugin import EvaluatedObjective, Observer
 from hwnas.objectives.proxies.activations import jacob_cov, linear_regions, naswot
 from hwnas.objectives.proxies.flatness import flatness
-from hwnas.objectives.proxies.gradients import grasp, saliencies, synflow
+from hwnas.objectives.proxies.gradients import grasp, saliencies, synflow, zico
 from hwnas.objectives.proxies.tangent_kernel import ntk_condition
 from hwnas.objectives.proxies.thin import random_crops, thin_network
 from hwnas.objectives.proxies.zen import zen
@@ -44,14 +44,18 @@ class ProxyCase:
     trained: Callable[[], tuple[nn.Module, Tensor, Tensor, Sequence[Tensor]]] | None = None
     """Gives the trained network, validation images, their targets and calibration batches."""
     seed: int = 0
+    ntk_images: Tensor | None = None
+    """``(B, C, H, W)`` training images for the tangent kernel; None: ``images``."""
+    ntk_initialisations: int = 3
 
     @classmethod
     def of(cls, case: SubnetCase) -> ProxyCase:
         """Return what proxies look at of a subnet: some training images, and the subnet without its weights."""
-        n, (images, targets) = case.config.proxy_images, case.training
+        images, targets = case.training_inputs.first(case.config.proxy_images).tensors()
         return cls(
-            case.fresh_network, case.layout.blocks(case.arch), images[:n], targets[:n], case.task,
-            lambda: (case.network, *case.validation, case.calibration_batches), case.seed,
+            case.fresh_network, case.layout.blocks(case.arch), images.cpu(), targets.cpu(), case.task,
+            lambda: (case.network, *case.validation, list(case.calibration_batches)), case.seed,
+            case.training_inputs.first(case.config.ntk_images).tensors()[0].cpu(), case.config.ntk_initialisations,
         )  # fmt: skip
 
     @cached_property
@@ -97,10 +101,7 @@ class _Beside:
 
 
 GRADIENT_IMAGES = 32
-"""Images for gradients of weights and inputs; NASWOT takes all that there are."""
-
-NTK_IMAGES = 16
-"""Images of the tangent kernel; each costs a backward pass of all."""
+"""Images of one batch for gradients of weights and inputs; NASWOT takes all that there are, ZiCo in such batches."""
 
 REGION_CROPS = 3000
 
@@ -129,6 +130,17 @@ def _flatness(case: ProxyCase) -> float:
     return flatness(network, images, targets, case.task, calibration, seed=case.seed)
 
 
+def _zico(case: ProxyCase) -> float:
+    size = min(GRADIENT_IMAGES, len(case.images) // 2)  # what varies between batches needs two
+    batches = list(zip(case.images.split(size), case.targets.split(size), strict=True))
+    return zico(case.network, [b for b in batches if len(b[0]) == size], case.task)
+
+
+def _ntk_condition(case: ProxyCase) -> float:
+    images = case.images if case.ntk_images is None else case.ntk_images
+    return ntk_condition(case.network, images, case.seed, case.ntk_initialisations)
+
+
 def _log(value: float) -> float:
     return math.log(value) if value > 0 else -math.inf
 
@@ -141,16 +153,15 @@ FISHER = Proxy("fisher", "Fisher", "max", lambda c: c.saliencies["fisher"])
 JACOB_COV = Proxy("jacob_cov", "jacob-cov", "max", lambda c: jacob_cov(c.network, c.images[:GRADIENT_IMAGES]))
 NASWOT = Proxy("naswot", "NASWOT", "max", lambda c: naswot(c.network, c.images))
 ZEN = Proxy("zen", "Zen score", "max", lambda c: zen(c.network, c.input_shape, c.seed))
-NTK_CONDITION = Proxy(
-    "ntk_condition", "NTK condition", "min", lambda c: ntk_condition(c.network, c.images[:NTK_IMAGES], c.seed)
-)
+NTK_CONDITION = Proxy("ntk_condition", "NTK condition", "min", _ntk_condition)
 LINEAR_REGIONS = Proxy("linear_regions", "linear regions", "max", _linear_regions)
 FLATNESS = Proxy("flatness", "flatness", "max", _flatness)
+ZICO = Proxy("zico", "ZiCo", "max", _zico)
 
 PROXIES: dict[str, Proxy] = {
     proxy.name: proxy
     for proxy in (
-        GRAD_NORM, SNIP, GRASP, SYNFLOW, FISHER, JACOB_COV, NASWOT, ZEN, NTK_CONDITION, LINEAR_REGIONS, FLATNESS,
+        GRAD_NORM, SNIP, GRASP, SYNFLOW, FISHER, JACOB_COV, NASWOT, ZEN, NTK_CONDITION, LINEAR_REGIONS, FLATNESS, ZICO,
     )
 }  # fmt: skip
 """All that ship, by name."""

@@ -1,7 +1,8 @@
-"""Proxies from gradients of the weights: grad-norm, SNIP, Fisher, GraSP, SynFlow."""
+"""Proxies from gradients of the weights: grad-norm, SNIP, Fisher, GraSP, SynFlow, ZiCo."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -88,3 +89,37 @@ def synflow(net: nn.Module, input_shape: Sequence[int]) -> float:
     weights = weights_of(net)
     gradients = torch.autograd.grad(total, weights, allow_unused=True)
     return float(sum((w * g).detach().abs().sum() for w, g in zip(weights, gradients, strict=True) if g is not None))
+
+
+def zico(net: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], task: Task) -> float:
+    """Return ZiCo: the sum over layers of ``log sum E|g| / std(g)``, large where gradients are large and steady.
+
+    The sum inside is over the weights of a layer, E and std (of the population) are over batches; weights whose
+    gradient does not vary are left out, and so are layers without any other.
+
+    Args:
+        net: freshly initialised.
+        batches: ``(B, C, H, W)`` images and their targets, two or more batches of one size; ZiCo uses two.
+        task: whose loss is taken; ZiCo takes the cross entropy.
+
+    Returns:
+        Minus infinity where no gradient varies in any layer.
+
+    Reference:
+        Li et al., 2023, ZiCo (arXiv 2301.11300), and its code.
+    """
+    net = training_copy(net)
+    weights = weights_of(net)
+    total = [torch.zeros_like(w, dtype=torch.float64) for w in weights]
+    gradients = []
+    for images, targets in batches:
+        found = torch.autograd.grad(task.loss(net(images), targets), weights, allow_unused=True)
+        gradients.append([t if g is None else g.double() for g, t in zip(found, total, strict=True)])
+    layers = []
+    for of_layer in zip(*gradients, strict=True):
+        g = torch.stack(of_layer)
+        std = g.std(0, correction=0)
+        steady = float((g.abs().mean(0)[std > 0] / std[std > 0]).sum())
+        if steady > 0:
+            layers.append(math.log(steady))
+    return sum(layers) if layers else -math.inf

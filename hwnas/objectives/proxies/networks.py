@@ -44,6 +44,17 @@ def twice_differentiable(net: nn.Module) -> nn.Module:
     return net
 
 
+def without_residual_links(net: nn.Module) -> nn.Module:
+    """Switch off, in place, what adds a block's input to its output; return ``net``.
+
+    Blocks say in their attribute ``residual`` whether they have such a link (see `BlockSpec.build`).
+    """
+    for module in net.modules():
+        if isinstance(getattr(module, "residual", None), bool):
+            module.residual = False  # type: ignore[assignment]
+    return net
+
+
 def weights_of(net: nn.Module) -> list[Tensor]:
     """Return the weights of convolutions and linear layers."""
     return [m.weight for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]

@@ -8,22 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.data.random_state import seeded
-from hwnas.objectives.proxies.networks import training_copy, weights_of
+from hwnas.objectives.proxies.networks import training_copy
 
 
-def ntk_condition(net: nn.Module, images: Tensor, seed: int = 0, repeats: int = 1) -> float:
+def ntk_condition(net: nn.Module, images: Tensor, seed: int = 0, repeats: int = 3) -> float:
     """Return the condition number of the neural tangent kernel, mean over initialisations; smaller is better.
 
-    The kernel is ``J J^T`` with J ``(B, n_weights)`` the gradients of each image's summed logits, inside one batch.
+    The kernel is ``J J^T`` with J ``(B, n_weights)`` the gradients of each image's summed logits, inside one batch in
+    train mode, by all weights, those of batch norms too, but no biases.
 
     Args:
-        net: its weights are drawn anew (He normal, fan out) on a copy.
+        net: its weights are drawn anew on a copy (He normal, fan out; biases 0, batch norms as new).
         images: ``(B, C, H, W)``; TE-NAS uses 72 for NAS-Bench-201, and every image costs a backward pass of the batch.
         seed: of the initialisations.
         repeats: how many; TE-NAS uses 3.
 
+    Returns:
+        At least 1; infinite where the kernel is singular. TE-NAS puts 100,000 where there is no number at all, as where
+        nothing reaches the classifier; here that is no value.
+
     Reference:
-        Chen et al., 2021, TE-NAS.
+        Chen et al., 2021, TE-NAS, and its code.
     """
     found = []
     for repeat in range(repeats):
@@ -32,14 +37,25 @@ def ntk_condition(net: nn.Module, images: Tensor, seed: int = 0, repeats: int = 
             for m in fresh.modules():
                 if isinstance(m, nn.Conv2d | nn.Linear):
                     nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
-        weights = weights_of(fresh)
+                    if m.bias is not None:
+                        nn.init.zeros_(m.bias)
+                elif isinstance(m, nn.BatchNorm2d):
+                    m.reset_parameters()
+        weights = [p for name, p in fresh.named_parameters() if "weight" in name]
         logits = fresh(images).sum(1)
-        rows = []
-        for i in range(len(images)):
-            gradients = torch.autograd.grad(logits[i], weights, retain_graph=True, allow_unused=True)
-            rows.append(torch.cat([g.flatten() for g in gradients if g is not None]))
-        jacobian = torch.stack(rows).double()
-        eigenvalues = torch.linalg.eigvalsh(jacobian @ jacobian.T)
+        rows = [
+            [
+                None if g is None else g.flatten()
+                for g in torch.autograd.grad(y, weights, retain_graph=True, allow_unused=True)
+            ]
+            for y in logits
+        ]
+        kernel = torch.zeros(len(images), len(images), dtype=torch.float64)
+        for columns in zip(*rows, strict=True):  # one tensor at a time, so that float64 takes little memory
+            if used := [g for g in columns if g is not None]:
+                jacobian = torch.stack(used).double()
+                kernel += jacobian @ jacobian.T
+        eigenvalues = torch.linalg.eigvalsh(kernel)
         smallest = float(eigenvalues[0])
         found.append(float(eigenvalues[-1]) / smallest if smallest > 0 else math.inf)
     return sum(found) / len(found)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hwnas.data.random_state import seeded
-from hwnas.objectives.proxies.networks import last_feature_map, training_copy
+from hwnas.objectives.proxies.networks import last_feature_map, training_copy, without_residual_links
 
 ZEN_SHIFT = 0.01
 
@@ -19,19 +19,20 @@ def zen(net: nn.Module, input_shape: Sequence[int], seed: int = 0, repeats: int 
     """Return the Zen score: how far features move when Gaussian images are shifted, undoing batch norm's scaling.
 
     ``log E|f(x) - f(x + 0.01 e)| + sum over batch norms of log sqrt(mean variance)`` with f the feature map before
-    global pooling, weights and images standard normal. Variances are those of the first of the two batches.
+    global pooling, weights and images standard normal, and no residual link. Variances are those of the first of the
+    two batches.
 
     Args:
-        net: its weights are drawn anew on a copy.
+        net: its weights are drawn anew on a copy, in which it has no residual links.
         input_shape: ``(C, H, W)``.
         seed: of weights and images.
         repeats: weights and images are drawn this often, and the scores averaged; the original uses 32.
         batch_size: images of one draw.
 
     Reference:
-        Lin et al., 2021, Zen-NAS.
+        Lin et al., 2021, Zen-NAS, section 3: the score is of the network without residual links.
     """
-    net = training_copy(net)
+    net = without_residual_links(training_copy(net))
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     scores = []
     with seeded(seed):

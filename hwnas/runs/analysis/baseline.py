@@ -31,7 +31,6 @@ from hwnas.runs.plan import RESERVE, TRAINING, read_plan
 from hwnas.runs.recipe import with_values
 from hwnas.supernet import fresh_subnet
 from hwnas.supernet.families.scaled import scaled_by_hand
-from hwnas.train.evaluate import scores
 
 WIDTHS = tuple(float(w) for w in np.round(np.geomspace(0.1, 4.0, 48), 3))
 """Multiples of the width that are tried, 8 % apart; channels are multiples of 8 anyway."""
@@ -121,8 +120,7 @@ def hand_scaled_baseline(
     )
     models = []
     for (width, ms), (layout, arch), size, result in zip(sized, networks, macs, results, strict=True):
-        inputs = context.networks.inputs(splits.test, arch)
-        test = scores(result.network, inputs, splits.test.labels, context.task)[context.score.name]
+        test = context.test_scores(result.network, arch)[context.score.name]
         params = int(params_of_space(layout).of_archs([arch])[0])
         models.append(HandScaled(width, ms, params, int(size), result.score, test, epochs))
     found = Baseline(device.name, tuple(models), context.score.title, context.score.unit)

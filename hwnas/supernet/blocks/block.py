@@ -35,7 +35,11 @@ class BlockSpec(ABC):
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """Return the plain module with fresh weights; input ``(B, in_channels, in_size_px, in_size_px)``."""
+        """Return the plain module with fresh weights; input ``(B, in_channels, in_size_px, in_size_px)``.
+
+        Where it adds something to its output that went past its layers, it has an attribute ``residual`` and does so
+        only while that is True: the Zen score looks at the layers alone.
+        """
 
     @classmethod
     def elastic(cls, specs: Sequence[Self]) -> ElasticBlock | None:
@@ -99,8 +103,12 @@ class ElasticBlock(nn.Module):
         """Copy this block's weights for ``spec`` into ``plain``, which ``spec.build()`` made."""
         raise NotImplementedError
 
-    def sort_channels(self) -> None:
-        """Order what can be left out by importance, most important first; the block computes the same."""
+    def sort_channels(self, trained: Sequence[BlockSpec] = ()) -> None:
+        """Order what can be left out by importance, most important first.
+
+        Args:
+            trained: forms that have been trained. Each of them, and the largest one, computes the same as before.
+        """
 
 
 def largest_of(specs: Sequence[SpecT], *names: str) -> SpecT:

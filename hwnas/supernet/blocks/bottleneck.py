@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwnas.supernet.blocks.block import BlockSpec, ElasticBlock, largest_of
-from hwnas.supernet.blocks.elastic_layers import ElasticBatchNorm2d, ElasticConv2d, reorder
+from hwnas.supernet.blocks.elastic_layers import ElasticBatchNorm2d, ElasticConv2d, by_importance, reorder
 from hwnas.supernet.blocks.layers import ConvBnAct
 
 
@@ -53,10 +53,12 @@ class Bottleneck(nn.Module):
             pool = [nn.AvgPool2d(spec.stride, spec.stride, ceil_mode=True)] if spec.stride > 1 else []
             self.shortcut = nn.Sequential(*pool, ConvBnAct(spec.in_channels, spec.out_channels, 1))
         self.act = nn.ReLU()
+        self.residual = True
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C_in, H, W)`` to ``(B, C_out, H / stride, W / stride)``."""
-        y: Tensor = self.act(self.shortcut(x) + self.expand(self.spatial(self.reduce(x))))
+        y: Tensor = self.expand(self.spatial(self.reduce(x)))
+        y = self.act(self.shortcut(x) + y if self.residual else y)
         return y
 
 
@@ -102,11 +104,12 @@ class ElasticBottleneck(ElasticBlock):
             getattr(self, f"{name}_bn").fill(part.bn)
 
     @torch.no_grad()
-    def sort_channels(self) -> None:
-        """Order both sets of middle channels by the L1 norm of the convolution that reads them, largest first."""
+    def sort_channels(self, trained: Sequence[BlockSpec] = ()) -> None:
+        """Order both sets of middle channels by the L1 norm of the convolution that reads them, see `ElasticBlock`."""
+        widths = [s.mid_channels for s in trained if isinstance(s, BottleneckSpec)]
         for reader, writer in (("expand", "spatial"), ("spatial", "reduce")):
             reading = getattr(self, f"{reader}_conv").weight
-            order = reading.abs().sum((0, 2, 3)).argsort(descending=True, stable=True)
+            order = by_importance(reading, widths)
             reorder(reading, order, dim=1)
             reorder(getattr(self, f"{writer}_conv").weight, order, dim=0)
             for name in ("weight", "bias", "running_mean", "running_var"):

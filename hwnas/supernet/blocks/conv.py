@@ -41,11 +41,12 @@ class Residual(nn.Module):
     def __init__(self, conv: nn.Module) -> None:
         super().__init__()
         self.conv = conv
+        self.residual = True
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to the same shape."""
-        y: Tensor = x + self.conv(x)
-        return y
+        y: Tensor = self.conv(x)
+        return x + y if self.residual else y
 
 
 class ElasticConvBnAct(ElasticBlock):

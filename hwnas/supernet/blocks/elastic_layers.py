@@ -6,6 +6,8 @@ for bit.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -129,6 +131,28 @@ class ElasticBatchNorm2d(nn.BatchNorm2d):
         with torch.no_grad():
             for name in ("weight", "bias", "running_mean", "running_var"):
                 getattr(plain, name).copy_(getattr(self, name)[:c])
+
+
+def by_importance(reader: Tensor, widths: Iterable[int] = ()) -> Tensor:
+    """Return ``(C,)``: the order of input channels by the L1 norm of the weights that read them, largest first.
+
+    Args:
+        reader: ``(C_out, C, k, k)`` weights of the convolution that reads the channels.
+        widths: numbers of first channels that narrower forms already use. Channels stay within their group, so that
+            each of these forms keeps the very channels that it was trained with.
+
+    Reference:
+        Cai et al., 2020, Once-for-All, section 3.3 (elastic width), and its code: later phases of width order only
+        the channels between the widths that are trained already.
+    """
+    importance = reader.abs().sum((0, 2, 3))
+    n = len(importance)
+    ends = sorted({n, *(w for w in widths if 0 < w < n)})
+    groups, start = [], 0
+    for end in ends:
+        groups.append(start + importance[start:end].argsort(descending=True, stable=True))
+        start = end
+    return torch.cat(groups)
 
 
 def reorder(tensor: Tensor, order: Tensor, dim: int) -> None:

@@ -11,9 +11,15 @@ from torch import Tensor, nn
 
 from hwnas.supernet.blocks import fused
 from hwnas.supernet.blocks.block import BlockSpec, ElasticBlock, largest_of
-from hwnas.supernet.blocks.elastic_layers import ElasticBatchNorm2d, ElasticConv2d, ElasticDepthwiseConv2d, reorder
+from hwnas.supernet.blocks.elastic_layers import (
+    ElasticBatchNorm2d,
+    ElasticConv2d,
+    ElasticDepthwiseConv2d,
+    by_importance,
+    reorder,
+)
 from hwnas.supernet.blocks.layers import ActName, ConvBnAct, activate
-from hwnas.supernet.blocks.squeeze_excite import ElasticSqueezeExcite, SqueezeExcite
+from hwnas.supernet.blocks.squeeze_excite import ElasticSqueezeExcite, SqueezeExcite, se_hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +123,19 @@ class ElasticMBConv(ElasticBlock):
         self.project_bn.fill(plain.project.bn)
 
     @torch.no_grad()
-    def sort_channels(self) -> None:
-        """Order the middle channels by the L1 norm of the projection that reads them, largest first.
+    def sort_channels(self, trained: Sequence[BlockSpec] = ()) -> None:
+        """Order the middle channels by the L1 norm of the projection that reads them, see `ElasticBlock`.
 
-        Squeeze-excite's hidden units are ordered by the L1 norm of its expansion.
+        Squeeze-excite's hidden units are ordered by the L1 norm of its expansion, also within what is trained;
+        once-for-all's code orders all of them anew in every phase, which changes what trained narrower forms compute.
 
         Reference:
             Cai et al., 2020, Once-for-All, section 3.3 (elastic width).
         """
         if not self.expands:
             return
-        order = self.project.weight.abs().sum((0, 2, 3)).argsort(descending=True, stable=True)
+        widths = [s.mid_channels for s in trained if isinstance(s, MBConvSpec)]
+        order = by_importance(self.project.weight, widths)
         reorder(self.project.weight, order, dim=1)
         reorder(self.depthwise.weight, order, dim=0)
         reorder(self.expand_conv.weight, order, dim=0)
@@ -140,7 +148,7 @@ class ElasticMBConv(ElasticBlock):
             assert self.se.expand.bias is not None
             assert self.se.reduce.bias is not None
             reorder(self.se.expand.bias, order, dim=0)
-            hidden = self.se.expand.weight.abs().sum((0, 2, 3)).argsort(descending=True, stable=True)
+            hidden = by_importance(self.se.expand.weight, map(se_hidden, widths))
             reorder(self.se.reduce.weight, hidden, dim=0)
             reorder(self.se.reduce.bias, hidden, dim=0)
             reorder(self.se.expand.weight, hidden, dim=1)

@@ -72,12 +72,16 @@ class Parallel(nn.Module):
 
 
 def transformation(spec: ParallelSpec) -> nn.Sequential:
-    """Return the cheapest branch: max pool where it strides, 1x1 convolution where channels change, batch norm, act."""
+    """Return the cheapest branch: max pool where it strides, 1x1 convolution where channels change, batch norm, act.
+
+    The window of the pool is its stride, and a last incomplete window counts; the convolution has a bias, though a
+    batch norm follows: both as in the authors' code.
+    """
     layers: list[nn.Module] = []
     if spec.stride > 1:
-        layers.append(nn.MaxPool2d(3, spec.stride, 1))
+        layers.append(nn.MaxPool2d(spec.stride, spec.stride, ceil_mode=True))
     if spec.in_channels != spec.out_channels:
-        layers.append(nn.Conv2d(spec.in_channels, spec.out_channels, 1, bias=False))
+        layers.append(nn.Conv2d(spec.in_channels, spec.out_channels, 1))
     return nn.Sequential(*layers, nn.BatchNorm2d(spec.out_channels, BN_EPS, BN_MOMENTUM), activation(spec.act))
 
 
@@ -115,6 +119,6 @@ class ElasticParallel(ElasticBlock):
             if theirs is not None:
                 theirs.load_state_dict(own.state_dict())
 
-    def sort_channels(self) -> None:
+    def sort_channels(self, trained: Sequence[BlockSpec] = ()) -> None:
         """See `ElasticMBConv.sort_channels`."""
-        self.bottleneck.sort_channels()
+        self.bottleneck.sort_channels([s.bottleneck for s in trained if isinstance(s, ParallelSpec) and s.level & 4])

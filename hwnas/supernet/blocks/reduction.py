@@ -37,8 +37,9 @@ class Reduction(nn.Module):
         # An odd edge is rounded up, as the strided convolution does; published sizes are even.
         pool = nn.AvgPool2d(2, 2, ceil_mode=True)
         self.shortcut = nn.Sequential(pool, nn.Conv2d(c, out, 1, bias=False))
+        self.residual = True
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C_in, H, W)`` to ``(B, C_out, H / 2, W / 2)``, rounded up."""
-        y: Tensor = self.shortcut(x) + self.second(self.first(x))
-        return y
+        y: Tensor = self.second(self.first(x))
+        return self.shortcut(x) + y if self.residual else y

@@ -36,10 +36,11 @@ class SkipAdd(MultiInputBlock):
     def __init__(self, n_added: int) -> None:
         super().__init__()
         self.n_added = n_added
+        self.residual = True
 
     def combine(self, x: Tensor, earlier: list[Tensor]) -> Tensor:
         """Return ``x`` plus the first ``n_added`` of ``earlier``."""
-        for y in earlier[: self.n_added]:
+        for y in earlier[: self.n_added] if self.residual else []:
             x = x + y
         return x
 

@@ -4,7 +4,7 @@ Elastic besides mbv3's choices: ``level`` of a block, three bits that say which 
 stage after which the network ends.
 
 Reference:
-    Sarti et al., 2023, OFAv2 (arXiv 2302.01888). Max pooling of the transformation branch is 3x3.
+    Sarti et al., 2023, OFAv2 (arXiv 2302.01888), and its code.
 """
 
 from __future__ import annotations
@@ -60,16 +60,19 @@ def _space(config: OFAv2Config) -> SearchSpace:
         made = [depth]
         for b in range(1, max(stage.depths) + 1):
             active_for = tuple(d for d in stage.depths if d >= b)
-            made.append(
-                Choice(f"stage{s}.block{b}", _operators(stage, config.parallel), fields, depth.name, active_for)
-            )
+            operators = _operators(stage, config.parallel)
+            evenly = "level" if config.parallel else ""
+            made.append(Choice(f"stage{s}.block{b}", operators, fields, depth.name, active_for, evenly))
         choices += made
         groups.append(tuple(c.name for c in made))
     return SearchSpace(tuple(choices), tuple(groups))
 
 
 def _operators(stage: StageConfig, parallel: bool) -> tuple[tuple[Any, ...], ...]:
-    """Operators of a block; kernel and ratio mean nothing where the level has no inverted bottleneck."""
+    """Operators of a block; kernel and ratio mean nothing where the level has no inverted bottleneck.
+
+    Of these three levels there is one operator each, of the other four one for each kernel and ratio.
+    """
     pairs = [(k, e) for k in stage.kernel_sizes for e in stage.expand_ratios]
     if not parallel:
         return tuple(pairs)
