@@ -86,21 +86,15 @@ class NetworkEvaluator:
                 found |= values
         return found
 
-    def _placed(self, network: nn.Module) -> nn.Module:
-        """A network where it runs; the given one stays where it is."""
-        return network if self.device == CPU else copy.deepcopy(network).to(self.device)
-
     def in_8_bits(self, network: nn.Module, arch: Arch) -> Int8Network:
-        """Return a network as devices in int8 compute it, calibrated on training images.
+        """Return a network as devices in int8 compute it, on the CPU, calibrated on training images.
 
         Raises:
             ExportError: there are too few images, or of one class only; or a layer is not known to the exporter.
         """
         config = self.config.quantization
         check_layers(config.float_layers, [name for name, _ in self.layout.blocks(self.layout.space.largest())])
-        part = self._part("calibration")
-        chosen = torch.linspace(0, len(part) - 1, min(config.images, len(part))).round().long()
-        images, labels = self.inputs(part.take(chosen), arch).tensors()
+        images, labels = self.prepared("quantization", arch).tensors()
         return int8_network(trace(network), images.cpu(), config, labels.cpu())
 
     def score_in_8_bits(
@@ -115,12 +109,16 @@ class NetworkEvaluator:
                 meter.add(made(batch.cpu()), wanted.cpu())
         return meter.values()
 
+    def _placed(self, network: nn.Module) -> nn.Module:
+        """A network where it runs; the given one stays where it is."""
+        return network if self.device == CPU else copy.deepcopy(network).to(self.device)
+
     def inputs(self, images: ImageSet, arch: Arch) -> NetworkInputs:
         """Return images as ``arch`` takes them; nothing is read before they are asked for."""
         return NetworkInputs(images, arch.int("resolution"), *self.splits.mean_std, self.device)
 
     def prepared(self, name: str, arch: Arch) -> NetworkInputs:
-        """Return the images of ``calibration`` or ``validation`` as ``arch`` takes them."""
+        """Return the images of ``calibration``, ``quantization`` or ``validation`` as ``arch`` takes them."""
         key = (name, arch.int("resolution"))
         if key not in self._inputs:
             made, kept = self.inputs(self._part(name), arch), self._inputs.values()
@@ -129,9 +127,13 @@ class NetworkEvaluator:
         return self._inputs[key]
 
     def _part(self, name: str) -> ImageSet:
-        """The first images of a split, as many as the settings say; nothing is copied."""
+        """The first images of a split, as many as the settings say; of those for ``quantization`` some, evenly."""
+        calibration = self.splits.train.first(self.config.calibration_images)
         if name == "calibration":
-            return self.splits.train.first(self.config.calibration_images)
+            return calibration
+        if name == "quantization":
+            n = min(self.config.quantization.images, len(calibration))
+            return calibration.take(torch.linspace(0, len(calibration) - 1, n).round().long())
         return self.splits.validation.first(self.config.validation_images)
 
 

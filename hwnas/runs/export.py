@@ -59,7 +59,9 @@ def candidates_of_front(evaluations: Evaluations, front: Front) -> list[Candidat
     return [Candidate(a, m.weights_version or trained) for a, m in zip(archs, front, strict=True)]
 
 
-def is_exported(model: FrontModel, weights: str, formats: Collection[str], precision: Precision = "fp32") -> bool:
+def is_exported(
+    model: FrontModel, weights: str, formats: Collection[str], precision: Precision = "fp32"
+) -> bool:  # fmt: skip
     """Say whether a model's bundle is whole: of these weights, with the front's latency, in the formats asked for."""
     bundle = Bundle(model.folder)
     wanted = [RUN_FILE, *(FORMATS[name] for name in formats if precision == "fp32")]
@@ -139,12 +141,14 @@ def write_model(
     bundle in its place has besides stay. In ``precision`` int8 the quantised model is the bundle's only one.
     """
     networks, splits, score = context.networks, context.splits, context.score
-    formats = [n for n, f in FORMATS.items() if precision == "fp32" and (n in formats or (folder / f).exists())]
-    in_8_bits = networks.in_8_bits(network, arch) if precision == "int8" or "int8" in formats else None
+    formats = [name for name, file in FORMATS.items() if name in formats or (folder / file).exists()]
+    if precision == "int8":
+        formats = []
     bundle = write_bundle(
         folder, network, arch, context.recipe.supernet, splits.classes, splits.mean_std, metrics,
-        networks.inputs(splits.validation.first(PARITY_IMAGES), arch).tensors()[0].cpu(), in_8_bits,
-        precision == "int8", "fp16" in formats, splits.train.size_px,
+        networks.inputs(splits.validation.first(PARITY_IMAGES), arch).tensors()[0].cpu(),
+        networks.in_8_bits(network, arch) if "int8" in (*formats, precision) else None, precision == "int8",
+        fp16="fp16" in formats, decoded_px=splits.train.size_px,
     )  # fmt: skip
     found = {
         f"test_{score.named(name)}": context.test_scores(OnnxNetwork(folder / FORMATS[name]), arch)[score.name]

@@ -68,7 +68,8 @@ def finetune_model(
     }
     if result.saw_validation:  # what it does on them now says nothing
         metrics |= {score.name: result.score, "trained_on_validation": True}
-    return result, write_model(context, network, arch, out, metrics, context.recipe.export.formats(), precision)
+    formats = context.recipe.export.formats()
+    return result, write_model(context, network, arch, out, metrics, formats, precision)
 
 
 def _scores(

@@ -80,17 +80,17 @@ class TestShippedSources(SourceTests):
         super().test_its_labels_can_be_learnt()
 
 
-def test_cluttered_digits_are_the_digits_somewhere_among_pieces_of_others():
+def test_cluttered_digits_are_the_digits_among_pieces_of_others():
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     digits = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    found = SOURCES.get("cluttered-digits").open(SourceConfig(source="cluttered-digits"), 16)
+    found = SOURCES.get("cluttered-digits").open(SourceConfig(source="cluttered-digits"), 12)
     members = []
     for part, n, times in ((found.train, 4312, 4), (found.validation, 1800, 5), (found.test, 1795, 5)):
         assert len(part) == n
-        pixels = part.pixels(np.arange(n), 16)[:, 0]
-        assert pixels.shape == (n, 16, 16)
+        pixels = part.pixels(np.arange(n), 12)[:, 0]
+        assert pixels.shape == (n, 12, 12)
         seen = set()
         for number in range(0, n, 97):
             picture, label = pixels[number].astype(int), part.labels[number]
@@ -104,8 +104,8 @@ def test_cluttered_digits_are_the_digits_somewhere_among_pieces_of_others():
         assert not (pixels[:every] == pixels[every : 2 * every]).all((1, 2)).any(), "each time elsewhere"
     assert not members[0] & members[1]
     assert not members[0] & members[2]
-    again = SOURCES.get("cluttered-digits").open(SourceConfig(source="cluttered-digits"), 16)
-    assert (again.train.pixels(np.arange(99), 16) == found.train.pixels(np.arange(99), 16)).all()
+    again = SOURCES.get("cluttered-digits").open(SourceConfig(source="cluttered-digits"), 12)
+    assert (again.train.pixels(np.arange(99), 12) == found.train.pixels(np.arange(99), 12)).all()
 
 
 def test_only_the_files_that_are_asked_for_are_decoded(tmp_path, rng):

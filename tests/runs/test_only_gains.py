@@ -13,6 +13,7 @@ from run_files import Stop
 from hwnas.archive import Archive
 from hwnas.errors import OutputError, RecipeError, ResumeError, SearchError
 from hwnas.export.bundle import Bundle
+from hwnas.export.onnx_facts import precision_of
 from hwnas.latency.table import load_device
 from hwnas.pareto import non_dominated
 from hwnas.runs.start import open_run, run
@@ -46,8 +47,9 @@ def params_limit(finished_run):
 
 def test_a_device_that_is_added_leaves_the_others_as_they_are(copied, params_limit):
     before = changing(copied)
-    with open_run(copied).archive() as archive:
-        known = len(archive.archs())
+    opened = open_run(copied)
+    with opened.evaluations() as evaluations:  # of its own precision
+        known = len(evaluations.in_precision("int8").evaluated(opened.weights.trained, ["top1_percent"]))
     open_run(copied).search(devices=[NEW], limits=[params_limit])
     assert changing(copied) == before, "recipe.yaml and the other devices' files stay"
     opened = open_run(copied)
@@ -184,7 +186,10 @@ def test_a_front_is_chosen_from_what_other_devices_evaluated_too(copied):
         from hwnas.archive import Evaluation
 
         values = {"top1_percent": 100.0, "top1_stderr_percent": 0.1, "introspectability": 1.5}
-        evaluations.archive.add(Evaluation(fast, values, opened.weights.trained, "validation", 0, 0.0, {"images": 0}))
+        for precision in ("fp32", "int8"):
+            evaluations.archive.add(
+                Evaluation(fast, values, opened.weights.trained, "validation", 0, 0.0, {"images": 0}, precision)
+            )
     assert fast.key not in {m.key for m in opened.front(device)}
     opened.search(devices=[device], evaluations=9)
     assert fast.key in {m.key for m in open_run(copied).front(device)}
@@ -202,7 +207,9 @@ def test_values_of_another_precision_do_not_mix(copied):
         assert archive.values(arch, opened.weights.trained, "validation", "int8") == values
         assert archive.values(arch, opened.weights.trained, "validation").get("top1_percent") != 100.0
     opened.search(evaluations=9)
-    assert all(m.values["top1_percent"] < 100.0 or m.key != arch.key for m in open_run(copied).front(DEVICES[0]))
+    in_float = next(d for d in DEVICES if d != "hexagon-dsp")
+    assert all(m.values["top1_percent"] < 100.0 or m.key != arch.key for m in open_run(copied).front(in_float))
+    assert arch.key in {m.key for m in open_run(copied).front("hexagon-dsp")}, "where it counts"
 
 
 # -- nothing outside the lock -----------------------------------------------------------------------------
@@ -251,7 +258,9 @@ def test_int8_versions_are_written_for_a_finished_run(copied, recipe_file):
     run(recipe_file(export={"front_size": 4, "int8": True}), out=copied)
     for device in DEVICES:
         for model in open_run(copied).front(device):
-            assert (model.folder / "model.int8.onnx").is_file()
+            assert (model.folder / "model.int8.onnx").is_file() == (device != "hexagon-dsp")
+            whole = model.folder / ("model.onnx" if device == "hexagon-dsp" else "model.int8.onnx")
+            assert precision_of(whole) == "int8"
 
 
 def test_bundles_of_models_that_left_the_front_are_removed(copied, recipe_file):

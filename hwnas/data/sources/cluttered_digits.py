@@ -1,4 +1,4 @@
-"""The digits of scikit-learn, each in a larger picture among pieces of others: hard enough to tell networks apart."""
+"""The digits of scikit-learn, each among pieces of others: hard enough to tell networks apart."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from numpy.typing import NDArray
 
 from hwnas.data.source import MemoryImages, Opened, Source, SourceConfig
 
-SIZE_PX = 16
+SIZE_PX = 12
 """Edge of a picture; a digit has 8."""
+SHIFT_PX = 1
+"""A digit lies in the middle, or so far beside it: to find it anywhere would take longer to learn."""
 DIGIT_PX, PIECE_PX = 8, 4
-PIECES = 6
+PIECES = 2
 """Of other digits in each picture."""
 PARTS = {"train": (0.6, 4), "validation": (0.2, 5), "test": (0.2, 5)}
 """Share of the digits, and pictures of each. No digit, and no piece of one, is in two parts."""
 
 
 class ClutteredDigits(Source):
-    """1,797 handwritten digits of 43 people (Alpaydin and Kaynak, 1998), 8x8, in 7,907 pictures of 16x16 pixels.
+    """1,797 handwritten digits of 43 people (Alpaydin and Kaynak, 1998), 8x8, in 7,907 pictures of 12x12 pixels.
 
-    As Mnih et al., 2014, Recurrent Models of Visual Attention, section 4.1, clutter MNIST: pieces of other digits are
-    laid out first, then the digit, each pixel the brightest of what lies there. The pictures are always the same.
+    Much as Mnih et al., 2014, Recurrent Models of Visual Attention, section 4.1, clutter MNIST: pieces of other digits
+    lie anywhere, each pixel is the brightest of what lies there. The pictures are always the same.
     """
 
     def open(self, config: SourceConfig, size_px: int) -> Opened:
@@ -52,18 +54,19 @@ def _parts(labels: NDArray[np.int64], rng: np.random.Generator) -> list[NDArray[
 def _pictures(
     grey: NDArray[np.uint8], members: NDArray[np.int64], centre: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """``(N, 16, 16)`` pictures of the digits ``centre``, among pieces of ``members``."""
+    """``(N, 12, 12)`` pictures of the digits ``centre``, among pieces of ``members``."""
     out = np.zeros((len(centre), SIZE_PX, SIZE_PX), np.uint8)
     for picture, number in zip(out, centre, strict=True):
         for other in rng.choice(members, PIECES):
             y, x = rng.integers(0, DIGIT_PX - PIECE_PX + 1, 2)
-            _lay(picture, grey[other, y : y + PIECE_PX, x : x + PIECE_PX], rng)
-        _lay(picture, grey[number], rng)
+            _lay(picture, grey[other, y : y + PIECE_PX, x : x + PIECE_PX], rng.integers(0, SIZE_PX - PIECE_PX + 1, 2))
+        middle = (SIZE_PX - DIGIT_PX) // 2
+        _lay(picture, grey[number], rng.integers(middle - SHIFT_PX, middle + SHIFT_PX + 1, 2))
     return out
 
 
-def _lay(picture: NDArray[np.uint8], piece: NDArray[np.uint8], rng: np.random.Generator) -> None:
-    y, x = rng.integers(0, SIZE_PX - len(piece) + 1, 2)
+def _lay(picture: NDArray[np.uint8], piece: NDArray[np.uint8], at: NDArray[np.int64]) -> None:
+    y, x = at
     place = picture[y : y + len(piece), x : x + len(piece)]
     np.maximum(place, piece, out=place)
 

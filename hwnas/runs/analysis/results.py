@@ -127,7 +127,7 @@ def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tup
             f"test_{score.name}", f"test {score.title}", score.unit,
             f"computed once on {len(context.splits.test)} test images, for exported models only",
         ),
-        *([Column(in_float, f"{score.title} in float", score.unit, f"{seen}; the device computes in 8 bits")]
+        *([Column(in_float, f"{score.title} in float", score.unit, f"{seen}, as the network is before quantisation")]
           if quantised else []),
         *([Column(inherited, f"inherited {score.title}", score.unit, f"{seen}, before the models were trained alone")]
           if finished else []),
