@@ -127,6 +127,9 @@ def recipe(folder: Path, work: Path, steps: int) -> Path:
     values["evaluation"] = {"calibration_images": 100, "calibration_batch_size": 20, "validation_images": 100}
     values["finish"] = {"models": 1, "epochs": 16 * batch / share}
     values["export"] = {"front_size": 2}
+    values["tables"] = {
+        "n_networks": 8, "n_held_out": 4, "rounds": 1, "block_time_s": 0.002, "network_time_s": 0.05,
+    }  # fmt: skip
     path = work / "photographs.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     return path

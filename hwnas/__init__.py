@@ -77,8 +77,8 @@ if TYPE_CHECKING:
     from hwnas.latency.time_onnx import Facts as Facts
     from hwnas.objectives import Objective as Objective
     from hwnas.objectives.case import SubnetCase as SubnetCase
+    from hwnas.objectives.class_profiles import ClassProfiles as ClassProfiles
     from hwnas.objectives.config import EvaluationConfig as EvaluationConfig
-    from hwnas.objectives.introspectability import ClassProfiles as ClassProfiles
     from hwnas.objectives.introspectability import class_profiles as class_profiles
     from hwnas.objectives.plugin import EvaluatedObjective as EvaluatedObjective
     from hwnas.objectives.plugin import ExactObjective as ExactObjective
@@ -87,6 +87,9 @@ if TYPE_CHECKING:
     from hwnas.runs.analysis.baseline import Baseline as Baseline
     from hwnas.runs.analysis.fleet import Fleet as Fleet
     from hwnas.runs.analysis.quality import SupernetQuality as SupernetQuality
+    from hwnas.runs.analysis.why_not import WhyNot as WhyNot
+    from hwnas.runs.begin import Begun as Begun
+    from hwnas.runs.begin import init as init
     from hwnas.runs.data import look_at_data as look_at_data
     from hwnas.runs.data import open_data as open_data
     from hwnas.runs.doctor import doctor as doctor
@@ -96,10 +99,14 @@ if TYPE_CHECKING:
     from hwnas.runs.plan import Plan as Plan
     from hwnas.runs.plugins import plugins as plugins
     from hwnas.runs.published import import_ofa as import_ofa
+    from hwnas.runs.reach import DeviceReach as DeviceReach
+    from hwnas.runs.reach import reach as reach
     from hwnas.runs.recipe import ExportConfig as ExportConfig
     from hwnas.runs.recipe import Recipe as Recipe
     from hwnas.runs.recipe import load_recipe as load_recipe
+    from hwnas.runs.recipe_reference import recipe_schema as recipe_schema
     from hwnas.runs.run import Run as Run
+    from hwnas.runs.select import Selection as Selection
     from hwnas.runs.start import open_run as open_run
     from hwnas.runs.start import operators as operators
     from hwnas.runs.start import plan as plan
@@ -171,6 +178,7 @@ _HOMES = {
     "ArgumentError": "hwnas.errors",
     "AugmentConfig": "hwnas.data",
     "Baseline": "hwnas.runs.analysis.baseline",
+    "Begun": "hwnas.runs.begin",
     "BlockSpec": "hwnas.supernet",
     "Bundle": "hwnas.export.bundle",
     "Burst": "hwnas.latency.time_onnx",
@@ -190,10 +198,11 @@ _HOMES = {
     "ElasticBlock": "hwnas.supernet.blocks.block",
     "ElasticConv2d": "hwnas.supernet.blocks.elastic_layers",
     "ElasticDepthwiseConv2d": "hwnas.supernet.blocks.elastic_layers",
+    "DeviceReach": "hwnas.runs.reach",
     "EvaluatedObjective": "hwnas.objectives.plugin",
     "Evaluation": "hwnas.archive",
     "EvaluationConfig": "hwnas.objectives.config",
-    "ClassProfiles": "hwnas.objectives.introspectability",
+    "ClassProfiles": "hwnas.objectives.class_profiles",
     "class_profiles": "hwnas.objectives.introspectability",
     "ExactObjective": "hwnas.objectives.plugin",
     "Executor": "hwnas.runs.executor",
@@ -241,6 +250,7 @@ _HOMES = {
     "SearchError": "hwnas.errors",
     "SearchSpace": "hwnas.space",
     "Searcher": "hwnas.search",
+    "Selection": "hwnas.runs.select",
     "Slot": "hwnas.supernet",
     "SlotSum": "hwnas.supernet.slot_sum",
     "Source": "hwnas.data.source",
@@ -258,6 +268,7 @@ _HOMES = {
     "Task": "hwnas.task",
     "TrainConfig": "hwnas.train",
     "TrainingError": "hwnas.errors",
+    "WhyNot": "hwnas.runs.analysis.why_not",
     "WorkerError": "hwnas.errors",
     "build_supernet": "hwnas.supernet",
     "build_table": "hwnas.latency.build",
@@ -271,6 +282,7 @@ _HOMES = {
     "format_ofa": "hwnas.space.dialects.once_for_all",
     "import_ofa": "hwnas.runs.published",
     "import_table": "hwnas.latency.importers",
+    "init": "hwnas.runs.begin",
     "largest_of": "hwnas.supernet.blocks.block",
     "load_data": "hwnas.data",
     "load_device": "hwnas.latency.table",
@@ -291,6 +303,8 @@ _HOMES = {
     "profile": "hwnas.latency.profile",
     "quickstart": "hwnas.runs.start",
     "rank_devices": "hwnas.latency.rank",
+    "reach": "hwnas.runs.reach",
+    "recipe_schema": "hwnas.runs.recipe_reference",
     "run": "hwnas.runs.start",
     "sample_networks": "hwnas.latency.fit",
     "save_supernet": "hwnas.train",

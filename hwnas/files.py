@@ -45,6 +45,19 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def free_folder(path: Path) -> Path:
+    """Return ``path`` where nothing is there, else the first of ``path-2``, ``path-3``, ... that is free.
+
+    An empty folder is free.
+    """
+    number = 1
+    while True:
+        found = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        if not found.exists() or (found.is_dir() and not any(found.iterdir())):
+            return found
+        number += 1
+
+
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Keep every other process from writing in ``folder`` meanwhile; it may be nested within one process.
@@ -92,8 +105,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
-        temporary.chmod(0o644)
         write(temporary)
+        temporary.chmod(0o644)  # now: some libraries put a file of their own in its place
         os.replace(temporary, path)
     except OSError as error:
         raise OutputError(

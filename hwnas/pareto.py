@@ -96,6 +96,48 @@ def knee(losses: FloatArray) -> int:
     return int(np.argmin(np.linalg.norm(normalise(losses), axis=1)))
 
 
+def pseudo_weights(losses: FloatArray) -> FloatArray:
+    """Return ``(n, m)``: how far every row of a front is from the worst of each column, as shares that add up to 1.
+
+    A row that is the worst in everything has equal shares.
+
+    Args:
+        losses: ``(n, m)`` of one front.
+
+    Reference:
+        Deb, 2001, Multi-Objective Optimization Using Evolutionary Algorithms, section 10.2 (pseudo-weight vector).
+    """
+    merit = 1.0 - normalise(losses)
+    total = merit.sum(axis=1, keepdims=True)
+    return np.asarray(np.where(total > 0, merit / np.where(total > 0, total, 1.0), 1.0 / merit.shape[1]), dtype=float)
+
+
+def most_different(losses: FloatArray, k: int) -> IntArray:
+    """Choose ``k`` rows that are far from each other, after scaling every column to 0..1.
+
+    The best row of the first column comes first, then always the row that is farthest from its nearest chosen one: the
+    smallest distance between two chosen rows is at least half of what is possible.
+
+    Args:
+        losses: ``(n, m)`` of one front.
+        k: how many; at most all rows.
+
+    Returns:
+        Row numbers, ascending.
+
+    Reference:
+        Gonzalez, 1985, Clustering to Minimize the Maximum Intercluster Distance (farthest-first traversal).
+    """
+    scaled = normalise(losses)
+    chosen = [int(np.lexsort(scaled.T[::-1])[0])]
+    nearest = np.linalg.norm(scaled - scaled[chosen[0]], axis=1)
+    while len(chosen) < min(k, len(scaled)):
+        nearest[chosen] = -1.0  # equal rows are taken only where nothing else is left
+        chosen.append(int(np.argmax(nearest)))
+        nearest = np.minimum(nearest, np.linalg.norm(scaled - scaled[chosen[-1]], axis=1))
+    return np.array(sorted(chosen), dtype=np.int64)
+
+
 def choose_subset(losses: FloatArray, k: int, start: IntArray | None = None) -> IntArray:
     """Choose at most ``k`` rows of a front that together cover the most hypervolume.
 

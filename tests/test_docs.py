@@ -14,6 +14,7 @@ import typer
 import yaml
 
 import hwnas
+from hwnas.cli.examples import EXAMPLES as OF_COMMANDS
 from hwnas.cli.main import app
 from hwnas.search import SEARCHERS, SearchConfig
 
@@ -150,6 +151,31 @@ def test_the_commands_of_a_text_are_commands(path):
 def test_a_wrong_command_is_found(line):
     with pytest.raises(UsageError):
         parse(line)
+
+
+def all_commands(command=None, name=""):
+    """Every command with its whole name."""
+    command = command or typer.main.get_command(app)
+    inner = getattr(command, "commands", {})
+    for word, one in inner.items():
+        yield from all_commands(one, f"{name} {word}".strip())
+    if name and (not inner or command.invoke_without_command):
+        yield name, command
+
+
+@pytest.mark.parametrize(("name", "command"), list(all_commands()), ids=lambda v: v if isinstance(v, str) else "")
+def test_help_has_an_example_that_is_a_command_and_every_default(name, command):
+    if name != "devices":  # a group's own help lists its commands
+        assert command.epilog.endswith(f"  {OF_COMMANDS[name]}")
+    parse(OF_COMMANDS[name])
+    for option in command.params:
+        if option.param_type_name == "option" and not option.is_flag and not option.required:
+            said = option.default not in (None, ()) and option.show_default
+            assert said or "default: " in option.help.lower(), f"{name} {option.opts[0]}: {option.help}"
+
+
+def test_every_example_is_of_a_command():
+    assert set(OF_COMMANDS) == {name for name, _ in all_commands()}
 
 
 SEARCH = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")

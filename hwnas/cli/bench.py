@@ -27,7 +27,9 @@ def supernet(
     finish_epochs: Annotated[
         float, typer.Option(min=0, help="Also train each subnet so long from what it inherits.")
     ] = 0,
-    device: Annotated[str | None, typer.Option(help="Rank subnets within 10 % of its latency, too.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Rank subnets within 10 % of its latency, too; default: none.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Test scores that subnets inherit from the supernet, against the same networks trained alone."""

@@ -23,7 +23,9 @@ def data(
     overrides: Overrides = None,
     sheet: Annotated[
         Path | None,
-        typer.Option("--sheet", help="PNG file for some images of each class, resized and as augmented."),
+        typer.Option(
+            "--sheet", help="PNG file for some images of each class, resized and as augmented; default: none."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -14,14 +14,17 @@ from typing import Annotated
 import typer
 
 from hwnas import __version__
+from hwnas.cli.begin import init, recipe
 from hwnas.cli.bench import app as bench_app
 from hwnas.cli.data import data
 from hwnas.cli.devices import app as devices_app
+from hwnas.cli.examples import with_examples
 from hwnas.cli.machine import doctor, plugins
+from hwnas.cli.models import VERBS as MODEL_VERBS
 from hwnas.cli.operators import operators
 from hwnas.cli.profile import profile
 from hwnas.cli.published import import_ofa
-from hwnas.cli.runs import VERBS
+from hwnas.cli.runs import VERBS as RUN_VERBS
 from hwnas.cli.tables import app as tables_app
 from hwnas.errors import HwnasError, one_line
 
@@ -33,10 +36,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in VERBS:
+app.command()(init)
+for verb in (*RUN_VERBS, *MODEL_VERBS):
     app.command()(verb)
 app.command()(data)
 app.command()(operators)
+app.command()(recipe)
 app.command()(profile)
 app.add_typer(devices_app, name="devices")
 app.add_typer(tables_app, name="tables")
@@ -44,6 +49,7 @@ app.add_typer(bench_app, name="bench")
 app.command("import-ofa")(import_ofa)
 app.command()(plugins)
 app.command()(doctor)
+with_examples(app)
 
 
 def _say_version(wanted: bool) -> None:

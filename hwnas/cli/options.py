@@ -13,23 +13,31 @@ from hwnas.errors import PluginError
 if TYPE_CHECKING:
     from hwnas.latency.device import TargetOption
 
-Evaluations = Annotated[int | None, typer.Option("--evaluations", help="Archs to evaluate per device.")]
+Evaluations = Annotated[
+    int | None,
+    typer.Option("--evaluations", help="Archs to evaluate per device; default: as before, or as the recipe says."),
+]
 Budget = Annotated[
     str | None,
-    typer.Option("--budget", help="Time such as 20min: of everything (run) or of the search (search), which it sizes."),
+    typer.Option(
+        "--budget",
+        help="Time such as 20min: of everything (run) or of the search (search), which it sizes; default: none.",
+    ),
 ]
 Limits = Annotated[
     list[str] | None,
     typer.Option(
         "--limit",
-        help="Hard limit on any value, such as latency_ms<=5, or for one device edge-tpu:latency_ms<=3; repeatable.",
+        help="Hard limit on any value, such as latency_ms<=5, or for one device edge-tpu:latency_ms<=3; repeatable; "
+        "default: as before, or as the recipe says.",
         show_default=False,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<recipe name>.")]
 Devices = Annotated[
-    str | None, typer.Option("--devices", help="Comma-separated names or folders; see `hwnas devices`.")
+    str | None,
+    typer.Option("--devices", help="Comma-separated names or folders, see `hwnas devices`; default: all known."),
 ]
 RecipeName = Annotated[str, typer.Argument(help="YAML file or name of a shipped recipe.")]
 Overrides = Annotated[
@@ -43,11 +51,13 @@ ExecutorName = Annotated[
 ]
 ExecutorOptions = Annotated[
     list[str] | None,
-    typer.Option("--executor-option", help="Option of the executor, such as workers=4; repeatable."),
+    typer.Option("--executor-option", help="Option of the executor, such as workers=4; repeatable; default: its own."),
 ]
 Address = Annotated[
     str | None,
-    typer.Option("--address", help="Of a Ray cluster: short for --executor ray --executor-option address=..."),
+    typer.Option(
+        "--address", help="Of a Ray cluster: short for --executor ray --executor-option address=...; default: none."
+    ),
 ]
 
 

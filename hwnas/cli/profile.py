@@ -30,9 +30,14 @@ def profile(
     time_limit_s: Annotated[
         float, typer.Option("--time-limit", help="... and less than these seconds are spent.")
     ] = 20,
-    cores: Annotated[str | None, typer.Option(help="Pin to these cores, such as 0 or 0,1.")] = None,
+    cores: Annotated[
+        str | None, typer.Option(help="Pin to these cores, such as 0 or 0,1; default: not pinned.")
+    ] = None,
     shape: Annotated[
-        str | None, typer.Option(help="Input of a model with open axes, such as 3x224x224 or, whole, 1x3x224x224.")
+        str | None,
+        typer.Option(
+            help="Input of a model with open axes, such as 3x224x224 or, whole, 1x3x224x224; default: the model's."
+        ),
     ] = None,
     count_copies: Annotated[bool, typer.Option("--count-copies", help="Count copies to and from a GPU too.")] = False,
     target: TargetName = None,

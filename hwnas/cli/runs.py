@@ -1,4 +1,4 @@
-"""The verbs of a run: quickstart, run, plan, train, search, export, finetune, report, fleet."""
+"""The verbs that make a run: quickstart, run, plan, train, search, fleet."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from hwnas.cli.options import (
 from hwnas.cli.output import following, progress, show, table, warn
 
 if TYPE_CHECKING:
+    from hwnas.runs.reach import DeviceReach
     from hwnas.runs.run import Run
 
 
@@ -72,14 +73,18 @@ def plan(
     overrides: Overrides = None,
     devices: Devices = None,
     budget: Budget = None,
-    models: Annotated[int | None, typer.Option(min=0, help="Models for each device.")] = None,
+    models: Annotated[
+        int | None, typer.Option(min=0, help="Models for each device; default: as the recipe says.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say beforehand how a run would be divided, and whether a supernet pays for so many models."""
+    """Say beforehand what archs can be on the devices, how a run would be divided, and whether a supernet pays."""
+    from hwnas.runs.reach import reach
     from hwnas.runs.start import plan as plan_recipe
 
     with progress(as_json) as told:
         found = plan_recipe(recipe, overrides or (), split(devices), budget, models, told)
+    reached = reach(recipe, overrides or (), split(devices))
     total = found.train_gmacs + found.search_gmacs + found.finish_gmacs
     rows = [
         [name, f"{gmacs:,.0f}", f"{100 * gmacs / total:.0f} %"]
@@ -93,11 +98,25 @@ def plan(
         if seconds is not None
     )
     show(
-        as_json, found.as_dict(),
-        f"{found}\n\n{table(['as the recipe says', 'thousand million MACs', 'share'], rows)}\n"
+        as_json, {**found.as_dict(), "devices": [one.as_dict() for one in reached]},
+        f"{_reached(reached)}\n\n{found}\n\n{table(['as the recipe says', 'thousand million MACs', 'share'], rows)}\n"
         f"without a supernet: {found.direct_epochs:.3g} epochs for each model{times}\n"
         + following("run", recipe, *_same(overrides, devices, budget, models)),
     )  # fmt: skip
+
+
+def _reached(found: Sequence[DeviceReach]) -> str:
+    """Ranges of values on each device."""
+    names = list(dict.fromkeys(name for one in found for name in one.values))
+    rows = [
+        [one.device, *(f"{v[0]:.4g} - {v[2]:.4g}" if (v := one.values.get(n)) else "-" for n in names),
+         f"{one.within_percent:g} %"]
+        for one in found
+    ]  # fmt: skip
+    later = [one.device for one in found if one.measured_later]
+    note = f"\nlatencies of {', '.join(later)} are measured when the run begins" if later else ""
+    size = found[0].space_size if found else 0
+    return f"{size:,} archs\n\n{table(['can have, on', *names, 'within the limits'], rows)}{note}"
 
 
 def _same(
@@ -128,7 +147,10 @@ def search(
     limit: Limits = None,
     searcher: Annotated[
         str | None,
-        typer.Option("--searcher", help="Algorithm: a name that `hwnas plugins` lists, or package.module:object."),
+        typer.Option(
+            "--searcher",
+            help="Algorithm: a name that `hwnas plugins` lists, or package.module:object; default: as before.",
+        ),
     ] = None,
     executor: ExecutorName = None,
     executor_option: ExecutorOptions = None,
@@ -148,72 +170,6 @@ def search(
         opened.search(split(devices), evaluations, budget, limit, searcher)
     found = {name: len(opened.front(name)) for name in opened.searched()}
     show(as_json, {"fronts": found}, f"models on the fronts: {found}\n{following('export', folder)}")
-
-
-def export(
-    folder: RunFolder,
-    device: Annotated[str | None, typer.Option(help="Device whose front is meant; default: every device.")] = None,
-    key: Annotated[str | None, typer.Option(help="One model by the first digits of its key.")] = None,
-    limit: Limits = None,
-    knee: Annotated[bool, typer.Option("--knee", help="The model nearest to best score and latency.")] = False,
-    fastest: Annotated[bool, typer.Option("--fastest", help="The fastest model (that keeps the limits).")] = False,
-    best: Annotated[bool, typer.Option("--best", help="The model of best score (that keeps the limits).")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="Also write model.int8.onnx.")] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Also copy the chosen bundles to OUT/<device>/<key>.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Write the model bundles of the fronts, and choose and copy models."""
-    from hwnas.runs.start import open_run
-
-    with progress(as_json) as told:
-        bundles = open_run(folder, told).export(device, key, limit or (), knee, fastest, best, int8 or None, out)
-    folders = [str(bundle.folder) for bundle in bundles]
-    show(as_json, {"bundles": folders}, "\n".join(folders))
-
-
-def finetune(
-    folder: RunFolder,
-    key: Annotated[str, typer.Argument(help="First digits of the model's key.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the new bundle.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the training images.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    device: Annotated[str | None, typer.Option(help="Device whose latency the bundle states.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Train one extracted subnet further, with the largest subnet as its teacher."""
-    from hwnas.runs.start import open_run
-
-    with progress(as_json) as told:
-        opened = open_run(folder, told)
-        result, bundle = opened.finetune(key, out, None, device, epochs, lr)
-    score = opened.context.score
-    test = bundle.metrics[f"test_{score.name}"]
-    found = {
-        "bundle": str(bundle.folder), score.named("before"): result.score_before, score.name: result.score,
-        f"test_{score.name}": test,
-    }  # fmt: skip
-    show(
-        as_json, found,
-        f"validation {score.title} {result.score_before:.2f} {score.unit} -> {result.score:.2f} {score.unit}, "
-        f"test {test:.2f} {score.unit}\nbundle: {bundle.folder}",
-    )  # fmt: skip
-
-
-def report(
-    folder: RunFolder,
-    others: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Runs to compare it with, such as ones of other seeds.", show_default=False),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Write report.html and fronts.png of a run again, with what several runs reached where others are named."""
-    from hwnas.runs.start import open_run
-
-    path = open_run(folder).report([open_run(other) for other in others or ()])
-    show(as_json, {"report": str(path)}, str(path))
 
 
 def fleet(
@@ -293,5 +249,5 @@ def _predicted(judged: dict[str, Any], score: str) -> str:
     return f"tau {m['kendall_tau']:.2f} ± {m['kendall_tau_deviation']:.2f} on {found['archs']}"
 
 
-VERBS = (quickstart, run, plan, train, search, export, finetune, report, fleet)
+VERBS = (quickstart, run, plan, train, search, fleet)
 """Commands of this file, in the order of the help."""

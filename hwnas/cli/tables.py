@@ -159,11 +159,13 @@ def fit(
     source: Annotated[str, typer.Option("--source", help="Who measured, and how.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the device profile.")],
     recipe: Annotated[
-        str | None, typer.Option("--recipe", help="YAML file or name of a shipped recipe, whose archs are named.")
+        str | None,
+        typer.Option("--recipe", help="YAML file or name of a shipped recipe, whose archs are named; default: none."),
     ] = None,
     overrides: Overrides = None,
     operators: Annotated[
-        Path | None, typer.Option("--operators", help="List of the operators of the networks that are named.")
+        Path | None,
+        typer.Option("--operators", help="List of the operators of the networks that are named; default: none."),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Of the device; default: the folder's name.")] = None,
     kind: Annotated[str, typer.Option("--kind", help="cpu, gpu, dsp, vpu, npu or fpga.")] = "npu",
@@ -195,7 +197,9 @@ def fit(
         f"correlation {made.error.spearman:g}",
         *([f"by family: {', '.join(f'{f} {e:g} %' for f, e in families.items())}"] if families else []),
         *([f"error on left-out families: {made.family_error.mape_percent:.2f} %"] if made.family_error else []),
-        following("run", recipe or "RECIPE", *(overrides or ()), "--devices", out),
+        following("devices", "show", out)
+        if recipe is None
+        else following("run", recipe, *(overrides or ()), "--devices", out),
     ]
     show(as_json, made.model_dump(mode="json"), "\n".join(lines))
 

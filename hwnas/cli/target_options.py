@@ -14,15 +14,20 @@ if TYPE_CHECKING:
 TargetName = Annotated[
     str | None,
     typer.Option(
-        "--target", help="What times models: onnxruntime, ssh, qai-hub, or package.module:object of your own."
+        "--target",
+        help="What times models: onnxruntime, ssh, qai-hub, or package.module:object of your own; "
+        "default: the device's.",
     ),
 ]
 TargetOptions = Annotated[
     list[str] | None,
-    typer.Option("--target-option", help="Option of the target, such as host=user@board; repeatable."),
+    typer.Option("--target-option", help="Option of the target, such as host=user@board; repeatable; default: none."),
 ]
 Host = Annotated[
-    str | None, typer.Option("--host", help="Another machine by ssh: short for --target ssh --target-option host=...")
+    str | None,
+    typer.Option(
+        "--host", help="Another machine by ssh: short for --target ssh --target-option host=...; default: none"
+    ),
 ]
 
 

@@ -22,9 +22,11 @@ class AugmentConfig(BaseModel):
     shift_percent: NonNegative = 0.0
     """Largest shift along each axis, of the image edge."""
     rotate_degrees: NonNegative = 0.0
+    """Largest turn to either side."""
     scale_percent: NonNegative = 0.0
     """Largest change of size along each axis."""
     shear_percent: NonNegative = 0.0
+    """Largest shear along each axis."""
     cutout_percent: NonNegative = 0.0
     """Edge of one square set to the mean, of the image edge."""
     crop_percent: Annotated[float, Field(gt=0, le=100)] = 100.0

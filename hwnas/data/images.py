@@ -38,6 +38,12 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def size_px(self) -> int:
+        """Width of the images, before they are brought to the resolution of a network."""
+        images = self.images
+        return images.split.shape[-1] if isinstance(images, ImageStream) else int(images.shape[-1])
+
     def take(self, index: Tensor) -> ImageSet:
         """Return the rows ``index``."""
         images = self.images.part(index.numpy()) if isinstance(self.images, ImageStream) else self.images[index]

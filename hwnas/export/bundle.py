@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from hwnas.arguments import checked_arguments
 from hwnas.errors import CheckpointError, OutputError, SpaceError, UnreadableError, one_line
+from hwnas.export.half import halve_onnx
 from hwnas.export.onnx_check import verify_onnx
 from hwnas.export.onnx_file import to_onnx
 from hwnas.export.quantize import quantize_onnx
@@ -27,7 +29,12 @@ from hwnas.supernet import SupernetConfig, make_layout, read_settings
 from hwnas.train.checkpoint import load_tensors, load_weights, save_tensors, shapes_of
 
 INT8_FILE = "model.int8.onnx"
-FILES = frozenset({"model.onnx", INT8_FILE, "weights.safetensors", "arch.json", "metrics.json", "MODEL_CARD.md"})
+FP16_FILE = "model.fp16.onnx"
+RUN_FILE = "run_model.py"
+"""Classifies images with the model, and needs onnxruntime, numpy and pillow only."""
+FILES = frozenset({
+    "model.onnx", INT8_FILE, FP16_FILE, "weights.safetensors", "arch.json", "metrics.json", "MODEL_CARD.md", RUN_FILE,
+})  # fmt: skip
 """What a bundle consists of."""
 
 EXPORT_AGAIN = "write the bundle again with `hwnas export RUN`"
@@ -35,7 +42,7 @@ EXPORT_AGAIN = "write the bundle again with `hwnas export RUN`"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model folder: ``model.onnx``, ``weights.safetensors``, ``arch.json``, ``metrics.json``, ``MODEL_CARD.md``."""
+    """A model folder: ``model.onnx``, weights, ``arch.json``, ``metrics.json``, ``MODEL_CARD.md``, ``run_model.py``."""
 
     folder: Path
 
@@ -91,6 +98,8 @@ def write_bundle(
     metrics: Mapping[str, Any],
     parity_inputs: Tensor,
     int8_calibration: Tensor | None = None,
+    fp16: bool = False,
+    decoded_px: int | None = None,
 ) -> Bundle:
     """Write the folder of one model; it appears whole or not at all.
 
@@ -104,6 +113,9 @@ def write_bundle(
         metrics: numbers to keep; ``onnx_parity`` is added.
         parity_inputs: ``(N, C, H, W)`` real images on which the ONNX file must agree with ``subnet``.
         int8_calibration: ``(N, C, H, W)`` training images; given, ``model.int8.onnx`` is written too.
+        fp16: whether ``model.fp16.onnx`` is written too.
+        decoded_px: edge to which image files were decoded for training, before they were brought to the resolution of
+            the network; None: that resolution.
 
     Raises:
         ExportError: the ONNX file does not compute what the network does.
@@ -122,8 +134,9 @@ def write_bundle(
         "blocks": [{"slot": name, "kind": spec.kind, **spec.columns} for name, spec in layout.blocks(arch)],
         "supernet": supernet_config.model_dump(mode="json"),
         "classes": list(classes),
-        "input": {"shape": [in_channels, resolution, resolution], "mean": mean, "std": std, "range": [0.0, 1.0]},
-    }
+        "input": {"shape": [in_channels, resolution, resolution], "mean": mean, "std": std, "range": [0.0, 1.0],
+                  "decoded_px": decoded_px or resolution},
+    }  # fmt: skip
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=PARTIAL, dir=folder.parent))
     except OSError as error:
@@ -137,6 +150,9 @@ def write_bundle(
         parity = verify_onnx(temporary / "model.onnx", subnet, parity_inputs)
         if int8_calibration is not None:
             quantize_onnx(temporary / "model.onnx", temporary / INT8_FILE, int8_calibration)
+        if fp16:
+            halve_onnx(temporary / "model.onnx", temporary / FP16_FILE)
+        write_text(temporary / RUN_FILE, _run_script())
         all_metrics = {**finite, "onnx_parity": parity}
         save_tensors(temporary / "weights.safetensors", subnet.state_dict(), {"arch": arch.as_dict()})
         sizes = {p.name: p.stat().st_size for p in sorted(temporary.iterdir())}
@@ -149,6 +165,10 @@ def write_bundle(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Bundle(folder)
+
+
+def _run_script() -> str:
+    return files("hwnas.export").joinpath("run_model.py.txt").read_text(encoding="utf-8")
 
 
 def check_replaceable(folder: Path) -> None:
@@ -243,6 +263,9 @@ A subnet of a `{description["supernet"]["family"]}` supernet, exported by hwnas.
 - Input `input`: float32, batch x {shape}; pixel values in 0..1, minus mean {description["input"]["mean"]},
   divided by standard deviation {description["input"]["std"]}, per channel.
 - Output `logits`: batch x {len(description["classes"])}, in the order {classes}.
+- `python run_model.py IMAGE` classifies images; it needs onnxruntime, numpy and pillow. Images are turned upright,
+  resized at their shorter edge to {description["input"]["decoded_px"]} px (bilinear), cut to the centre, and brought to
+  the size of the input.
 - `hwnas.load_model(FOLDER)` gives the PyTorch network back.
 
 | number | value |

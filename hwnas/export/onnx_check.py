@@ -36,6 +36,18 @@ def run_onnx(path: Path, inputs: Tensor, batch_size: int = 500) -> Tensor:
     return torch.from_numpy(np.concatenate(parts))
 
 
+class OnnxNetwork(nn.Module):
+    """An ONNX file as a network: ``(N, C, H, W)`` to ``(N, classes)`` in ONNX Runtime on the CPU."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Run the file."""
+        return run_onnx(self.path, inputs.cpu())
+
+
 def _batches(inputs: Tensor, size: int) -> Iterator[Tensor]:
     return (inputs[i : i + size] for i in range(0, len(inputs), size))
 

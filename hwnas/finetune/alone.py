@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from hwnas.data import AugmentConfig, ImageSet, Splits
+from hwnas.data import AugmentConfig, Splits
+from hwnas.data.joined import joined
 from hwnas.finetune.config import FinetuneConfig
 from hwnas.finetune.together import FinetuneResult, Student, train_together
 from hwnas.progress import Progress, silent
@@ -53,10 +53,7 @@ def finetune(
 
 
 def _with_validation(splits: Splits) -> Splits:
-    """The same images, all in memory, with those of validation among the training images; normalised as before."""
-    read = [part.in_memory() for part in (splits.train, splits.validation)]
-    images = [part.images for part in read if isinstance(part.images, Tensor)]
-    joined = ImageSet(torch.cat(images), torch.cat([part.labels for part in read]))
-    found = replace(splits, train=joined)
+    """The same images with those of validation among the training images; normalised as before."""
+    found = replace(splits, train=joined(splits.train, splits.validation))
     found.__dict__["mean_std"] = splits.mean_std  # what the network's first layer was trained with
     return found

@@ -19,12 +19,19 @@ class FinetuneConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     epochs: Annotated[float, Field(gt=0, le=1e5)] = 10
+    """Passes over the training images."""
     lr: Annotated[float, Field(gt=0, le=1e38)] = 0.01
+    """Peak learning rate."""
     warmup_epochs: NonNegative = 0.0
+    """In which the rate rises from 0."""
     batch_size: Annotated[int, Field(gt=1, le=2**20)] = 64
+    """Images in a step."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of SGD with Nesterov's correction."""
     weight_decay: NonNegative = 3e-5
+    """On weights of convolutions and linear layers only."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of a label that is spread over all classes."""
     clip_grad_norm: NonNegative = 0.0
     """Largest norm of all gradients of a network together; 0: no limit."""
     distill_ratio: NonNegative = 1.0
@@ -42,8 +49,11 @@ class FinetuneConfig(BaseModel):
     """NATv2 takes SGD (rate 0.0001, decay 0.0005) for subnets of supernets with one exit, AdamW (0.0001, 0.01) for
     those of supernets with several; 150 epochs of both. AdamW is not resumed, so `finetune` only, too."""
     device: DeviceName = "auto"
+    """``auto``: a GPU where PyTorch sees one."""
     seed: Seed = 0
+    """Of batches and augmentation."""
     checkpoint_every_s: Annotated[float, Field(gt=0, le=1e9)] = 20.0
+    """Least time between two checkpoints."""
 
     @model_serializer(mode="wrap")
     def _without_defaults_added_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -100,6 +110,7 @@ class FinishConfig(BaseModel):
     lr: Annotated[float, Field(gt=0, le=1e38)] | None = None
     """Peak learning rate; None: that of the first phase of ``train``."""
     warmup_epochs: NonNegative = 0.0
+    """In which the rate rises from 0."""
     teacher: Literal["best", "largest", "none"] = "best"
     """Whose outputs the models also learn: ``best`` is the largest of the models that are trained, which costs nothing
     more; ``largest`` is the supernet's largest net."""

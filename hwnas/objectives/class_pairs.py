@@ -78,39 +78,3 @@ def confusion_weights(confusions: Tensor) -> Tensor:
     n = len(both)
     pairs = both[torch.triu_indices(n, n, 1).unbind()]
     return both / pairs.mean() if len(pairs) else both
-
-
-def of_classes(weights: Tensor | None, predicted: Tensor) -> Tensor | None:
-    """Return ``(m, m)`` weights of the pairs of m predicted classes.
-
-    Raises:
-        RecipeError: weights of another number of classes.
-    """
-    if weights is None:
-        return None
-    if weights.shape != (len(predicted), len(predicted)):
-        raise RecipeError(
-            f"weights of class pairs are of {len(weights)} classes, the network has {len(predicted)}; give a row and a "
-            "column for each"
-        )
-    return weights.to(predicted.device)[predicted][:, predicted]
-
-
-def score_of(gram: Tensor, weights: Tensor | None = None) -> float:
-    """Return the score of ``(m, m)`` scalar products between the profiles of the predicted classes.
-
-    Args:
-        gram: the products.
-        weights: ``(m, m)`` by which the distances are multiplied before their mean; None: all alike.
-    """
-    m = len(gram)
-    if m < 2:
-        return 0.0
-    norm = gram.diagonal().sqrt()
-    cosine = gram / (norm[:, None] * norm[None, :])
-    pairs = torch.triu_indices(m, m, 1, device=gram.device).unbind()
-    distances = 1.0 - cosine[pairs]
-    if weights is not None:
-        distances = distances * weights[pairs]
-    distances = distances[~distances.isnan()]
-    return float(distances.mean()) if len(distances) else float("nan")

@@ -36,6 +36,7 @@ class EvaluationConfig(BaseModel):
     calibration_images: int = Field(default=2000, ge=1, le=10**9)
     """Training images from which batch norm is recalibrated (all, if there are fewer)."""
     calibration_batch_size: int = Field(default=200, ge=2, le=65_536)
+    """Images that batch norms see at a time."""
     validation_images: int | None = Field(default=None, ge=1, le=10**9)
     """Validation images used; None: all."""
     introspectability: IntrospectabilityConfig = IntrospectabilityConfig()

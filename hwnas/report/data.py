@@ -16,6 +16,8 @@ class Column:
     title: str
     unit: str
     """Such as ``%`` or ``ms``; empty: none."""
+    origin: str = ""
+    """Where such numbers come from, in one sentence."""
 
     @property
     def heading(self) -> str:
@@ -60,6 +62,62 @@ class Bands:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """Hypervolume of score and latency over evaluations, as a share of the box that holds every evaluated arch."""
+
+    name: str
+    evaluations: Sequence[int]
+    share: Sequence[float]
+    """0 to 1."""
+    low: Sequence[float] = ()
+    """Where several repetitions were made: what nine of ten of them reached, and one of ten; else empty."""
+    high: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What specialising the space to a device left out of one choice, before anything was evaluated."""
+
+    choice: str
+    kept: str
+    """Options, in words."""
+    removed: str
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A network as its blocks, from input to output."""
+
+    blocks: Sequence[tuple[str, int]]
+    """Name of the slot, and the block's number in `RunReport.blocks`."""
+    by_slot: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Values that are known for each slot, such as introspectability: by their name, then by slot."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one model was at one step on its way into a file."""
+
+    name: str
+    """Such as ``as the supernet gave it``, ``trained to its end``, ``INT8``."""
+    score: float | None = None
+    """On validation images."""
+    test_score: float | None = None
+    latency_ms: float | None = None
+    size_mb: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """Front of another run on the same device."""
+
+    run: str
+    models: Sequence[Mapping[str, Any]]
+    """Values by name, and ``key``."""
+
+
+@dataclass(frozen=True)
 class DeviceReport:
     """One device: what its numbers rest on, and what was found."""
 
@@ -93,6 +151,36 @@ class DeviceReport:
     """Latency in ms and validation score of networks scaled by hand and trained alone, where they were."""
     bands: Bands | None = None
     """Over this run and others; None: the report is of one run."""
+    overlays: Sequence[Overlay] = ()
+    """Fronts of other runs on this device."""
+    evaluated: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Further values of the same archs as `evaluated_ms`, by name."""
+    block_ms: Sequence[float] = ()
+    """What each of `RunReport.blocks` adds to a network on this device; empty: not known."""
+    constant_ms: float = 0.0
+    """What every network pays once."""
+    unfitted: Sequence[float] = ()
+    """For each model, the share (0 to 1) of its latency that rests on constants which were not fitted to measurements
+    of such operators, or on sizes that were interpolated."""
+    curves: Sequence[Curve] = ()
+    removed: Sequence[Removed] = ()
+    removed_note: str = ""
+    """How much smaller the space became."""
+    stages: Mapping[str, Sequence[Stage]] = field(default_factory=dict)
+    """By the key of a model."""
+    commands: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    """By the key of a model: what a command does, and the command, with ``{run}`` for the folder of the page."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Something that a person decided."""
+
+    what: str
+    """Name of the setting or of the act."""
+    value: str
+    default: str
+    """What holds where nobody decides; empty: there is no default."""
 
 
 @dataclass(frozen=True)
@@ -120,3 +208,12 @@ class RunReport:
     """Key of the score's standard error in the models' values; empty: there is none."""
     score_direction: str = "max"
     """Whether a larger score is better, or a smaller one (``min``)."""
+    blocks: Sequence[Mapping[str, Any]] = ()
+    """Every different block of the models, its ``kind`` and its columns."""
+    pieces: Mapping[str, Pieces] = field(default_factory=dict)
+    """By the key of a model."""
+    decisions: Sequence[Decision] = ()
+    differences: Sequence[tuple[str, Sequence[str]]] = ()
+    """Settings in which this run and the others differ: name, and the value in each run, this one's first."""
+    runs: Sequence[str] = ()
+    """Names of this run and of the others; empty: the report is of one run."""

@@ -8,7 +8,8 @@ from hwnas.files import write_atomically
 from hwnas.report.data import DeviceReport, RunReport
 
 INK, GREY, LINE = "#1f2933", "#b8c2cc", "#2458c5"
-COLOURS = ("#2458c5", "#c2410c", "#15803d", "#7e22ce", "#0e7490", "#a16207", "#be123c", "#4d7c0f")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#999933")
+"""Told apart also by those who see fewer colours (after Okabe and Ito, 2008, Color Universal Design)."""
 
 
 def write_fronts_png(report: RunReport, path: Path) -> None:

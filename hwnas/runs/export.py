@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from hwnas.errors import OutputError, SearchError
-from hwnas.export.bundle import INT8_FILE, Bundle, write_bundle
+from hwnas.export.bundle import FP16_FILE, INT8_FILE, RUN_FILE, Bundle, write_bundle
+from hwnas.export.onnx_check import OnnxNetwork
+from hwnas.files import write_json
 from hwnas.latency.table import Device
 from hwnas.objectives.exact import fvcore_macs
 from hwnas.progress import Progress
@@ -21,27 +23,32 @@ from hwnas.runs.folder import DeviceFolder
 from hwnas.runs.front import Front, FrontModel, SearchedDevice
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.problem import evaluated_values
+from hwnas.runs.select import Selection
 from hwnas.space import Arch
 from hwnas.supernet import count_params
 
+FORMATS = {"fp16": FP16_FILE, "int8": INT8_FILE}
+"""Number formats that a bundle may have besides float32, and their files."""
 PARITY_IMAGES = 64
 CALIBRATION_IMAGES = 128
 """Training images on which INT8 versions are calibrated."""
 
 
-def export_front(evaluations: Evaluations, device: SearchedDevice, int8: bool, progress: Progress) -> None:
+def export_front(
+    evaluations: Evaluations, device: SearchedDevice, formats: Collection[str], progress: Progress
+) -> None:
     """Write the bundles of a front that are not there, and remove those of models that left it.
 
     Args:
         evaluations: of the run.
         device: whose front it is.
-        int8: whether every bundle has an INT8 version, too.
+        formats: number formats, of `FORMATS`, that every bundle has besides.
         progress: told after every model.
     """
     models = candidates_of_front(evaluations, device.front)
     for done, (row, model) in enumerate(zip(device.front, models, strict=True), 1):
-        if not is_exported(row, model.weights_version, int8):
-            export_model(evaluations, device.device, device.settings, model, row.folder, int8)
+        if not is_exported(row, model.weights_version, formats):
+            export_model(evaluations, device.device, device.settings, model, row.folder, formats)
         progress("export", done, len(models), row.key)
     remove_stale(evaluations.context.folder.device(device.name), device.front)
 
@@ -53,10 +60,11 @@ def candidates_of_front(evaluations: Evaluations, front: Front) -> list[Candidat
     return [Candidate(a, m.weights_version or trained) for a, m in zip(archs, front, strict=True)]
 
 
-def is_exported(model: FrontModel, weights: str, int8: bool) -> bool:
-    """Say whether a model's bundle is whole: of these weights, with the front's latency, INT8 where asked for."""
+def is_exported(model: FrontModel, weights: str, formats: Collection[str]) -> bool:
+    """Say whether a model's bundle is whole: of these weights, with the front's latency, in the formats asked for."""
     bundle = Bundle(model.folder)
-    if not bundle.is_whole or (int8 and not (model.folder / INT8_FILE).exists()):
+    wanted = [RUN_FILE, *(FORMATS[name] for name in formats)]
+    if not bundle.is_whole or not all((model.folder / file).exists() for file in wanted):
         return False
     metrics = bundle.metrics
     latency_ms = metrics.get("latency_ms")
@@ -83,8 +91,9 @@ def remove_stale(folder: DeviceFolder, front: Front) -> None:
 
 
 def export_model(
-    evaluations: Evaluations, device: Device, settings: DeviceSearch, model: Candidate, folder: Path, int8: bool
-) -> Bundle:
+    evaluations: Evaluations, device: Device, settings: DeviceSearch, model: Candidate, folder: Path,
+    formats: Collection[str],
+) -> Bundle:  # fmt: skip
     """Write the bundle of one model, with its values on validation images and, computed once, its test score."""
     context, wanted = evaluations.context, evaluated_values(evaluations.context, settings)
     evaluations.evaluate([model], wanted)
@@ -104,37 +113,89 @@ def export_model(
         "macs": fvcore_macs(subnet, context.layout.input_shape(model.arch)),
         "weights_version": model.weights_version,
     }
-    return write_model(context, subnet, model.arch, folder, metrics, int8)
+    return write_model(context, subnet, model.arch, folder, metrics, formats)
 
 
 def write_model(
-    context: RunContext, network: nn.Sequential, arch: Arch, folder: Path, metrics: Mapping[str, Any], int8: bool
-) -> Bundle:
-    """Write a bundle of any network of the run's family, with an INT8 version where ``int8`` asks for one."""
-    networks, splits = context.networks, context.splits
+    context: RunContext, network: nn.Sequential, arch: Arch, folder: Path, metrics: Mapping[str, Any],
+    formats: Collection[str],
+) -> Bundle:  # fmt: skip
+    """Write a bundle of any network of the run's family, in further number formats where ``formats`` names some.
+
+    What a further format scores on the test images, in ONNX Runtime, is kept with the other numbers; formats that a
+    bundle in its place has besides stay.
+    """
+    networks, splits, score = context.networks, context.splits, context.score
+    formats = [name for name, file in FORMATS.items() if name in formats or (folder / file).exists()]
     bundle = write_bundle(
         folder, network, arch, context.recipe.supernet, splits.classes, splits.mean_std, metrics,
         networks.inputs(splits.validation.first(PARITY_IMAGES), arch).tensors()[0].cpu(),
         int8_calibration=(
-            networks.inputs(splits.train.first(CALIBRATION_IMAGES), arch).tensors()[0].cpu() if int8 else None
+            networks.inputs(splits.train.first(CALIBRATION_IMAGES), arch).tensors()[0].cpu()
+            if "int8" in formats else None
         ),
+        fp16="fp16" in formats, decoded_px=splits.train.size_px,
     )  # fmt: skip
+    found = {
+        f"test_{score.named(name)}": context.test_scores(OnnxNetwork(folder / FORMATS[name]), arch)[score.name]
+        for name in formats
+    }
+    if found:
+        write_json(folder / "metrics.json", {**bundle.metrics, **found})
     return bundle
 
 
-def chosen_models(front: Front, key: str | None, limits: Sequence[str], knee: bool, fastest: bool, best: bool) -> Front:
-    """Return the models of a front that keep limits and, of these, the one that a rule picks.
+def chosen_models(
+    fronts: Sequence[Front], select: Sequence[str], key: str | None, limits: Sequence[str], rules: Mapping[str, bool]
+) -> list[FrontModel]:
+    """Return the models of fronts that keep limits and, of these, the ones that are picked; without a rule all of them.
+
+    Args:
+        fronts: of the devices that are meant.
+        select: selections, see `Front.select`.
+        key: first digits of a key.
+        limits: that every model keeps.
+        rules: whether ``knee``, ``fastest`` and ``best`` are wanted.
 
     Raises:
-        SearchError: no model keeps the limits, or several rules are given.
+        SearchError: no model keeps the limits, several ways to choose are given, or a selection is for other devices.
     """
-    rules = {"key": key is not None, "knee": knee, "fastest": fastest, "best": best}
-    if len(given := [name for name, on in rules.items() if on]) > 1:
-        raise SearchError(f"{' and '.join(given)} each choose a model; give one of {', '.join(rules)}")
-    kept = front.within(*limits)
-    if key is not None:
-        return Front(front.device, tuple(m for m in kept if m.key.startswith(key)), front.score)
-    for wanted, pick in ((knee, kept.knee), (fastest, kept.fastest), (best, kept.best)):
-        if wanted:
-            return Front(front.device, (pick(),), front.score)
-    return kept
+    given = [name for name, on in {"select": bool(select), "key": key is not None, **rules}.items() if on]
+    if len(given) > 1:
+        allowed = ", ".join(["select", "key", *rules])
+        raise SearchError(f"{' and '.join(given)} each choose a model; give one of {allowed} (select may be repeated)")
+    wanted = tuple(select) or tuple(name for name, on in rules.items() if on)
+    names = [front.device for front in fronts]
+    for text in wanted:
+        one = Selection.parse(text)
+        if not any(map(one.is_for, names)):
+            raise SearchError(
+                f"selection {one.text!r} chooses on {', '.join(one.devices)}; meant are {', '.join(names)}"
+            )
+    chosen: list[FrontModel] = []
+    for front in fronts:
+        kept = front.within(*limits)
+        if key is not None:
+            chosen += [m for m in kept if m.key.startswith(key)]
+        else:
+            chosen += kept.select(*wanted) if wanted else kept
+    return chosen
+
+
+def keys_meant(select: Sequence[str], key: str | None) -> list[str]:
+    """Return the first digits of the keys that are asked for, by themselves or as selections."""
+    parsed = [Selection.parse(text) for text in select]
+    return [*([] if key is None else [key]), *(one.argument for one in parsed if one.rule == "key")]
+
+
+def left_from_before(out: str | Path, chosen: Sequence[FrontModel], fronts: Sequence[Front]) -> list[Path]:
+    """Return the bundles below ``out`` of models that are neither chosen now nor on the front of their device any more.
+
+    Args:
+        out: where bundles were copied to, as ``out/<device>/<key>``.
+        chosen: just copied.
+        fronts: of the devices of the run.
+    """
+    current = {(m.device, m.key) for m in (*chosen, *(m for front in fronts for m in front))}
+    found = [p.parent for front in fronts for p in sorted((Path(out) / front.device).glob("*/arch.json"))]
+    return [p for p in found if (p.parent.name, p.name) not in current]

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from hwnas.export.bundle import Bundle, check_replaceable
+from hwnas.files import make_folder
 from hwnas.finetune import FinetuneConfig, FinetuneResult, finetune
 from hwnas.latency.table import Device
 from hwnas.objectives.exact import fvcore_macs
@@ -33,9 +34,10 @@ def finetune_model(
 
     Raises:
         TrainingError: the loss is not finite.
-        OutputError: ``out`` holds something that is no bundle; nothing is trained then.
+        OutputError: ``out`` holds something that is no bundle, or cannot be made; nothing is trained then.
     """
     check_replaceable(out)
+    make_folder(out.parent)  # now, not after hours
     context, arch = evaluations.context, model.arch
     evaluator = evaluations.weights.evaluator(model.weights_version)
     resolution = arch.int("resolution")
@@ -62,4 +64,4 @@ def finetune_model(
     }
     if result.saw_validation:  # what it does on them now says nothing
         metrics |= {score.name: result.score, "trained_on_validation": True}
-    return result, write_model(context, network, arch, out, metrics, context.recipe.export.int8)
+    return result, write_model(context, network, arch, out, metrics, context.recipe.export.formats())

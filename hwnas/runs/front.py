@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,11 @@ from hwnas.export.bundle import Bundle, check_replaceable
 from hwnas.files import csv_text, make_folder, write_text
 from hwnas.latency.table import Device
 from hwnas.objectives import Objective, as_losses
-from hwnas.pareto import choose_subset, knee, non_dominated
+from hwnas.pareto import choose_subset, non_dominated
 from hwnas.reading import csv_rows, made_of, read_text, sha256_of, unquoted
 from hwnas.runs.history import DeviceSearch
-from hwnas.search.limits import Limit, limits_for
+from hwnas.runs.select import Measures, Selection, selected, within
+from hwnas.search.limits import Limit
 from hwnas.space import Arch, check_key
 from hwnas.task import Score
 
@@ -45,13 +46,25 @@ class FrontModel:
         """Measured latency of the exported model where it is known, else the estimate that was searched with."""
         return self.values.get(MEASURED, self.values["latency_ms"])
 
+    def value(self, name: str) -> float:
+        """Return a value by name; ``latency_ms`` is the measured latency where it is known.
+
+        Raises:
+            SearchError: the model has no such value.
+        """
+        if name == "latency_ms":
+            return self.latency_ms
+        if name not in self.values:
+            raise SearchError(f"models of {self.device} have no value {name!r}; they have {', '.join(self.values)}")
+        return self.values[name]
+
     def export(self, out: str | Path) -> Bundle:
         """Copy the bundle to ``out/<device>/<key>`` and return it.
 
         Raises:
             ExportError: the run has not exported it yet.
             CheckpointError: the bundle is damaged.
-            OutputError: ``out`` cannot be written.
+            OutputError: ``out`` cannot be written, or holds another bundle of this name, which stays.
         """
         if not self.folder.is_dir():
             raise ExportError(f"model {self.key} has no bundle at {self.folder}; run `hwnas export` first")
@@ -67,6 +80,8 @@ class Front(Sequence[FrontModel]):
     models: tuple[FrontModel, ...]
     score: Score
     """Of the task; names the value by which models are compared with their latency."""
+    directions: Mapping[str, Literal["min", "max"]] = field(default_factory=dict)
+    """Of the values that its search looked at: whether less or more is better."""
 
     def __getitem__(self, index: Any) -> Any:
         return self.models[index]
@@ -77,17 +92,37 @@ class Front(Sequence[FrontModel]):
     def __iter__(self) -> Iterator[FrontModel]:
         return iter(self.models)
 
+    def select(self, *selections: str) -> Front:
+        """Return the models that any of some selections means, such as ``best:latency_ms<=1`` or ``knee``.
+
+        A selection is a rule, with limits behind it where wanted: ``best``, ``fastest``, ``knee``, ``all``,
+        ``least:params``, ``most:introspectability``, ``weights:top1_percent=2,latency_ms=1`` (the model whose place
+        between best and worst fits these weights), ``different:4`` (the four most different), or the first digits of a
+        key. One whose limits name another device, as ``best:edge-tpu:latency_ms<=1``, means no model of this front.
+
+        Raises:
+            SearchError: another form, a value that the models do not have, or limits that none of them keeps.
+        """
+        parsed = [Selection.parse(text) for text in selections]
+        meant = {m.key for one in parsed for m in selected(self.models, one, self.device, self.measures)}
+        return Front(self.device, tuple(m for m in self.models if m.key in meant), self.score, self.directions)
+
+    @property
+    def measures(self) -> Measures:
+        """By what its models are compared."""
+        return Measures(self.score.name, {**self.directions, self.score.name: self.score.direction})
+
     def knee(self) -> FrontModel:
         """Return the model nearest to the best score and latency at once, both scaled to the front's range."""
-        return self.models[knee(np.array([[self._loss(m), m.latency_ms] for m in self._some()]))]
+        return self._one("knee")
 
     def fastest(self) -> FrontModel:
         """Return the model of least latency; after `within`, the fastest that keeps the limits."""
-        return min(self._some(), key=lambda m: m.latency_ms)
+        return self._one("fastest")
 
     def best(self) -> FrontModel:
         """Return the model of the best score; of equal ones the fastest."""
-        return min(self._some(), key=lambda m: (self._loss(m), m.latency_ms))
+        return self._one("best")
 
     def within(self, *limits: str) -> Front:
         """Return the models that keep limits such as ``top1_percent>=98`` or ``edge-tpu:latency_ms<=3``.
@@ -98,30 +133,12 @@ class Front(Sequence[FrontModel]):
             SearchError: a limit of another form, on a value that the models do not have, or that none of them keeps
                 (it says how near they come).
         """
-        kept = self.models
-        for limit in limits_for(tuple(map(Limit.parse, limits)), self.device):
-            known = {m.key: self._value(m, limit.value) for m in kept}
-            left = tuple(m for m in kept if limit.holds(known[m.key]))
-            if not left:
-                best = (min if limit.comparison == "<=" else max)(known.values())
-                raise SearchError(f"no model of {self.device} keeps {limit}; the nearest has {best:.6g}")
-            kept = left
-        return Front(self.device, kept, self.score)
+        kept = within(self.models, tuple(map(Limit.parse, limits)), self.device)
+        return Front(self.device, tuple(kept), self.score, self.directions)
 
-    def _some(self) -> tuple[FrontModel, ...]:
-        if not self.models:
-            raise SearchError(f"the front of {self.device} is empty; search it with `hwnas search`")
-        return self.models
-
-    def _loss(self, model: FrontModel) -> float:
-        return -self.score.sign * model.values[self.score.name]
-
-    def _value(self, model: FrontModel, name: str) -> float:
-        if name == "latency_ms":
-            return model.latency_ms
-        if name not in model.values:
-            raise SearchError(f"models of {self.device} have no value {name!r}; they have {', '.join(model.values)}")
-        return model.values[name]
+    def _one(self, rule: str) -> FrontModel:
+        (model,) = selected(self.models, Selection.parse(rule), self.device, self.measures)
+        return model
 
 
 @dataclass(frozen=True)
@@ -139,22 +156,38 @@ class SearchedDevice:
 
 
 def copy_bundle(source: Path, target: Path) -> Bundle:
-    """Copy a bundle, in place of one that is there.
+    """Copy a bundle; one of the same weights that is there is brought up to date, any other stays.
 
     Raises:
-        OutputError: the target cannot be written, or holds something else.
+        OutputError: the target cannot be written, or holds something else or another model.
     """
     if target.resolve() == source.resolve():
         return Bundle(source)
     check_replaceable(target)
     make_folder(target.parent)
+    there, new = _digests(target), _digests(source)
+    if there and there.get(WEIGHTS) != new.get(WEIGHTS):
+        raise OutputError(
+            f"{target} holds a model of this key with other weights, which is not overwritten; remove it, or choose "
+            "another --out"
+        )
+    if set(there) - set(new):
+        return Bundle(target)  # it has files that this one lacks, such as an INT8 version
     try:
         if target.exists():
             shutil.rmtree(target)
-        shutil.copytree(source, target)
+        shutil.copytree(source, target, copy_function=shutil.copyfile)  # modes are the user's, not the run's
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error}; choose another --out") from None
     return Bundle(target)
+
+
+WEIGHTS = "weights.safetensors"
+
+
+def _digests(bundle: Path) -> dict[str, str]:
+    """Digests of the models of a bundle by file; empty where there is none."""
+    return {p.name: sha256_of(p) for p in sorted(bundle.glob("*")) if p.name == WEIGHTS or p.suffix == ".onnx"}
 
 
 def choose_front(
@@ -211,7 +244,13 @@ def _cell(name: str, value: float) -> str:
     return str(int(value)) if name in ("params", "macs") else f"{value:.6g}"
 
 
-def read_front(path: Path, device: str, score: Score, sha256: str = "") -> Front:
+def read_front(
+    path: Path,
+    device: str,
+    score: Score,
+    sha256: str = "",
+    directions: Mapping[str, Literal["min", "max"]] | None = None,
+) -> Front:
     """Read what `write_front` wrote; bundles are expected in ``models/`` beside it.
 
     Args:
@@ -219,6 +258,7 @@ def read_front(path: Path, device: str, score: Score, sha256: str = "") -> Front
         device: whose front it is.
         score: of the task.
         sha256: of the file as it was written; empty: not known.
+        directions: see `Front.directions`.
 
     Raises:
         ResumeError: the file is damaged.
@@ -242,4 +282,4 @@ def read_front(path: Path, device: str, score: Score, sha256: str = "") -> Front
         raise ResumeError(
             f"{path} is damaged: {reason}; remove it and run `hwnas search` (the archive answers)"
         ) from None
-    return Front(device, tuple(models), score)
+    return Front(device, tuple(models), score, directions or {})

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hwnas.archive import Archive, Evaluation
 from hwnas.errors import ResumeError
-from hwnas.export.bundle import INT8_FILE, Bundle
+from hwnas.export.bundle import Bundle
 from hwnas.files import write_json
 from hwnas.latency.correction import correction_features, fit_correction
 from hwnas.latency.measure import MeasureConfig
@@ -25,6 +25,7 @@ from hwnas.pareto import non_dominated
 from hwnas.progress import Progress
 from hwnas.report.data import LatencyCheck
 from hwnas.runs.evaluations import Candidate
+from hwnas.runs.export import FORMATS
 from hwnas.runs.folder import DeviceFolder
 from hwnas.runs.front import MEASURED, FrontModel
 from hwnas.runs.kept import read_kept
@@ -62,24 +63,23 @@ def check_models(
         layout: the space.
         device: that the models were searched for; its target takes the timings.
         folder: of the device in the run.
-        models: exported ones; each gets its measurement into ``metrics.json``, that of an INT8 version too.
+        models: exported ones; each gets its measurement into ``metrics.json``, those of other number formats too.
         archs: of the models.
         progress: told after every timing.
     """
     config = CHECK.model_copy(update={"threads": device.profile.threads or 1})
     for model in models:
         Bundle(model.folder).check()
-    quantised = [m for m in models if (m.folder / INT8_FILE).exists()]
-    files = [m.folder / "model.onnx" for m in models] + [m.folder / INT8_FILE for m in quantised]
+    further = [(m, name) for name, file in FORMATS.items() for m in models if (m.folder / file).exists()]
+    files = [m.folder / "model.onnx" for m in models] + [m.folder / FORMATS[name] for m, name in further]
     known = read_networks(folder.table, layout.space)
     found, slowdown = measure_beside(
         layout, files, known, config, device.profile.provider, progress, target_of(device.profile)
     )
-    int8 = dict(zip((m.key for m in quantised), found[len(models) :], strict=True))
+    in_format = dict(zip(((m.key, name) for m, name in further), found[len(models) :], strict=True))
     for model, t in zip(models, found, strict=False):
         metrics = {**Bundle(model.folder).metrics, "measured_latency": t.as_dict()}
-        if model.key in int8:
-            metrics["measured_latency_int8"] = int8[model.key].as_dict()
+        metrics |= {f"measured_latency_{n}": one.as_dict() for (key, n), one in in_format.items() if key == model.key}
         write_json(model.folder / "metrics.json", metrics)
     as_timed = np.array([t.median_ms for t in found[: len(models)]])
     order = np.argsort(as_timed, kind="stable")
@@ -97,7 +97,7 @@ def check_models(
         "machine_slowdown": round(slowdown, 4), **relative_errors(predicted * slowdown, as_timed),
         "mape_percent_as_timed": relative_errors(predicted, as_timed)["mape_percent"],
         "mape_percent_refitted": after,
-        "int8_ms": [int8[m.key].median_ms if m.key in int8 else None for m in models],
+        "int8_ms": [in_format[m.key, "int8"].median_ms if (m.key, "int8") in in_format else None for m in models],
     }  # fmt: skip
     return Checked(tuple(archs), tuple(found[i] for i in order), as_timed / slowdown, values)
 
@@ -191,6 +191,6 @@ def was_checked(path: Path, models: Sequence[FrontModel]) -> bool:
     bundles = [m.folder for m in models if (m.folder / "metrics.json").exists()]
     return all(
         "measured_latency" in (metrics := Bundle(b).metrics)
-        and ("measured_latency_int8" in metrics or not (b / INT8_FILE).exists())
+        and all(f"measured_latency_{name}" in metrics or not (b / file).exists() for name, file in FORMATS.items())
         for b in bundles
     )

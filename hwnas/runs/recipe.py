@@ -52,6 +52,13 @@ class ExportConfig(BaseModel):
     """At most this many models a device: the accuracy-latency front first, then those that cover most."""
     int8: bool = False
     """Also write ``model.int8.onnx``."""
+    fp16: bool = False
+    """Also write ``model.fp16.onnx``."""
+
+    def formats(self, int8: bool | None = None, fp16: bool | None = None) -> frozenset[str]:
+        """Return the number formats besides float32; what is given counts in place of the recipe."""
+        wanted = {"int8": self.int8 if int8 is None else int8, "fp16": self.fp16 if fp16 is None else fp16}
+        return frozenset(name for name, on in wanted.items() if on)
 
 
 class Recipe(BaseModel):
@@ -60,7 +67,9 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    """Of the run; without another ``--out`` its folder is ``runs/<name>``."""
     description: str = ""
+    """A line for people."""
     devices: tuple[str, ...] = Field(default=("local-cpu",), max_length=1000)
     """Names of shipped devices or folders with a profile."""
     objectives: tuple[str, ...] = Field(

@@ -7,16 +7,16 @@ gains: ``recipe.yaml`` is never changed, another device or another search adds t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from hwnas.arguments import checked_arguments
-from hwnas.errors import RecipeError
+from hwnas.errors import HwnasError, RecipeError
 from hwnas.export.bundle import Bundle
-from hwnas.files import n_ranks, write_json
+from hwnas.files import free_folder, n_ranks, write_json
 from hwnas.finetune import FinetuneConfig, FinetuneResult
 from hwnas.latency.build import build_table, needs_table
 from hwnas.latency.validity import holds_now
@@ -30,19 +30,19 @@ from hwnas.runs.choose import choose_to_finish, front_is_whole, mend_front, upda
 from hwnas.runs.devices import keep_device, load_devices
 from hwnas.runs.direct import chosen_directly, search_directly
 from hwnas.runs.evaluations import Evaluations
-from hwnas.runs.export import candidates_of_front, chosen_models, export_front, export_model
+from hwnas.runs.export import candidates_of_front, chosen_models, export_front, export_model, keys_meant
 from hwnas.runs.finetuning import finetune_model
 from hwnas.runs.finish import finish_front
-from hwnas.runs.front import FrontModel, copy_bundle
+from hwnas.runs.front import copy_bundle
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.latency_check import check_models, keep_measured, was_checked
 from hwnas.runs.plan import Strategy, planned_search, read_plan, with_time
 from hwnas.runs.problem import check_searchable, read_limits
 from hwnas.runs.recipe import with_values
-from hwnas.runs.search import search_device
+from hwnas.runs.search import changed_settings, search_device
 from hwnas.runs.staged import check_strategy, search_staged
 from hwnas.runs.view import RunView
-from hwnas.search.limits import Limit, limits_for
+from hwnas.space import Arch
 from hwnas.supernet import SuperNet
 from hwnas.train.loop import train_supernet
 
@@ -144,14 +144,7 @@ class Run(RunView):
         parsed = None if limits is None else read_limits(limits, given)
         wanted = {}
         for name, folder in given.items():
-            known = self._settings_to_search(name)
-            changes: dict[str, object] = {} if folder is None else {"device": folder}
-            if parsed is not None:
-                own = [str(Limit(None, c.value, c.comparison, c.bound)) for c in limits_for(parsed, name)]
-                changes["constraints"] = tuple(own)
-            size = {"evaluations": evaluations, "algorithm": searcher}
-            changes["search"] = with_values(known.search, {k: v for k, v in size.items() if v is not None}, "search")
-            wanted[name] = known.model_copy(update=changes)
+            wanted[name] = changed_settings(self._settings_to_search(name), name, folder, parsed, evaluations, searcher)
         if self.strategy(wanted) == "direct" and (evaluations is not None or searcher is not None):
             raise RecipeError(
                 f"{self.folder} has no supernet to search: its models are chosen and trained directly, so evaluations "
@@ -159,6 +152,7 @@ class Run(RunView):
                 f"{self.folder}`"
             )
         self.search_with(wanted, None if budget is None else parse_duration(budget))
+        self._refresh_report()
 
     @_writes
     def search_with(
@@ -222,6 +216,8 @@ class Run(RunView):
         best: bool = False,
         int8: bool | None = None,
         out: str | Path | None = None,
+        select: Sequence[str] = (),
+        fp16: bool | None = None,
     ) -> list[Bundle]:
         """Write the bundles of all fronts, and return those that are chosen.
 
@@ -233,32 +229,57 @@ class Run(RunView):
             fastest: of these the fastest.
             best: of these the one of best score.
             int8: whether every bundle has ``model.int8.onnx``, too; default: as the recipe says.
-            out: also copy the chosen bundles to ``out/<device>/<key>``.
+            out: also copy the chosen bundles to ``out/<device>/<key>``; other models that lie there stay.
+            select: selections such as ``best:local-cpu:latency_ms<=1`` or ``different:4``; see `Front.select`.
+            fp16: whether every bundle has ``model.fp16.onnx``, too; default: as the recipe says.
 
         Raises:
-            SearchError: no model keeps the limits.
+            SearchError: no model keeps the limits, or a selection of another form.
             ResumeError: the run has no front, or no single arch has this key.
         """
         names = self.with_fronts() if device is None else [self.context.device(device).name]
         read_limits(limits, names)
-        wants_int8 = self.recipe.export.int8 if int8 is None else int8
+        formats = self.recipe.export.formats(int8, fp16)
+        rules = {"knee": knee, "fastest": fastest, "best": best}
+        chosen = chosen_models([self.front(n) for n in names], select, key, limits, rules)
+        others = [k for k in keys_meant(select, key) if not any(model.key.startswith(k) for model in chosen)]
+        with self.evaluations() as evaluations:
+            archs = [self.find(digits, evaluations) for digits in others]  # a mistake costs no time
+            self.write_bundles(formats)
+            bundles = [model.export(out) if out is not None else Bundle(model.folder) for model in chosen]
+            bundles += [self._export_other(evaluations, names[0], arch, formats, out) for arch in archs]
+        self._refresh_report()
+        return bundles
+
+    @_writes
+    def write_bundles(self, formats: Collection[str] | None = None) -> None:
+        """Write the bundles of all fronts that are not there, and remove those of models that left them.
+
+        Args:
+            formats: number formats besides float32, such as ``int8``; default: as the recipe says.
+        """
+        wanted = self.recipe.export.formats() if formats is None else formats
         with self.evaluations() as evaluations:
             for name in self.with_fronts():
-                export_front(evaluations, self.searched_device(name), wants_int8, self.context.told_for(name))
-            fronts = [chosen_models(self.front(n), key, limits, knee, fastest, best) for n in names]
-            chosen: list[FrontModel] = [model for front in fronts for model in front]
-            if key is not None and not chosen:
-                return [self._export_other(evaluations, names[0], key, wants_int8, out)]
-        return [model.export(out) if out is not None else Bundle(model.folder) for model in chosen]
+                export_front(evaluations, self.searched_device(name), wanted, self.context.told_for(name))
+
+    def _refresh_report(self) -> None:
+        """Write the page again, where there is one, so that it shows what the run has now."""
+        if not self.context.folder.report.exists():
+            return
+        try:
+            note = str(self.report())
+        except HwnasError as error:  # what was asked for is done; `hwnas report` says it again
+            note = f"not written: {error}"
+        self.context.progress("report", 1, 1, note)
 
     def _export_other(
-        self, evaluations: Evaluations, device: str, key: str, int8: bool, out: str | Path | None
+        self, evaluations: Evaluations, device: str, arch: Arch, formats: Collection[str], out: str | Path | None
     ) -> Bundle:
         """Write the bundle of an evaluated arch that is on no front."""
-        arch = self.find(key, evaluations)
         folder = self.context.folder.other_models / device / arch.key
         model = self.candidate(device, arch, evaluations)
-        bundle = export_model(evaluations, self.devices[device], self.settings(device), model, folder, int8)
+        bundle = export_model(evaluations, self.devices[device], self.settings(device), model, folder, formats)
         return bundle if out is None else copy_bundle(bundle.folder, Path(out) / device / arch.key)
 
     @_writes
@@ -309,7 +330,7 @@ class Run(RunView):
 
         Args:
             key: of the arch; the first few digits are enough where they are unique.
-            out: the new bundle's folder; default: ``finetuned/<device>/<key>`` in the run.
+            out: the bundle goes to ``out/<device>/<key>``, or, beside another, to ``<key>-2``; default: in the run.
             config: default: that of the recipe.
             device: whose latency the bundle states, and whose weights are meant where they were adapted; default: the
                 first device with a front.
@@ -324,9 +345,11 @@ class Run(RunView):
         config = with_values(config or self.recipe.finetune, given, "finetune")
         with self.evaluations() as evaluations:
             arch = self.find(key, evaluations)
-            folder = self.context.folder.finetuned / name / arch.key if out is None else Path(out)
+            folder = free_folder((self.context.folder.finetuned if out is None else Path(out)) / name / arch.key)
             model = self.candidate(name, arch, evaluations)
-            return finetune_model(evaluations, self.devices[name], self.settings(name), model, folder, config)
+            made = finetune_model(evaluations, self.devices[name], self.settings(name), model, folder, config)
+        self._refresh_report()
+        return made
 
     @checked_arguments
     def fleet(self, models: int, limits: Sequence[str] = ()) -> Fleet:

@@ -23,8 +23,10 @@ from hwnas.runs.history import (
     write_history,
 )
 from hwnas.runs.problem import evaluated_values, make_problem
+from hwnas.runs.recipe import with_values
 from hwnas.search.adapt import plan_rounds
 from hwnas.search.config import SearchConfig
+from hwnas.search.limits import Limit, limits_for
 from hwnas.search.loop import Evaluate, run_search
 from hwnas.search.problem import Problem, Searcher
 from hwnas.search.quality import PredictorQuality
@@ -107,3 +109,26 @@ def predictor_quality(searcher: Searcher) -> dict[str, PredictorQuality]:
     """How well a search could predict, for searchers that have a predictor."""
     judge: Callable[[], dict[str, PredictorQuality]] | None = getattr(searcher, "predictor_quality", None)
     return {} if judge is None else judge()
+
+
+def changed_settings(
+    known: DeviceSearch, name: str, device: str | None, limits: Sequence[Limit] | None, evaluations: int | None,
+    searcher: str | None,
+) -> DeviceSearch:  # fmt: skip
+    """Return what is searched for a device after what a user has given; None: as it was.
+
+    Args:
+        known: what was to be searched.
+        name: of the device.
+        device: how it was given, for one that is new.
+        limits: of all devices, in place of the known ones.
+        evaluations: archs to evaluate.
+        searcher: algorithm.
+    """
+    changes: dict[str, object] = {} if device is None else {"device": device}
+    if limits is not None:
+        own = [str(Limit(None, c.value, c.comparison, c.bound)) for c in limits_for(tuple(limits), name)]
+        changes["constraints"] = tuple(own)
+    size = {"evaluations": evaluations, "algorithm": searcher}
+    changes["search"] = with_values(known.search, {k: v for k, v in size.items() if v is not None}, "search")
+    return known.model_copy(update=changes)

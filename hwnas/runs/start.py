@@ -22,6 +22,7 @@ from hwnas.runs.kept import read_kept
 from hwnas.runs.manifest import make_manifest
 from hwnas.runs.plan import Plan, make_plan, planned, planned_search, read_plan, what_is_asked, write_plan
 from hwnas.runs.problem import check_latencies, check_searchable, read_limits
+from hwnas.runs.reach import reach_of
 from hwnas.runs.recipe import Recipe, load_recipe, with_values
 from hwnas.runs.run import Run
 from hwnas.runs.staged import check_strategy, operators_of
@@ -144,6 +145,8 @@ def plan(
 ) -> Plan:
     """Estimate how a run would be divided and whether a supernet pays, before anything is trained.
 
+    What archs can be on the devices says `reach`.
+
     Args:
         recipe: a YAML file or the name of a shipped recipe.
         overrides: dotted settings such as ``finish.models=2``.
@@ -153,7 +156,8 @@ def plan(
         progress: told of everything that takes time.
 
     Raises:
-        HwnasError: anything the user can correct, in one line.
+        SearchError: a limit that no arch can meet.
+        HwnasError: anything else the user can correct, in one line.
     """
     values: dict[str, object] = {} if devices is None else {"devices": list(devices)}
     if models is not None:
@@ -165,6 +169,9 @@ def plan(
     wanted = {
         name: context.recipe_settings(name, given) for name, given in zip(context.devices, loaded.devices, strict=True)
     }
+    read_limits(loaded.constraints, context.devices)
+    for name, settings in wanted.items():
+        reach_of(context, context.devices[name], settings)  # a limit that nothing can meet costs no training
     return make_plan(context, wanted, None if budget is None else parse_duration(budget), begun=False)
 
 
@@ -299,7 +306,7 @@ def run(
         if planned_work.strategy == "supernet":
             started.train()
         started.search_with(wanted, planned_work.search_s, FEWEST_EVALUATIONS)
-        started.export()
+        started.write_bundles()
         started.check_latency()
         started.report()
     return started

@@ -9,13 +9,17 @@ from functools import cached_property
 from pathlib import Path
 
 from hwnas.archive import Archive
+from hwnas.arguments import checked_arguments
 from hwnas.data import Splits
 from hwnas.errors import ResumeError
 from hwnas.latency.table import Device
+from hwnas.objectives.resolve import objectives_of
 from hwnas.objectives.subnets import SubnetEvaluator
+from hwnas.runs.analysis.why_not import WhyNot, why_not
 from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations
-from hwnas.runs.front import Front, SearchedDevice, read_front
+from hwnas.runs.export import chosen_models
+from hwnas.runs.front import Front, FrontModel, SearchedDevice, read_front
 from hwnas.runs.history import DeviceSearch, History, read_history
 from hwnas.runs.recipe import Recipe
 from hwnas.runs.weights import RunWeights
@@ -104,7 +108,38 @@ class RunView:
                 f"{self.folder} has no front of {device!r}; it has {self.searched()}; "
                 f"search it with `hwnas search {self.folder} --devices {device}`"
             )
-        return read_front(path, device, self.context.score, self.history(device).front_sha256)
+        objectives = objectives_of(self.settings(device).objectives, self.context.task)
+        return read_front(
+            path, device, self.context.score, self.history(device).front_sha256,
+            {plugin.name: plugin.direction for plugin in objectives},
+        )  # fmt: skip
+
+    def select(self, *selections: str, device: str | None = None) -> list[FrontModel]:
+        """Return the models of fronts that any of some selections means; see `Front.select`.
+
+        Args:
+            selections: such as ``best:local-cpu:latency_ms<=1``, ``knee`` or ``different:4``.
+            device: whose front is meant; default: every device's.
+
+        Raises:
+            SearchError: a selection of another form, or one that no model meets.
+        """
+        names = self.with_fronts() if device is None else [device]
+        return chosen_models([self.front(name) for name in names], selections or ("all",), None, (), {})
+
+    @checked_arguments
+    def why_not(self, key: str, device: str) -> WhyNot:
+        """Return why an evaluated model is not on the front of a device: broken limits, or models that are better.
+
+        Args:
+            key: first digits of its key.
+            device: whose front is meant.
+
+        Raises:
+            ResumeError: no single evaluated arch has this key, or the device has not been searched.
+        """
+        with self.evaluations() as evaluations:
+            return why_not(evaluations, self.searched_device(device), self.find(key, evaluations))
 
     def searched_device(self, name: str) -> SearchedDevice:
         """Return a device with its settings and its front."""

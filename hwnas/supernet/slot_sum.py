@@ -72,6 +72,30 @@ class SlotSum:
             total += found
         return total
 
+    def bounds(self) -> tuple[float, float]:
+        """Return two numbers between which the sums of all archs lie; close, where slots have few genes in common."""
+        space = self.layout.space
+        shared = space.position("resolution")
+        n = len(space["resolution"].options)
+        low, high = np.full(n, self.constant), np.full(n, self.constant)
+        for positions, values in self.tables:
+            if shared in positions:
+                axis = positions.tolist().index(shared)
+                rows = np.moveaxis(values, axis, 0).reshape(n, -1)
+            else:
+                rows = np.broadcast_to(values.reshape(1, -1), (n, values.size))
+            empty = any(self._may_be_off(position) for position in positions.tolist())
+            least, most = rows.min(axis=1), rows.max(axis=1)
+            low += np.minimum(least, 0.0) if empty else least
+            high += np.maximum(most, 0.0) if empty else most
+        return float(low.min()), float(high.max())
+
+    def _may_be_off(self, position: int) -> bool:
+        """Whether some option of its parent switches a choice off."""
+        space = self.layout.space
+        choice = space.choices[position]
+        return choice.parent is not None and set(choice.active_for) != set(space[choice.parent].options)
+
     def of_archs(self, archs: Sequence[Arch]) -> NDArray[np.float64]:
         """Return ``(n,)`` sums for archs of the layout's space."""
         return self.of_genomes(self.layout.space.encode_many(archs))

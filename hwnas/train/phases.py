@@ -25,11 +25,13 @@ class PhaseConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     name: str
+    """As progress, logs and checkpoints call it."""
     epochs: Annotated[float, Field(gt=0, le=1e5)]
     """Passes over the training images; fractions are allowed."""
     lr: Annotated[float, Field(gt=0, le=1e38)]
     """Peak learning rate for the batch size of the recipe."""
     warmup_epochs: NonNegative = 0.0
+    """In which the rate rises from 0; they are part of ``epochs``."""
     elastic: dict[str, Literal["all"] | tuple[Scalar, ...]] = Field(default_factory=dict)
     """Fields that vary, such as ``kernel_size``, with ``all`` or the allowed values; fields that are not named stay
     at their largest value. Resolution always varies unless it is named."""
@@ -99,6 +101,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     batch_size: Annotated[int, Field(gt=1, le=2**20)] = 64
+    """Images in a step, over all ranks together."""
     phases: tuple[PhaseConfig, ...] = Field(max_length=100)
     """One after the other; none, with ``start_from``: its weights are taken as they are."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -106,6 +109,7 @@ class TrainConfig(BaseModel):
     weight_decay: NonNegative = 3e-5
     """On weights of convolutions and linear layers only."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of a label that is spread over all classes."""
     clip_grad_norm: NonNegative = 0.0
     """Largest norm of all gradients together; 0: no limit."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -134,7 +138,9 @@ class TrainConfig(BaseModel):
     tensorboard: bool = False
     """Write losses and scores for TensorBoard, too (extra ``tensorboard``)."""
     seed: Seed = 0
+    """Of first weights, batches, augmentation and drawn subnets."""
     checkpoint_every_s: Annotated[float, Field(gt=0, le=1e9)] = 20.0
+    """Least time between two checkpoints."""
 
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from hwnas.data import AugmentConfig, DataConfig, ImageSet, ImageStream, TrainBatches, load_data
 from hwnas.data import stream as stream_module
+from hwnas.data.joined import joined
 from hwnas.errors import DataError
 from hwnas.task import TASKS
 
@@ -203,3 +204,17 @@ def test_labels_go_where_they_are_needed(photos):
     moved = splits(photos).train.to(torch.device("cpu"))
     assert isinstance(moved, ImageSet)
     assert isinstance(moved.images, ImageStream)
+
+
+def test_two_sets_as_one_wherever_they_are(photos):
+    streamed, memory = splits(photos, workers=0), in_memory(photos)
+    rows = torch.tensor([3, 1])
+    expected = joined(memory.train, memory.validation.take(rows))
+    for first in (streamed.train, memory.train):
+        for second in (streamed.validation, memory.validation):
+            found = joined(first, second.take(rows))
+            pixels, labels = all_of(found)
+            assert torch.equal(pixels, expected.images)
+            assert torch.equal(labels, expected.labels)
+    found = joined(memory.train, streamed.validation.take(rows))
+    assert found.images.split.place(len(memory.train)) == streamed.validation.images.split.place(3)

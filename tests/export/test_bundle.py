@@ -16,7 +16,7 @@ from hwnas.export.bundle import Bundle, load_model, write_bundle
 from hwnas.export.onnx_file import to_onnx
 from hwnas.supernet import calibrate_bn, count_params, extract_subnet
 
-FILES = ["MODEL_CARD.md", "arch.json", "metrics.json", "model.onnx", "weights.safetensors"]
+FILES = ["MODEL_CARD.md", "arch.json", "metrics.json", "model.onnx", "run_model.py", "weights.safetensors"]
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".joblib", ".tar")
 
 
@@ -57,7 +57,13 @@ def test_what_is_written_about_it(model, tmp_path):
     assert described["choices"] == arch.as_dict()
     assert described["supernet"] == config.model_dump(mode="json")
     assert described["classes"] == names
-    assert described["input"] == {"shape": [5, 11, 11], "mean": list(mean), "std": list(std), "range": [0.0, 1.0]}
+    assert described["input"] == {
+        "shape": [5, 11, 11],
+        "mean": list(mean),
+        "std": list(std),
+        "range": [0.0, 1.0],
+        "decoded_px": 11,
+    }
     assert described["blocks"][0]["slot"] == "stem"
     metrics = made.metrics
     assert {k: metrics[k] for k in ("top1_percent", "params")} == {"top1_percent": 91.25, "params": 7}

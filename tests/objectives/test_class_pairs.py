@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-import hwnas.objectives.introspectability as module
 from hwnas.errors import RecipeError
 from hwnas.objectives.class_pairs import confusion_weights, read_similarities
+from hwnas.objectives.class_profiles import ACTIVATIONS
 from hwnas.objectives.config import EvaluationConfig, IntrospectabilityConfig
 from hwnas.objectives.introspectability import class_profiles, introspectability
 from hwnas.objectives.subnets import SubnetEvaluator
@@ -33,7 +33,7 @@ def distances(net, inputs):
     hooks = [
         m.register_forward_hook(lambda layer, given, out: gathered.append(out.flatten(1)))
         for m in net.modules()
-        if isinstance(m, (torch.nn.Conv2d, *module.ACTIVATIONS))
+        if isinstance(m, (torch.nn.Conv2d, *ACTIVATIONS))
     ]
     with torch.no_grad():
         predicted = net(inputs).argmax(1)
@@ -74,9 +74,7 @@ def test_pairs_that_are_confused_count_more_and_all_pairs_count_one_on_average()
 def test_the_score_of_a_layer_is_that_of_its_profiles_alone(net):
     profiles = class_profiles(*net)
     layers = profiles.by_layer()
-    assert list(layers) == [
-        n for n, m in net[0].named_modules() if isinstance(m, (torch.nn.Conv2d, *module.ACTIVATIONS))
-    ]
+    assert list(layers) == [n for n, m in net[0].named_modules() if isinstance(m, (torch.nn.Conv2d, *ACTIVATIONS))]
     assert all(0 <= value <= 2 for value in layers.values())
     assert len(set(layers.values())) > 3
     first = torch.nn.Sequential(net[0].stem.conv)
@@ -91,7 +89,8 @@ def test_the_score_of_a_layer_is_that_of_its_profiles_alone(net):
 
 @pytest.mark.parametrize("batch_size", [7, 16, 40])
 def test_no_more_images_are_taken_than_in_the_paper(net, batch_size, monkeypatch):
-    monkeypatch.setattr(module, "MOST_IMAGES", 16)
+    for module in ("class_profiles", "introspectability"):
+        monkeypatch.setattr(f"hwnas.objectives.{module}.MOST_IMAGES", 16)
     made, inputs = net
     assert introspectability(made, inputs, batch_size=batch_size) == pytest.approx(introspectability(made, inputs[:16]))
     assert introspectability(made, inputs) != introspectability(made, inputs[16:32])

@@ -11,14 +11,9 @@ from torch import nn
 
 from hwnas.errors import SpaceError
 from hwnas.objectives import introspectability as module
+from hwnas.objectives.class_profiles import ACTIVATIONS, ClassProfiles, passes, watched_layers
 from hwnas.objectives.config import EvaluationConfig, IntrospectabilityConfig
-from hwnas.objectives.introspectability import (
-    ACTIVATIONS,
-    ClassProfiles,
-    introspectability,
-    passes,
-    watched_layers,
-)
+from hwnas.objectives.introspectability import introspectability
 from hwnas.objectives.subnets import SubnetEvaluator
 from hwnas.supernet import extract_subnet
 
@@ -164,10 +159,10 @@ def test_several_passes_give_the_score_of_one(make_net, images, monkeypatch, red
     with torch.no_grad():
         net[-1].classifier.bias -= net(inputs).mean(0)
     wanted = introspectability(net, inputs, reduce)
-    divided = passes(net, inputs[:1], reduce, most_bytes)
+    divided, classes = passes(net, inputs[:1], reduce, most_bytes), net(inputs[:1]).shape[1]
     features = {name: [] for name in watched_layers(net)}
     for part in divided:
-        assert sum(f.last - f.first for f in part) * 8 * net(inputs[:1]).shape[1] <= max(most_bytes, 80)
+        assert sum(f.last - f.first for f in part) * 8 * classes <= max(most_bytes, 8 * classes)
         for f in part:
             features[f.layer] += range(f.first, f.last)
     whole = {f.layer: f.last for part in passes(net, inputs[:1], reduce) for f in part}

@@ -8,8 +8,8 @@ import torch
 from objective_plugins import CONFIDENCE
 
 from hwnas.errors import PluginError, RecipeError
+from hwnas.objectives.class_profiles import ClassProfiles
 from hwnas.objectives.config import EvaluationConfig
-from hwnas.objectives.introspectability import ClassProfiles
 from hwnas.objectives.proxies.by_name import PROXIES
 from hwnas.objectives.resolve import OBJECTIVES, evaluated_objectives, objective_of, objectives_of
 from hwnas.objectives.subnets import SubnetEvaluator

@@ -9,50 +9,10 @@ from html.parser import HTMLParser
 import pytest
 
 from hwnas.errors import OutputError
-from hwnas.report.data import Bands, Column, DeviceReport, LatencyCheck, RunReport
-from hwnas.report.html import bands_figure, check_figure, front_figure, render, training_figure, write_report
+from hwnas.report.data import Bands, Column
+from hwnas.report.figures import bands_figure, check_figure, curves_figure, training_figure
+from hwnas.report.html import render, write_report
 from hwnas.report.plots import score_latency_front, shown_range
-
-COLUMNS = (
-    Column("top1_percent", "validation top-1", "%"), Column("test_top1_percent", "test top-1", "%"),
-    Column("latency_ms", "latency", "ms"), Column("measured_ms", "measured", "ms"), Column("params", "params", ""),
-    Column("macs", "MACs", ""), Column("introspectability", "introspectability", ""), Column("shape", "resolution", ""),
-)  # fmt: skip
-
-
-def model(key, top1, latency, **more):
-    return {
-        "key": key, "top1_percent": top1, "latency_ms": latency, "params": 12345.0, "macs": 6789012.0,
-        "introspectability": 0.123456, "top1_stderr_percent": 0.5, "test_top1_percent": 88.25, "measured_ms": None,
-        "shape": "12 px | 1-2 | 353", "knee": False, **more,
-    }  # fmt: skip
-
-
-MODELS = (model("aaa111", 90.0, 1.0), model("bbb222", 89.0, 1.5), model("ccc333", 97.5, 2.25, knee=True))
-
-
-@pytest.fixture
-def device():
-    return DeviceReport(
-        "my-dsp", "a DSP", "dsp", "modelled", "own measurements", "MIT", "runtime 1", "int8", ("a note <b>",),
-        {
-            "networks": "ten networks", "n_held_out": 10, "seed": 0, "mape_percent": 3.25, "within_5_percent": 80.0,
-            "within_10_percent": 100.0, "r2": 0.98, "spearman": 0.99,
-        },
-        MODELS, [50.0, 90.0, 89.0, 97.5], [3.0, 1.0, 1.5, 2.25], "4 archs evaluated",
-    )  # fmt: skip
-
-
-@pytest.fixture
-def report(device):
-    check = LatencyCheck(["aaa111", "bbb222", "ccc333"], [1.0, 1.5, 2.25], [1.1, 1.4, 2.5], 8.25, 66.7, 1.0, 1.25)
-    local = replace(device, name="my-cpu", origin="measured", error=None, check=check)
-    return RunReport(
-        "my run", "what it is", ("top1_percent", "latency_ms"), COLUMNS, Column("top1_percent", "top-1", "%"), 123456,
-        4, {"train": 41, "validation": 17, "test": 19}, (device, local), {"my-dsp & my-cpu": 3},
-        [{"phase": "full", "step": i, "loss": 2.0 / i} for i in (1, 2, 3)], {"created": "2026-11-01"},
-        "top1_stderr_percent",
-    )  # fmt: skip
 
 
 class Links(HTMLParser):
@@ -90,19 +50,50 @@ def test_text_of_users_is_escaped(report):
     assert "&lt;script&gt;alert(1)" in page
 
 
-def test_figures_inside_the_page_are_json(report):
-    device = replace(report.devices[0], models=(model("</script><b>", 90.0, 1.0),))
+def embedded(page, name):
+    """The JSON of one of the page's scripts."""
+    found = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', page, flags=re.S)
+    return json.loads(found[1])
+
+
+def test_what_the_scripts_read_is_json_whatever_users_wrote(report):
+    device = replace(report.devices[0], models=({**report.devices[0].models[0], "key": "</script><b>"},))
     page = render(replace(report, devices=(device,)))
     assert "</script><b>" not in page
-    text = page[page.index("const figures = ") + len("const figures = ") :]
-    figures, _ = json.JSONDecoder().raw_decode(text)
-    assert list(figures) == ["front-my-dsp", "training"]
-    assert figures["front-my-dsp"]["data"][2]["customdata"][0] == "</script><b>"
+    assert embedded(page, "report-data")["devices"][0]["models"][0]["key"] == "</script><b>"
+    assert list(embedded(page, "report-figures")) == ["training"]
+
+
+def test_a_page_is_small_however_much_was_evaluated(full):
+    n = 200_000
+    many = {
+        "evaluated_scores": [50 + i / n for i in range(n)], "evaluated_ms": [1 + i / n for i in range(n)],
+        "evaluated": {"params": [float(i) for i in range(n)]},
+    }  # fmt: skip
+    steps = [{"phase": "full", "step": i, "loss": 1 / (i + 1)} for i in range(n)]
+    page = render(replace(full, devices=[replace(d, **many) for d in full.devices], training=steps))
+    assert len(page.encode()) < 6e6
+    found = embedded(page, "report-data")["devices"][0]["evaluated"]
+    assert len(found["latency_ms"]) == len(found["params"]) == 3000
+    assert found["params"][-1] == n - 1
+    assert embedded(page, "report-figures")["training"]["data"][0]["x"][-1] == n - 1
 
 
 def test_a_device_without_a_check_and_a_run_without_a_log_are_shown(report):
     page = render(replace(report, training=(), shared={}, devices=report.devices[:1], manifest={}))
     assert "my-dsp" in page
+
+
+def test_a_page_says_what_differs_between_runs_and_what_people_decided(full):
+    page = html.unescape(re.sub(r"<script.*?</script>", "", render(full), flags=re.S))
+    for text in (
+        "this, other-run", "1 setting:", "search.seed", "Decisions by people: 1", "train.batch_size", "10 of 20 archs",
+        "(5, 4)",
+    ):  # fmt: skip
+        assert text in page, text
+    alone = render(replace(full, runs=(), differences=(), decisions=()))
+    assert "Runs beside each other" not in alone
+    assert "Decisions by people" not in alone
 
 
 def test_the_score_latency_front_by_hand(report, device):
@@ -131,35 +122,25 @@ def test_a_score_of_another_task_is_shown_by_its_name_and_unit(report):
     devices = [replace(d, models=[of_error(m) for m in d.models]) for d in report.devices]
     other = replace(
         report, score=Column("error_px", "pixel error", "px"), score_direction="min", score_stderr="",
-        columns=(*columns, *COLUMNS[2:]), devices=devices, objectives=("error_px", "latency_ms"),
+        columns=(*columns, *report.columns[2:]), devices=devices, objectives=("error_px", "latency_ms"),
     )  # fmt: skip
     page = html.unescape(render(other))
     for text in ("validation pixel error px", "test pixel error px", "validation pixel error, px", "7.125"):
         assert text in page, text
     assert "top-1" not in re.sub(r"<script.*?</script>", "", page, flags=re.S)
-    figure = front_figure(other, devices[0], "#000000")
-    assert list(figure.data[2].y) == [10.0, 11.0, 2.5]
-    assert figure.data[2].error_y.visible is False
-
-
-def test_models_are_coloured_by_a_value_that_all_of_them_have(report, device):
-    report = replace(report, objectives=("top1_percent", "latency_ms", "introspectability"))
-    marker = front_figure(report, device, "#123456").data[2].marker
-    assert list(marker.color) == [0.123456] * 3
-    assert marker.colorbar.title.text == "introspectability"
-    lacking = replace(device, models=[*MODELS[:2], model("ccc333", 97.5, 2.25, introspectability=None)])
-    assert front_figure(report, lacking, "#123456").data[2].marker.color == "#123456"
-    assert "–" in render(replace(report, devices=(lacking,)))
+    found = embedded(render(other), "report-data")
+    assert found["score"] == {
+        "name": "error_px",
+        "title": "pixel error",
+        "unit": "px",
+        "origin": "",
+        "direction": "min",
+    }
+    assert [m["values"]["error_px"] for m in found["devices"][0]["models"]] == [10.0, 11.0, 2.5]
+    assert [m["score_stderr"] for m in found["devices"][0]["models"]] == [None] * 3
 
 
 def test_traces_hold_the_numbers(report):
-    figure = front_figure(report, report.devices[0], "#000000")
-    evaluated, line, members = figure.data
-    assert list(evaluated.x) == [3.0, 1.0, 1.5, 2.25]
-    assert (list(line.x), list(line.y)) == ([1.0, 2.25], [90.0, 97.5])
-    assert (list(members.x), list(members.y)) == ([1.0, 1.5, 2.25], [90.0, 89.0, 97.5])
-    assert members.customdata[2] == "ccc333"
-    assert list(members.error_y.array) == [0.5, 0.5, 0.5]
     _, points = check_figure(report.devices[1], "#000000").data
     assert (list(points.x), list(points.y)) == ([1.0, 1.5, 2.25], [1.1, 1.4, 2.5])
     (trace,) = training_figure(report).data
@@ -178,8 +159,18 @@ def test_bands_of_several_runs_are_shown(report):
     page = render(replace(report, devices=(device,)))
     assert "Over 2 runs" in page
     assert "one, two" in page
-    assert '"bands-my-dsp": {' in page
+    assert "bands-my-dsp" in embedded(page, "report-figures")
     assert "bands-my-dsp" not in render(report)
+
+
+def test_curves_have_their_bands(full):
+    low, high, random, search = (
+        curves_figure(replace(full.devices[0], curves=full.devices[0].curves[::-1]), "#000000").data
+    )  # fmt: skip
+    assert (list(low.y), list(high.y), high.fill) == ([0.125, 0.375], [0.375, 0.625], "tonexty")
+    assert (list(random.x), list(random.y)) == ([1, 2], [0.25, 0.5])
+    assert (list(search.y), search.name) == ([0.5, 0.75], "1: hurricane")
+    assert random.line.dash != search.line.dash
 
 
 def test_files_are_written(report, tmp_path):

@@ -428,11 +428,12 @@ def test_a_bundle_takes_the_place_of_bundles_only(copied, tmp_path):
     (tmp_path / "precious" / "thesis.txt").write_text("years of work")
     before = digests(copied)
     told = []
-    for out, holds in ((copied, "archive"), (copied / "devices", DEVICES[0]), (tmp_path / "precious", "thesis.txt")):
-        with pytest.raises(OutputError, match=f"holds .*{holds}.*, which a bundle would replace"):
-            open_run(copied, lambda task, *_: told.append(task)).finetune(key, out=out)
+    with pytest.raises(OutputError, match="cannot create folder"):
+        open_run(copied, lambda task, *_: told.append(task)).finetune(key, out=tmp_path / "precious" / "thesis.txt")
     assert not [task for task in told if "finetune" in task], "it is found before anything is trained"
     assert digests(copied) == before
+    _, tuned = opened.finetune(key, out=tmp_path / "precious", epochs=0.1)
+    assert tuned.folder == tmp_path / "precious" / DEVICES[0] / key
     assert (tmp_path / "precious" / "thesis.txt").exists()
     (tmp_path / "chosen" / DEVICES[0] / key).mkdir(parents=True)
     (tmp_path / "chosen" / DEVICES[0] / key / "notes.txt").write_text("mine")
@@ -446,7 +447,9 @@ def test_a_bundle_takes_the_place_of_bundles_only(copied, tmp_path):
 def test_one_rule_chooses_and_limits_are_on_the_device_that_is_meant(copied, tmp_path):
     opened = open_run(copied)
     key = opened.front(DEVICES[0])[0].key
-    with pytest.raises(SearchError, match="key and knee each choose a model; give one of key, knee, fastest, best"):
+    with pytest.raises(
+        SearchError, match="key and knee each choose a model; give one of select, key, knee, fastest, best"
+    ):
         opened.export(key=key, knee=True)
     with pytest.raises(RecipeError, match=rf"limits name \['{DEVICES[1]}'\]"):
         opened.export(device=DEVICES[0], limits=[f"{DEVICES[1]}:params<=1"], out=tmp_path / "out")

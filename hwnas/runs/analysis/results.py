@@ -14,17 +14,23 @@ from hwnas.export.bundle import Bundle
 from hwnas.objectives.exact import FALLBACK_LAYERS
 from hwnas.objectives.resolve import objective_of
 from hwnas.pareto import attainment_bands
-from hwnas.report.data import Bands, Column, DeviceReport, RunReport
+from hwnas.report.data import Bands, Column, DeviceReport, Overlay, Pieces, Removed, RunReport
 from hwnas.runs.analysis.baseline import read_baseline
+from hwnas.runs.analysis.curves import curves_of
+from hwnas.runs.analysis.decisions import decisions_of, differences
+from hwnas.runs.analysis.pieces import by_slot_of, pieces_of, unfitted_shares
+from hwnas.runs.analysis.stages import commands_of, stages_of
 from hwnas.runs.choose import candidates_of, inherited_candidates, model_columns
 from hwnas.runs.evaluations import Evaluations
 from hwnas.runs.folder import RunFolder
-from hwnas.runs.front import Front, SearchedDevice
+from hwnas.runs.front import Front, FrontModel, SearchedDevice
 from hwnas.runs.history import STAGE, History, read_history
 from hwnas.runs.kept import read_kept
 from hwnas.runs.latency_check import read_check
-from hwnas.runs.problem import evaluated_values, exact_values
+from hwnas.runs.problem import evaluated_values, exact_values, make_problem
+from hwnas.search.specialise import Specialisation
 from hwnas.space import Arch
+from hwnas.supernet import BlockSpec
 from hwnas.train.monitor import read_log
 
 Fronts = Mapping[str, Front]
@@ -47,7 +53,8 @@ def collect(
     """
     context = evaluations.context
     _check_comparable(context.folder.root, devices, others or {})
-    reports = tuple(_device(evaluations, device, others or {}) for device in devices)
+    specs, pieces = _pieces(evaluations, devices)
+    reports = tuple(_device(evaluations, device, others or {}, specs) for device in devices)
     keys = {d.name: {m["key"] for m in d.models} for d in reports}
     shared = {f"{a} & {b}": len(keys[a] & keys[b]) for a, b in itertools.combinations(keys, 2)}
     versions = [evaluations.weights.trained, *evaluations.weights.finished.by_version]
@@ -60,7 +67,38 @@ def collect(
         Column(context.score.name, context.score.title, context.score.unit), context.layout.space.size, len(evaluated),
         images, reports, shared, _training(context.folder.train / "metrics.jsonl"), _manifest(context.folder.root),
         context.score.named("stderr"), context.score.direction,
+        [{"kind": spec.kind, **spec.columns} for spec in specs], pieces,
+        decisions_of(context.recipe, context.folder, [d.name for d in devices]),
+        differences({root: [d.name for d in devices] for root in (context.folder.root, *others)}) if others else (),
+        names_of([context.folder.root, *others]) if others else (),
     )  # fmt: skip
+
+
+def names_of(roots: Sequence[Path]) -> list[str]:
+    """Return a name for each of several run folders: the last parts of their paths, as many as tell them apart."""
+    parts = [path.resolve().parts for path in roots]
+    for n in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(p[-n:]) for p in parts]
+        if len(set(names)) == len(set(parts)):
+            break
+    return names
+
+
+def _pieces(
+    evaluations: Evaluations, devices: Sequence[SearchedDevice]
+) -> tuple[list[BlockSpec], dict[str, Pieces]]:  # fmt: skip
+    """Every different block of the models on all fronts, and each model as its blocks."""
+    layout = evaluations.context.layout
+    models = {model.key: model for device in devices for model in device.front}
+    slots = [slot.name for slot in layout.slots]
+    by_slot: dict[str, dict[str, dict[str, float]]] = {}
+    for model in (m for d in devices for m in d.front):
+        by_slot.setdefault(model.key, {}).update(by_slot_of(_metrics(model), slots))
+    return pieces_of(layout, evaluations.archive.archs_of(models), by_slot)
+
+
+def _metrics(model: FrontModel) -> dict[str, Any]:
+    return Bundle(model.folder).metrics if (model.folder / "metrics.json").exists() else {}
 
 
 def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tuple[Column, ...]:
@@ -71,19 +109,31 @@ def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tup
     inherited = score.named("inherited")
     finished = any(inherited in model.values for d in devices for model in d.front)
     titles = {v: objective_of(n, context.task).title for n, v in wanted.items() if v != score.name}
+    exact: dict[str, str] = {}
     for device in devices:
-        titles |= exact_values(context, device.settings)
+        exact |= exact_values(context, device.settings)
         if device.device.profile.missing_operators:
-            titles[FALLBACK_LAYERS.name] = FALLBACK_LAYERS.title
+            exact[FALLBACK_LAYERS.name] = FALLBACK_LAYERS.title
+    titles |= exact
     titles = {name: title for name, title in titles.items() if name not in ("latency_ms", "params", "macs")}
+    seen = f"computed on {context.validation_images} validation images, which the search saw and chose by"
+    counted = "counted exactly from the network"
     return (
-        Column(score.name, f"validation {score.title}", score.unit),
-        Column(f"test_{score.name}", f"test {score.title}", score.unit),
-        *([Column(inherited, f"inherited {score.title}", score.unit)] if finished else []),
-        Column("latency_ms", "latency", "ms"), Column("measured_ms", "measured", "ms"),
-        Column("params", "params", ""), Column("macs", "MACs", ""),
-        *(Column(value, title, "KiB" if value.endswith("_kib") else "") for value, title in titles.items()),
-        Column("shape", "resolution | depths | kernels", ""),
+        Column(score.name, f"validation {score.title}", score.unit, seen),
+        Column(
+            f"test_{score.name}", f"test {score.title}", score.unit,
+            f"computed once on {len(context.splits.test)} test images, for exported models only",
+        ),
+        *([Column(inherited, f"inherited {score.title}", score.unit, f"{seen}, before the models were trained alone")]
+          if finished else []),
+        Column("latency_ms", "latency", "ms", "estimate of the device's profile, for one image; see its device below"),
+        Column("measured_ms", "measured", "ms", "the exported file, timed on the device after the search"),
+        Column("params", "params", "", counted), Column("macs", "MACs", "", counted),
+        *(
+            Column(value, title, "KiB" if value.endswith("_kib") else "", counted if value in exact else seen)
+            for value, title in titles.items()
+        ),
+        Column("shape", "resolution | depths | kernels", "", "the model's own description"),
     )  # fmt: skip
 
 
@@ -117,7 +167,38 @@ def _bands(device: SearchedDevice, root: Path, others: Mapping[Path, Fronts]) ->
     return Bands(tuple(path.name for path in runs), best, median, worst)
 
 
-def _device(evaluations: Evaluations, device: SearchedDevice, others: Mapping[Path, Fronts]) -> DeviceReport:
+def _removed(evaluations: Evaluations, device: SearchedDevice) -> tuple[list[Removed], str]:
+    """What the search left out of the space before it evaluated anything, and how much smaller the space became."""
+    problem = make_problem(evaluations.context, device.device, device.settings)
+    searcher = device.settings.search.searcher(problem)
+    found = getattr(searcher, "specialisation", None)
+    # Where a space is small enough to be listed, nothing is left out of it.
+    if not isinstance(found, Specialisation) or found.summary() not in getattr(searcher, "notes", ()):
+        return [], ""
+    rows = []
+    for choice, kept in zip(found.space.choices, found.kept, strict=True):
+        stays = set(kept.tolist())
+        if len(stays) < len(choice.options):
+            kinds = [
+                [str(o) for i, o in enumerate(choice.options) if (i in stays) is wanted] for wanted in (True, False)
+            ]
+            rows.append(Removed(choice.name, ", ".join(kinds[0]), ", ".join(kinds[1])))
+    return rows, found.summary()
+
+
+def _overlays(name: str, root: Path, others: Mapping[Path, Fronts]) -> list[Overlay]:
+    """Fronts of other runs on a device."""
+    names = names_of([root, *others])[1:]
+    return [
+        Overlay(run, [{"key": m.key, **m.values} for m in fronts[name]])
+        for run, fronts in zip(names, others.values(), strict=True)
+        if name in fronts
+    ]
+
+
+def _device(
+    evaluations: Evaluations, device: SearchedDevice, others: Mapping[Path, Fronts], specs: Sequence[BlockSpec]
+) -> DeviceReport:  # fmt: skip
     context, profile, front = evaluations.context, device.device.profile, device.front
     folder = context.folder.device(device.name)
     history = read_history(folder)
@@ -127,9 +208,8 @@ def _device(evaluations: Evaluations, device: SearchedDevice, others: Mapping[Pa
     archs = evaluations.archive.archs_of([m.key for m in front])
     models: list[dict[str, Any]] = []
     for model, arch in zip(front, archs, strict=True):
-        metrics = Bundle(model.folder).metrics if (model.folder / "metrics.json").exists() else {}
         models.append({
-            "key": model.key, **model.values, test: metrics.get(test), "measured_ms": measured.get(model.key),
+            "key": model.key, **model.values, test: _metrics(model).get(test), "measured_ms": measured.get(model.key),
             "shape": describe_arch(arch), "knee": model.key == knee,
         })  # fmt: skip
     inherited = inherited_candidates(evaluations, device.name, device.settings)
@@ -146,7 +226,12 @@ def _device(evaluations: Evaluations, device: SearchedDevice, others: Mapping[Pa
         adapted[-1].weights_version if adapted else "",
         {} if last is None else {objective: str(quality) for objective, quality in last.predictor.items()},
         [(m["latency_ms"], m["score"]) for m in (read_baseline(context, device.name) or {}).get("models", ())],
-        _bands(device, context.folder.root, others),
+        _bands(device, context.folder.root, others), _overlays(device.name, context.folder.root, others),
+        {name: column.tolist() for name, column in columns.items()},
+        [device.device.block_ms(spec) for spec in specs], device.device.constant_ms,
+        unfitted_shares(context.layout, device.device, archs),
+        curves_of(evaluations, device.device, device.settings, inherited), *_removed(evaluations, device),
+        {m.key: stages_of(evaluations, m) for m in front}, {m.key: commands_of(m) for m in front},
     )  # fmt: skip
 
 

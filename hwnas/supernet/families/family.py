@@ -66,11 +66,15 @@ class FamilyConfig(BaseModel):
         """The family's name in `FAMILIES`."""
 
     in_channels: Positive = 3
+    """Of the images: 3 or 1."""
     classes: Annotated[int, Field(ge=2, le=1_000_000)]
+    """That the network tells apart."""
     resolutions: Annotated[tuple[Annotated[int, Field(gt=0, le=8192)], ...], Field(max_length=256)]
     """Image edges in pixels, ascending."""
     dropout_percent: Annotated[int, Field(ge=0, lt=100)] = 10
+    """Share of the features before the last layer that is left out in training."""
     bn_eps: Annotated[float, Field(gt=0, le=1)] = 1e-5
+    """Constant that batch norms add to the variance."""
 
     @model_validator(mode="after")
     def _check_resolutions(self) -> FamilyConfig:

@@ -42,6 +42,7 @@ class OperatorPool(BaseModel):
     kernel_sizes: Annotated[tuple[KernelSize, ...], Field(max_length=32)] = (3, 5, 7)
     """Of all but xception, which has kernel 3."""
     se: tuple[Literal[0, 1], ...] = (0, 1)
+    """Whether operators have squeeze-and-excitation: 0, 1 or both."""
 
     def options(self) -> tuple[tuple[Any, ...], ...]:
         """Return the operators as ``(operator, expand_ratio, kernel_size, se)``; None where a field means nothing."""
@@ -59,19 +60,28 @@ class LayerStageConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     width: Positive
+    """Output channels."""
     stride: Literal[1, 2]
+    """Of the first layer."""
     layers: Layers
+    """Of the stage; each has one operator of the pool."""
     act: ActName = "relu"
+    """Activation."""
 
 
 class HurricaneConfig(FamilyConfig):
     """Sizes of a hurricane supernet."""
 
     family: str
+    """Name of the family."""
     stem_width: Positive = 16
+    """Channels of the first convolution."""
     stem_stride: Literal[1, 2] = 2
+    """Of the first convolution."""
     stages: tuple[LayerStageConfig, ...] = Field(min_length=1, max_length=64)
+    """First to last."""
     pool: OperatorPool = OperatorPool()
+    """Operators that a layer may have."""
     feature_width: Positive = 1024
     """Channels of the last 1x1 convolution, before pooling."""
 

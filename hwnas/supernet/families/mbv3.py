@@ -29,9 +29,13 @@ class MBV3Config(MobileConfig):
     """Sizes of an mbv3 supernet."""
 
     family: str
+    """Name of the family."""
     stem_width: Positive = 16
+    """Channels of the first convolution."""
     stem_stride: Literal[1, 2] = 2
+    """Of the first convolution."""
     stem_act: ActName = "hswish"
+    """Activation of the first convolution."""
     first_block: bool = True
     """A fixed depthwise-separable block (expand ratio 1, kernel 3, ReLU) after the stem."""
     expand_width: Positive = 960
@@ -39,6 +43,7 @@ class MBV3Config(MobileConfig):
     feature_width: Annotated[int, Field(ge=0, le=65_536)] = 1280
     """Channels of the feature mix after pooling; 0: none."""
     head_act: ActName = "hswish"
+    """Activation of the last convolution and of the feature mix."""
 
 
 class MBV3:

@@ -27,11 +27,17 @@ class StageConfig(BaseModel):
     width: Positive
     """Output channels, before the width multiplier."""
     stride: Literal[1, 2]
+    """Of the first block."""
     depths: Annotated[tuple[Layers, ...], Field(max_length=128)]
+    """How many blocks the stage may have, ascending."""
     kernel_sizes: Annotated[tuple[KernelSize, ...], Field(max_length=32)]
+    """Of the depthwise convolutions, odd, ascending."""
     expand_ratios: Annotated[tuple[Ratio, ...], Field(max_length=64)]
+    """Middle channels of a block over its input channels, ascending."""
     act: ActName = "relu"
+    """Activation."""
     se: bool = False
+    """Whether blocks have squeeze-and-excitation."""
 
     @model_validator(mode="after")
     def _check(self) -> StageConfig:
@@ -48,7 +54,9 @@ class MobileConfig(FamilyConfig):
     """Settings of a family whose networks are stages of inverted bottlenecks."""
 
     width_multiplier: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """On all channels, rounded to multiples of 8."""
     stages: tuple[StageConfig, ...] = Field(min_length=1, max_length=64)
+    """First to last."""
 
     def width(self, channels: int) -> int:
         """Apply the width multiplier."""

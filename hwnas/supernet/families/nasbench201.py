@@ -33,6 +33,7 @@ class NASBench201Config(FamilyConfig):
     """Sizes of a nasbench201 supernet."""
 
     family: str
+    """Name of the family."""
     stem_width: Positive = 16
     """Channels of the first stage; each later stage has twice as many."""
     cells_per_stage: Layers = 5

@@ -24,8 +24,11 @@ class ProxylessConfig(MobileConfig):
     """Sizes of a proxyless supernet."""
 
     family: str
+    """Name of the family."""
     stem_width: Positive = 32
+    """Channels of the first convolution."""
     stem_stride: Literal[1, 2] = 2
+    """Of the first convolution."""
     first_width: Positive = 16
     """Channels after the first, fixed block (expand ratio 1, kernel 3)."""
     feature_width: Positive = 1280

@@ -34,6 +34,7 @@ class ResNetStageConfig(BaseModel):
     width: Positive
     """Output channels at width multiplier 1."""
     stride: Literal[1, 2]
+    """Of the first block."""
     base_depth: Layers
     """Blocks that every subnet has."""
 
@@ -42,14 +43,19 @@ class ResNet50DConfig(FamilyConfig):
     """Sizes of a resnet50d supernet."""
 
     family: str
+    """Name of the family."""
     stem_width: Positive = 64
+    """Channels of the stem at width multiplier 1."""
     stem_pool: bool = True
     """Max pooling after the stem."""
     stages: tuple[ResNetStageConfig, ...] = Field(min_length=1, max_length=64)
+    """First to last."""
     extra_depths: Annotated[tuple[Annotated[int, Field(ge=0, le=128)], ...], Field(max_length=128)] = (0, 1, 2)
     """Blocks beyond the base of each stage."""
     expand_ratios: tuple[Fraction, ...] = (0.2, 0.25, 0.35)
+    """Middle channels of a bottleneck over its output channels."""
     width_multipliers: tuple[Fraction, ...] = (0.65, 0.8, 1.0)
+    """That a stage may have."""
 
 
 class ResNet50D:

@@ -1,0 +1,196 @@
+"""The verbs that look at a run and take models from it: pareto, export, finetune, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwnas.cli.options import Json, Limits, RunFolder
+from hwnas.cli.output import following, progress, show, table, warn
+
+if TYPE_CHECKING:
+    from hwnas.runs.analysis.why_not import WhyNot
+    from hwnas.runs.front import FrontModel
+    from hwnas.runs.run import Run
+
+Selections = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--select",
+        help="Models: best, fastest, knee, all, least:VALUE, most:VALUE, weights:VALUE=W,VALUE=W, different:K or "
+        "digits of a key; with limits behind it, such as best:local-cpu:latency_ms<=1; repeatable; default: all.",
+        show_default=False,
+    ),
+]
+NO_GAIN = "\nno epoch was better, so the start is kept; try another --lr, more --epochs or more training images"
+USUAL = ("knee", "best", "fastest")
+"""Choices that `hwnas pareto` shows where none is asked for."""
+
+
+def pareto(
+    folder: RunFolder,
+    device: Annotated[str | None, typer.Option(help="Device whose front is meant; default: every device.")] = None,
+    select: Selections = None,
+    why_not: Annotated[
+        str | None,
+        typer.Option("--why-not", help="Say what keeps the model with this key off the fronts; default: print them."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the fronts of a run and what selections choose, or why a model is not on them."""
+    from hwnas.runs.start import open_run
+
+    opened = open_run(folder)
+    names = opened.with_fronts() if device is None else [device]
+    if why_not is not None:
+        reasons = [opened.why_not(why_not, name) for name in names]
+        show(as_json, [r.as_dict() for r in reasons], "\n\n".join(map(_reason_text, reasons)))
+        return
+    texts = list(select or USUAL)
+    chosen = {text: opened.select(text, device=device) for text in texts}
+    fronts = {name: list(opened.front(name)) for name in names}
+    shown = {
+        "fronts": {name: [_plain(m) for m in models] for name, models in fronts.items()},
+        "choices": {text: [{"device": m.device, "key": m.key} for m in models] for text, models in chosen.items()},
+    }
+    show(as_json, shown, _fronts_text(opened, fronts, chosen, folder, device, select))
+
+
+def _plain(model: FrontModel) -> dict[str, Any]:
+    finite = {k: v if v == v else None for k, v in model.values.items()}  # JSON has no NaN
+    return {"key": model.key, **finite}
+
+
+def _fronts_text(
+    opened: Run, fronts: dict[str, list[FrontModel]], chosen: dict[str, list[FrontModel]], folder: Path,
+    device: str | None, select: Sequence[str] | None,
+) -> str:  # fmt: skip
+    score = opened.context.score
+    rules: dict[tuple[str, str], list[str]] = {}
+    for text, models in chosen.items():
+        for model in models:
+            rules.setdefault((model.device, model.key), []).append(text)
+    parts = []
+    for name, models in fronts.items():
+        values = [v for v in models[0].values if v not in (score.name, "latency_ms")] if models else []
+        further = [v for v in values if v in opened.settings(name).objectives or v == "measured_latency_ms"]
+        heading = ["key", score.name, "latency_ms", *further, "chosen by"]
+        rows = [
+            [m.key, f"{m.values[score.name]:.2f}", f"{m.values['latency_ms']:.4g}",
+             *(f"{m.values[v]:.6g}" for v in further), " ".join(rules.get((name, m.key), ()))]
+            for m in models
+        ]  # fmt: skip
+        parts.append(f"{name}: {len(models)} models\n{table(heading, rows)}")
+    words = ["export", folder, *([] if device is None else ["--device", device])]
+    picked = list(select or USUAL[:1])
+    for text in picked:
+        words += ["--select", text]
+    return "\n\n".join([*parts, following(*words, "--out", "chosen")])
+
+
+def _reason_text(found: WhyNot) -> str:
+    text = f"{found.key} on {found.device}: {found.reason}"
+    if not found.dominated_by:
+        return text
+    names = list(found.dominated_by[0].differences)
+    rows = [["this one", "", *(f"{found.values[n]:.6g}" for n in names)]]
+    rows += [
+        [b.key, "on the front" if b.on_front else "", *(f"{b.differences[n]:+.4g}" for n in names)]
+        for b in found.dominated_by
+    ]
+    return f"{text}\n{table(['better model', '', *names], rows)}"
+
+
+def export(
+    folder: RunFolder,
+    device: Annotated[str | None, typer.Option(help="Device whose front is meant; default: every device.")] = None,
+    select: Selections = None,
+    key: Annotated[
+        str | None, typer.Option(help="Short for --select with the first digits of a key; default: none.")
+    ] = None,
+    limit: Limits = None,
+    knee: Annotated[bool, typer.Option("--knee", help="Short for --select knee.")] = False,
+    fastest: Annotated[bool, typer.Option("--fastest", help="Short for --select fastest.")] = False,
+    best: Annotated[bool, typer.Option("--best", help="Short for --select best.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Also write model.int8.onnx.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Also write model.fp16.onnx.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Also copy the chosen bundles to OUT/<device>/<key>; default: no copy.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the model bundles of the fronts, and choose and copy models."""
+    from hwnas.runs.export import left_from_before
+    from hwnas.runs.start import open_run
+
+    with progress(as_json) as told:
+        opened = open_run(folder, told)
+        bundles = opened.export(
+            device, key, limit or (), knee, fastest, best, int8 or None, out, tuple(select or ()), fp16 or None
+        )
+    folders = [str(bundle.folder) for bundle in bundles]
+    text = "\n".join(folders)
+    if out is not None and bundles:
+        fronts = [opened.front(name) for name in opened.searched()]
+        copied = {bundle.folder.resolve() for bundle in bundles}
+        for path in left_from_before(out, (), fronts):
+            if path.resolve() not in copied:
+                warn(f"{path} is from before, and no longer on the front of {path.parent.name}; remove it if unused")
+        text += f"\n{following('profile', bundles[0].folder)}"
+    show(as_json, {"bundles": folders}, text)
+
+
+def finetune(
+    folder: RunFolder,
+    key: Annotated[str, typer.Argument(help="First digits of the model's key.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The bundle goes to OUT/<device>/<key>; default: RUN/finetuned.")
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over the training images; default: as the recipe says.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate; default: as the recipe says.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device whose latency the bundle states; default: the first.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train one extracted subnet further, with the largest subnet as its teacher."""
+    from hwnas.runs.start import open_run
+
+    with progress(as_json) as told:
+        opened = open_run(folder, told)
+        result, bundle = opened.finetune(key, out, None, device, epochs, lr)
+    score = opened.context.score
+    test = bundle.metrics[f"test_{score.name}"]
+    found = {
+        "bundle": str(bundle.folder), score.named("before"): result.score_before, score.name: result.score,
+        f"test_{score.name}": test,
+    }  # fmt: skip
+    show(
+        as_json, found,
+        f"validation {score.title} {result.score_before:.2f} {score.unit} -> {result.score:.2f} {score.unit}, "
+        f"test {test:.2f} {score.unit}{'' if result.best_epoch else NO_GAIN}\nbundle: {bundle.folder}",
+    )  # fmt: skip
+
+
+def report(
+    folder: RunFolder,
+    others: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Runs to compare it with, such as ones of other seeds.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write report.html and fronts.png of a run again, with what several runs reached where others are named."""
+    from hwnas.runs.start import open_run
+
+    path = open_run(folder).report([open_run(other) for other in others or ()])
+    show(as_json, {"report": str(path)}, str(path))
+
+
+VERBS = (pareto, export, finetune, report)
+"""Commands of this file, in the order of the help."""

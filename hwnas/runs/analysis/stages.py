@@ -1,0 +1,106 @@
+"""What was each model on its way into a file: as inherited, trained to its end, fine-tuned, in other number formats?"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hwnas.export.bundle import Bundle
+from hwnas.report.data import Stage
+from hwnas.runs.evaluations import Evaluations
+from hwnas.runs.export import FORMATS
+from hwnas.runs.front import MEASURED, FrontModel
+from hwnas.task import Score
+
+
+def stages_of(evaluations: Evaluations, model: FrontModel) -> list[Stage]:
+    """Return the steps of one model of a front, first to last; what is not known is None."""
+    context = evaluations.context
+    score, folder = context.score, context.folder
+    metrics, sizes = _read(Bundle(model.folder))
+    found = []
+    finished = evaluations.weights.finished.by_version.get(model.weights_version)
+    if finished is not None:
+        came = "as the supernet gave it" if finished.parent else "fresh weights"
+        found.append(Stage(came, finished.score_before))
+    name = "trained to its end" if finished is not None else "as the supernet gives it"
+    note = "" if finished is None else f"{finished.epochs:g} epochs, best after {finished.best_epoch}"
+    exported = Stage(
+        name, model.values[score.name], _number(metrics, f"test_{score.name}"), model.values.get(MEASURED),
+        sizes.get("model.onnx"), note,
+    )  # fmt: skip
+    found.append(exported)
+    found += _formats(metrics, sizes, score, "")
+    tuned = (folder.finetuned / model.device).glob(f"{model.key}*")
+    for path in sorted(tuned, key=lambda p: (len(p.name), p.name)):  # ...-10 after ...-2
+        found += _finetuned(path, score)
+    return found
+
+
+def _finetuned(bundle: Path, score: Score) -> list[Stage]:
+    metrics, sizes = _read(Bundle(bundle))
+    if score.name not in metrics:
+        return []
+    before = _number(metrics, score.named("before"))
+    note = "" if before is None else f"from {before:.2f} {score.unit}"
+    if metrics.get("best_epoch") == 0:
+        note = "no epoch was better, the start is kept"
+    found = Stage(
+        "fine-tuned", _number(metrics, score.name), _number(metrics, f"test_{score.name}"),
+        _measured(metrics, "measured_latency"), sizes.get("model.onnx"), note,
+    )  # fmt: skip
+    return [found, *_formats(metrics, sizes, score, "fine-tuned, ")]
+
+
+def _formats(metrics: Mapping[str, Any], sizes: Mapping[str, float], score: Score, before: str) -> list[Stage]:
+    return [
+        Stage(
+            f"{before}{name.upper()}", None, _number(metrics, f"test_{score.named(name)}"),
+            _measured(metrics, f"measured_latency_{name}"), sizes[file],
+        )
+        for name, file in FORMATS.items()
+        if file in sizes
+    ]  # fmt: skip
+
+
+def _read(bundle: Bundle) -> tuple[dict[str, Any], dict[str, float]]:
+    """A bundle's numbers, and the sizes of its files in MB; empty where there is no bundle."""
+    if not (bundle.folder / "metrics.json").exists() or not (bundle.folder / "arch.json").exists():
+        return {}, {}
+    sizes = bundle.arch_json.get("bytes")
+    known = sizes if isinstance(sizes, dict) else {}
+    return bundle.metrics, {name: round(size / 1e6, 3) for name, size in known.items() if isinstance(size, int | float)}
+
+
+def _number(metrics: Mapping[str, Any], name: str) -> float | None:
+    value = metrics.get(name)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _measured(metrics: Mapping[str, Any], name: str) -> float | None:
+    found = metrics.get(name)
+    return _number(found, "median_ms") if isinstance(found, Mapping) else None
+
+
+RUN = "{run}"
+"""In a command: the folder of the run. The page knows where it lies, the run does not: it may have been moved."""
+
+
+def commands_of(model: FrontModel) -> list[tuple[str, str]]:
+    """Return what can be done with a model of a front next: what a command does, and the command line with `RUN`."""
+    device, key = shlex.quote(model.device), model.key
+    bundle = f"chosen/{model.device}/{key}"
+    return [
+        ("export it", f"hwnas export {RUN} --device {device} --select {key} --out chosen"),
+        (
+            "the same with FP16 and INT8 files",
+            f"hwnas export {RUN} --device {device} --select {key} --fp16 --int8 --out chosen",
+        ),
+        ("classify an image with the exported model", f"python {shlex.quote(f'{bundle}/run_model.py')} image.png"),
+        ("fine-tune it", f"hwnas finetune {RUN} {key} --device {device}"),
+        ("time it on this machine", shlex.join(["hwnas", "profile", bundle])),
+        ("in Python", f'hwnas.open_run({RUN}).front("{model.device}").select("{key}")[0].export("chosen")'),
+    ]

@@ -1,0 +1,118 @@
+"""What can the archs of a recipe be on its devices, before anything is trained? Which limits can none of them meet?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.arguments import checked_arguments
+from hwnas.errors import SearchError
+from hwnas.latency.build import needs_table
+from hwnas.latency.table import Device
+from hwnas.objectives.resolve import objective_of
+from hwnas.runs.context import RunContext
+from hwnas.runs.devices import load_devices
+from hwnas.runs.folder import RunFolder
+from hwnas.runs.history import DeviceSearch
+from hwnas.runs.recipe import load_recipe, with_values
+from hwnas.search.limits import Limit
+from hwnas.supernet.slot_sum import SlotSum
+
+SAMPLED = 2000
+"""Archs that are looked at, beside the smallest and the largest."""
+VALUES = ("latency_ms", "params", "macs", "peak_memory_kib", "model_size_kib")
+"""What is said of a device: values that need no network."""
+
+
+@dataclass(frozen=True)
+class DeviceReach:
+    """What archs can be on one device."""
+
+    device: str
+    values: Mapping[str, tuple[float, float, float]]
+    """By name: least, median and largest value of sampled archs, the smallest and the largest arch among them."""
+    space_size: int
+    """Archs of the space."""
+    within_percent: float
+    """Share of the sampled archs that keep every limit which can be checked now."""
+    measured_later: bool = False
+    """Whether its latencies are measured when a run begins, and are not known yet."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+@checked_arguments
+def reach(recipe: str | Path, overrides: Sequence[str] = (), devices: Sequence[str] | None = None) -> list[DeviceReach]:
+    """Return what the archs of a recipe can be on its devices: latency, size and memory, before anything is trained.
+
+    Args:
+        recipe: a YAML file or the name of a shipped recipe.
+        overrides: dotted settings such as ``constraints=[latency_ms<=5]``.
+        devices: names or folders of device profiles; default: those of the recipe.
+
+    Raises:
+        SearchError: a limit that no arch of the space can meet.
+        HwnasError: anything else the user can correct, in one line.
+    """
+    loaded = with_values(load_recipe(recipe, overrides), {} if devices is None else {"devices": devices}, str(recipe))
+    context = RunContext(RunFolder(Path("runs") / loaded.name), loaded)
+    context.devices = load_devices(context.folder, loaded.devices)
+    return [
+        reach_of(context, device, context.recipe_settings(name, given))
+        for (name, device), given in zip(context.devices.items(), loaded.devices, strict=True)
+    ]
+
+
+def reach_of(context: RunContext, device: Device, settings: DeviceSearch) -> DeviceReach:
+    """Return what archs can be on one device; see `reach`."""
+    space = context.layout.space
+    ends = space.encode_many([space.smallest(), space.largest()])
+    genomes = np.concatenate([ends, space.sample_genomes(np.random.default_rng(0), SAMPLED)])
+    later = needs_table(device)
+    limits = tuple(Limit.parse(text) for text in settings.constraints)
+    names = dict.fromkeys([*VALUES, *(limit.value for limit in limits)])
+    known: dict[str, NDArray[np.float64]] = {}
+    for name in names:
+        plugin = objective_of(name, context.task)
+        if plugin.cost != "exact":
+            continue
+        if later and name == "latency_ms":
+            continue
+        compiled = plugin.compile(context.layout, device)
+        known[name] = np.asarray(compiled.of_genomes(genomes), dtype=float)
+        for limit in limits:
+            if limit.value == name:
+                _check(limit, device.name, compiled, known[name])
+    within = np.ones(len(genomes), dtype=bool)
+    for limit in limits:
+        if limit.value in known:
+            within &= [limit.holds(v) for v in known[limit.value].tolist()]
+    values = {
+        name: (float(found.min()), float(np.median(found)), float(found.max()))
+        for name, found in known.items()
+        if np.isfinite(found).all()
+    }
+    return DeviceReach(device.name, values, space.size, round(100 * float(within.mean()), 3), later)
+
+
+def _check(limit: Limit, device: str, compiled: object, sampled: NDArray[np.float64]) -> None:
+    """Raise where it is certain that no arch meets a limit: where a bound over the whole space breaks it."""
+    if not isinstance(compiled, SlotSum):
+        return
+    low, high = compiled.bounds()
+    nearest = low if limit.comparison == "<=" else high
+    if not limit.holds(nearest):
+        least = float(sampled.min() if limit.comparison == "<=" else sampled.max())
+        shown = Limit(None, limit.value, limit.comparison, limit.bound)
+        way = "at least" if limit.comparison == "<=" else "at most"
+        raise SearchError(
+            f"no arch of this space keeps {shown} on {device}: every one has {way} {nearest:.4g} {limit.value}, and "
+            f"the nearest of {len(sampled):,} that were looked at {least:.4g}; loosen the limit or change supernet"
+        )

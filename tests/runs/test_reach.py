@@ -1,0 +1,93 @@
+"""What archs can be is said before anything is trained, and a limit that none can meet is an error then."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hwnas import load_recipe, plan, reach, start_run
+from hwnas.errors import SearchError
+from hwnas.objectives.exact import params_of_space
+
+DEVICE = "hexagon-dsp"
+
+
+@pytest.fixture
+def everything(recipe_file, tmp_path):
+    """Every genome of the space of the tiny recipe, and its run."""
+    run = start_run(recipe_file(), tmp_path / "run")
+    return run, run.layout.space.all_genomes()
+
+
+def test_bounds_hold_for_every_arch_and_are_reached(everything):
+    run, genomes = everything
+    for sums in (params_of_space(run.layout), *(d.compile(run.layout) for d in run.devices.values())):
+        values = sums.of_genomes(genomes)
+        low, high = sums.bounds()
+        assert low <= values.min() + 1e-9
+        assert high >= values.max() - 1e-9
+        # Blocks share the width of their stage's input only: the bounds are close.
+        assert low == pytest.approx(values.min(), rel=0.1)
+        assert high == pytest.approx(values.max(), rel=0.1)
+
+
+def test_ranges_are_those_of_the_space(everything, recipe_file):
+    run, genomes = everything
+    found = {one.device: one for one in reach(recipe_file(constraints=[f"{DEVICE}:params<=3000"]))}
+    assert list(found) == list(run.devices)
+    params = params_of_space(run.layout).of_genomes(genomes)
+    for name, device in run.devices.items():
+        latency = device.compile(run.layout).of_genomes(genomes)
+        low, middle, high = found[name].values["latency_ms"]
+        assert latency.min() <= low <= middle <= high <= latency.max()
+        assert low == pytest.approx(latency.min(), rel=0.02)
+        assert high == pytest.approx(latency.max(), rel=0.02)
+        assert found[name].space_size == run.layout.space.size
+        assert {"params", "macs", "peak_memory_kib", "model_size_kib"} <= set(found[name].values)
+    drawn = run.layout.space.sample_genomes(np.random.default_rng(1), 4000)
+    share = 100 * (params_of_space(run.layout).of_genomes(drawn) <= 3000).mean()
+    assert 0 < found[DEVICE].within_percent == pytest.approx(share, abs=5)
+    assert found["myriad-vpu"].within_percent == 100
+    assert params.min() < 3000 < params.max()
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        (
+            f"{DEVICE}:latency_ms<=1e-6",
+            f"no arch of this space keeps latency_ms<=1e-06 on {DEVICE}: every one has at least",
+        ),
+        ("params>=1e9", "no arch of this space keeps params>=1000000000 on hexagon-dsp: every one has at most"),
+    ],
+)
+def test_a_limit_that_no_arch_can_meet_is_an_error_before_training(recipe_file, limit, words):
+    for ask in (plan, reach):
+        with pytest.raises(SearchError, match=words.replace("+", r"\+")) as caught:
+            ask(recipe_file(constraints=[limit]))
+        assert "\n" not in str(caught.value)
+    assert plan(recipe_file(constraints=["params<=1e9", f"{DEVICE}:latency_ms<=1e6"]))
+
+
+def test_limits_on_what_needs_a_network_are_left_to_the_search(recipe_file):
+    (one, _) = reach(recipe_file(constraints=["top1_percent>=99.9"]))
+    assert one.within_percent == 100
+
+
+def test_latencies_that_are_measured_later_are_not_invented(recipe_file):
+    (one,) = reach(recipe_file(), devices=["local-cpu"])
+    assert one.measured_later
+    assert "latency_ms" not in one.values
+    assert "params" in one.values
+
+
+def test_plan_prints_it(hwnas_command, recipe_file):
+    code, out, _ = hwnas_command("plan", recipe_file(), "--devices", "hexagon-dsp,local-cpu")
+    assert code == 0
+    assert out.splitlines()[0] == f"{reach(recipe_file())[0].space_size:,} archs"
+    assert "latencies of local-cpu are measured when the run begins" in out
+    code, out, _ = hwnas_command("plan", recipe_file(), "--json")
+    assert [one["device"] for one in json.loads(out)["devices"]] == list(load_recipe(recipe_file()).devices)
+    code, _, err = hwnas_command("plan", recipe_file(), "constraints=[params<=1]")
+    assert code == 2
+    assert err.count("\n") == 1
