@@ -154,8 +154,8 @@ class SearchSpace:
         Args:
             rng: source of randomness.
             n: how many; duplicates can occur.
-            uniform: ``genes``: every option of a choice is as likely (see `Choice.evenly`); ``archs``: every arch is (so
-                deep stages, of which there are more, are drawn more often).
+            uniform: ``genes``: every option of a choice is as likely (see `Choice.evenly`); ``archs``: every arch is,
+                so that deep stages, of which there are more, are drawn more often.
             shares: by choice name, how often each of its options is drawn, in any unit; such choices are drawn by
                 themselves, the others as ``uniform`` says.
 
