@@ -105,7 +105,7 @@ def recipe(folder: Path, work: Path, steps: int) -> Path:
     """Write the recipe: the shipped space, ``steps`` steps in two phases, evaluations of 200 images."""
     values = yaml.safe_load((shipped_folder("supernets") / "ofa-mbv3-w1.0.yaml").read_text())
     n = sum(1 for _ in folder.rglob("*.jpg"))
-    batch, share = 16, 0.8 * 0.95 * n
+    batch, share = 8, 0.8 * 0.95 * n
     values["name"] = "photographs"
     values["data"] = {
         "source": "folder", "path": str(folder.resolve()), "validation_percent": 5, "test_percent": 20,
@@ -125,7 +125,7 @@ def recipe(folder: Path, work: Path, steps: int) -> Path:
     }  # fmt: skip
     values["devices"] = ["local-cpu"]
     values["evaluation"] = {"calibration_images": 100, "calibration_batch_size": 20, "validation_images": 100}
-    values["finish"] = {"models": 1, "epochs": 16 * batch / share}
+    values["finish"] = {"models": 1, "epochs": 8 * batch / share}
     values["export"] = {"front_size": 2}
     values["tables"] = {
         "n_networks": 8, "n_held_out": 4, "rounds": 1, "block_time_s": 0.002, "network_time_s": 0.05,

@@ -24,6 +24,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from hwnas.data.decoders import Decoders
 from hwnas.data.opened import DatasetSplit
 from hwnas.data.pictures import RULES
 from hwnas.data.source import HasListing, Pixels
@@ -110,14 +111,18 @@ class CachedSplit:
 
 
 def cached(
-    split: DatasetSplit, folder: Path, workers: int, skip_broken: bool = False, progress: Progress = silent
+    split: DatasetSplit,
+    folder: Path,
+    decoders: Decoders | None = None,
+    skip_broken: bool = False,
+    progress: Progress = silent,
 ) -> CachedSplit:
     """Return a split whose decoded images are kept in ``folder``; those that are not there yet are decoded now.
 
     Args:
         split: of a source whose images have an `HasListing.entry`, by which they are known again.
         folder: is made; several splits and runs may share it.
-        workers: processes that decode.
+        decoders: processes that decode; None: this one does.
         skip_broken: note images that cannot be read and go on; otherwise the first one is an error.
         progress: told how many are decoded, and how large the file becomes.
 
@@ -134,7 +139,7 @@ def cached(
             found = _read_journal(journal, header)
             if len(found) < len(split):
                 try:
-                    _fill(ImageStream(split, workers, skip_broken), path, header, found, progress)
+                    _fill(ImageStream(split, decoders, skip_broken), path, header, found, progress)
                 except OSError as error:
                     raise OutputError(
                         f"cannot keep decoded images in {path}: {error.strerror or error}; free space, give another "

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from hwnas.data.cache import cached
 from hwnas.data.config import DataConfig
+from hwnas.data.decoders import Decoders, default_workers
 from hwnas.data.images import ImageSet, Splits
 from hwnas.data.left_out import broken_images
 from hwnas.data.opened import SPLITS, Dataset, DatasetSplit, Rows
 from hwnas.data.source import HasColumns, Images, Labels, MemoryImages, Opened
 from hwnas.data.sources import SOURCES
 from hwnas.data.split_names import SplitName
-from hwnas.data.stream import ImageStream, default_workers
+from hwnas.data.stream import ImageStream
 from hwnas.errors import DataError, some
 from hwnas.progress import Progress, silent
 from hwnas.task import Task
@@ -77,7 +78,11 @@ def load_data(
     """
     dataset = open_dataset(config, task, in_channels, classes, image_size_px)
     skipped: dict[str, str] = {}
-    parts = {name: _image_set(split, config, task, skipped, progress) for name, split in dataset.splits().items()}
+    workers = default_workers() if config.workers is None else config.workers
+    decoders = Decoders(list(dataset.splits().values()), workers) if workers else None
+    parts = {
+        name: _image_set(split, config, task, decoders, skipped, progress) for name, split in dataset.splits().items()
+    }
     left_out = (*dataset.left_out, *broken_images(skipped))
     splits = Splits(config.source, dataset.classes, **parts, task=task, left_out=left_out)
     images = splits.train.images
@@ -90,7 +95,12 @@ def load_data(
 
 
 def _image_set(
-    split: DatasetSplit, config: DataConfig, task: Task, skipped: dict[str, str], progress: Progress
+    split: DatasetSplit,
+    config: DataConfig,
+    task: Task,
+    decoders: Decoders | None,
+    skipped: dict[str, str],
+    progress: Progress,
 ) -> ImageSet:
     """Images of a split, in memory where they are or fit; those that cannot be read are noted in ``skipped``."""
     targets = task.targets(split.labels)
@@ -98,10 +108,9 @@ def _image_set(
         pixels = split.all_pixels()
         pixels = pixels if pixels.flags.writeable else pixels.copy()  # PyTorch warns of arrays that are not
         return ImageSet(torch.from_numpy(pixels), targets)
-    workers = default_workers() if config.workers is None else config.workers
     skips = config.broken_images == "skip"
-    kept = split if config.cache is None else cached(split, Path(config.cache), workers, skips, progress)
-    streamed = ImageSet(ImageStream(kept, workers, skips, skipped=skipped), targets)
+    kept = split if config.cache is None else cached(split, Path(config.cache), decoders, skips, progress)
+    streamed = ImageSet(ImageStream(kept, decoders, skips, skipped=skipped), targets)
     if len(split) * math.prod(split.shape) > config.memory_mib * 2**20:
         return streamed
     return streamed.in_memory()

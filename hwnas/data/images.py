@@ -67,7 +67,7 @@ class ImageSet:
         """
         if not isinstance(self.images, ImageStream):
             return self
-        images = self.images if len(self) > FEW else dataclasses.replace(self.images, workers=0)
+        images = self.images if len(self) > FEW else dataclasses.replace(self.images, decoders=None)
         read = list(ImageSet(images, self.labels).batches(READ_AT_A_TIME))
         if not any(len(labels) for _, labels in read):
             raise DataError(

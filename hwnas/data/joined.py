@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hwnas.data.decoders import Decoders
 from hwnas.data.images import ImageSet
 from hwnas.data.source import Pixels
 from hwnas.data.stream import ImageStream
@@ -21,13 +22,14 @@ def joined(first: ImageSet, second: ImageSet) -> ImageSet:
     if isinstance(first.images, Tensor) and isinstance(second.images, Tensor):
         return ImageSet(torch.cat([first.images, second.images]), labels)
     streams = [images for images in (first.images, second.images) if isinstance(images, ImageStream)]
-    both = _Joined((first.images, second.images), streams[0].split.what)
-    return ImageSet(ImageStream(both, streams[0].workers, streams[0].skip_broken, skipped=streams[0].skipped), labels)
+    both, one = _Joined((first.images, second.images), streams[0].split.what), streams[0]
+    decoders = None if one.decoders is None else Decoders([both], one.decoders.workers)
+    return ImageSet(ImageStream(both, decoders, one.skip_broken, skipped=one.skipped), labels)
 
 
 @dataclass(frozen=True)
 class _Joined:
-    """See `hwnas.data.stream.Readable`."""
+    """See `hwnas.data.decoders.Readable`."""
 
     parts: tuple[Tensor | ImageStream, ...]
     what: str

@@ -43,7 +43,8 @@ class SourceConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
     source: str = "digits"
-    """``digits``: the 1,797 real 8x8 images of scikit-learn; ``npz``: arrays ``x_train``, ``y_train`` and optionally
+    """``digits``: the 1,797 real 8x8 images of scikit-learn; ``cluttered-digits``: each of them in 4 or 5 pictures of
+    16x16 pixels, among pieces of others; ``npz``: arrays ``x_train``, ``y_train`` and optionally
     ``x_test``, ``y_test``; ``folder``: one folder of images a class, optionally below ``train/``, ``val/``, ``test/``;
     ``idx``: the four files of MNIST or Fashion-MNIST, also gzipped; ``cifar10``, ``cifar100``: the binary version;
     ``jpeg``: an .npz of files, arrays ``jpeg_train`` (bytes one after the other), ``offset_train`` (where each begins,

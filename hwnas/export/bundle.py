@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from hwnas.arguments import checked_arguments
 from hwnas.errors import CheckpointError, OutputError, SpaceError, UnreadableError, one_line
 from hwnas.export.half import halve_onnx
-from hwnas.export.onnx_check import verify_onnx
+from hwnas.export.int8_network import Int8Network
+from hwnas.export.onnx_check import verify_int8, verify_onnx
 from hwnas.export.onnx_file import to_onnx
-from hwnas.export.quantize import quantize_onnx
+from hwnas.export.quantize import to_int8_onnx
 from hwnas.files import PARTIAL, make_folder, write_json, write_text
 from hwnas.reading import as_type, checked_sums, inside, made_of, read_object, sha256_of
 from hwnas.space import Arch
@@ -97,7 +98,8 @@ def write_bundle(
     mean_std: tuple[Sequence[float], Sequence[float]],
     metrics: Mapping[str, Any],
     parity_inputs: Tensor,
-    int8_calibration: Tensor | None = None,
+    int8: Int8Network | None = None,
+    only_int8: bool = False,
     fp16: bool = False,
     decoded_px: int | None = None,
 ) -> Bundle:
@@ -112,13 +114,14 @@ def write_bundle(
         mean_std: of the input, per channel, for pixel values in 0..1.
         metrics: numbers to keep; ``onnx_parity`` is added.
         parity_inputs: ``(N, C, H, W)`` real images on which the ONNX file must agree with ``subnet``.
-        int8_calibration: ``(N, C, H, W)`` training images; given, ``model.int8.onnx`` is written too.
+        int8: the network in 8 bits; given, ``model.int8.onnx`` is written too.
+        only_int8: that file is ``model.onnx``, and there is no other: for devices that compute in 8 bits.
         fp16: whether ``model.fp16.onnx`` is written too.
         decoded_px: edge to which image files were decoded for training, before they were brought to the resolution of
             the network; None: that resolution.
 
     Raises:
-        ExportError: the ONNX file does not compute what the network does.
+        ExportError: an ONNX file does not compute what the network does.
         OutputError: the folder cannot be written, or holds something else.
     """
     check_replaceable(folder)
@@ -146,14 +149,20 @@ def write_bundle(
         # JSON has no NaN; what is not known is null.
         finite = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in metrics.items()}
         meta = {"arch": arch.as_dict(), "classes": list(classes), "mean": mean, "std": std, "metrics": finite}
-        to_onnx(subnet, in_channels, resolution, temporary / "model.onnx", meta)
-        parity = verify_onnx(temporary / "model.onnx", subnet, parity_inputs)
-        if int8_calibration is not None:
-            quantize_onnx(temporary / "model.onnx", temporary / INT8_FILE, int8_calibration)
+        checked: dict[str, Any] = {}
+        if int8 is None or not only_int8:
+            to_onnx(subnet, in_channels, resolution, temporary / "model.onnx", meta)
+            checked["onnx_parity"] = verify_onnx(temporary / "model.onnx", subnet, parity_inputs)
+        if int8 is not None:
+            path = temporary / ("model.onnx" if only_int8 else INT8_FILE)
+            to_int8_onnx(int8.quantization, in_channels, resolution, path, meta)
+            checked["onnx_parity" if only_int8 else "onnx_parity_int8"] = verify_int8(path, int8, parity_inputs)
+            in_float = ", ".join(f"{n} {op}" for op, n in int8.quantization.float_operators.items())
+            checked["int8_computed_in_float"] = in_float or "nothing"
         if fp16:
             halve_onnx(temporary / "model.onnx", temporary / FP16_FILE)
         write_text(temporary / RUN_FILE, _run_script())
-        all_metrics = {**finite, "onnx_parity": parity}
+        all_metrics = {**finite, **checked}
         save_tensors(temporary / "weights.safetensors", subnet.state_dict(), {"arch": arch.as_dict()})
         sizes = {p.name: p.stat().st_size for p in sorted(temporary.iterdir())}
         write_text(temporary / "MODEL_CARD.md", _model_card(description, all_metrics))

@@ -37,6 +37,8 @@ class Node:
     """Of convolutions and linear layers."""
     ceil_mode: bool = False
     """Of pooling: incomplete windows at the border count."""
+    name: str = field(default="", compare=False)
+    """Of the module in the network that it comes from, such as ``stage1_block2.depthwise.conv``; for people."""
     tensors: dict[str, Tensor] = field(default_factory=dict, compare=False)
     """``weight`` and ``bias`` with batch norm folded in."""
 
@@ -134,7 +136,7 @@ def _read(traced: fx.Graph, module: nn.Module) -> tuple[list[Node], tuple[int, .
         if isinstance(made, int):
             number[node] = made  # passes its input through
         else:
-            nodes.append(made)
+            nodes.append(replace(made, name=_name(node)))
             number[node] = len(nodes) - 1
 
     for node in traced.nodes:
@@ -156,6 +158,14 @@ def _read(traced: fx.Graph, module: nn.Module) -> tuple[list[Node], tuple[int, .
         else:
             emit(node, _of_function(node, inputs))
     return nodes, outputs
+
+
+def _name(node: fx.Node) -> str:
+    """The module that a node of the trace calls, or the function and the module in which it is called."""
+    if node.op == "call_module":
+        return str(node.target)
+    stack = list(node.meta.get("nn_module_stack") or ())
+    return ".".join([*stack[-1:], node.name])
 
 
 def _pair(value: int | tuple[int, ...], what: nn.Module) -> int:

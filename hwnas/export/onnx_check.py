@@ -16,6 +16,10 @@ PARITY_TOLERANCE = 1e-4
 """Largest difference of ONNX Runtime and PyTorch, relative to the largest absolute logit."""
 
 
+INT8_TOLERANCE = 1e-2
+"""Largest mean difference of ONNX Runtime and the evaluation in 8 bits, relative to the largest absolute output."""
+
+
 def session(model: Path | bytes, threads: int = 1) -> Any:
     """Return an ONNX Runtime CPU session of a file or of serialised bytes."""
     import onnxruntime
@@ -50,6 +54,37 @@ class OnnxNetwork(nn.Module):
 
 def _batches(inputs: Tensor, size: int) -> Iterator[Tensor]:
     return (inputs[i : i + size] for i in range(0, len(inputs), size))
+
+
+def verify_int8(path: Path, network: nn.Module, inputs: Tensor) -> float:
+    """Compare a file in 8 bits, in ONNX Runtime, with the network that was evaluated in 8 bits.
+
+    Single levels may differ by rounding, so what is compared is the mean.
+
+    Args:
+        path: the file.
+        network: a `hwnas.export.int8_network.Int8Network`.
+        inputs: ``(N, C, H, W)`` real images.
+
+    Returns:
+        The mean absolute difference, as a share of the largest absolute output.
+
+    Raises:
+        ExportError: it is above `INT8_TOLERANCE`, or the file does not run.
+    """
+    with torch.inference_mode():
+        expected = network(inputs)
+    try:
+        got = run_onnx(path, inputs)
+    except Exception as error:  # ONNX Runtime raises its own classes, which share no public base
+        raise ExportError(f"{path} does not run in ONNX Runtime: {error}") from error
+    off = float((got - expected).abs().mean()) / float(expected.abs().max().clamp(min=1e-12))
+    if not off <= INT8_TOLERANCE:
+        raise ExportError(
+            f"{path} differs from its evaluation by {off:.1e} of the output scale, allowed is {INT8_TOLERANCE:.0e}; "
+            "x86 processors without VNNI add products of 8 bits in 16: export on a newer one"
+        )
+    return off
 
 
 def verify_onnx(path: Path, module: nn.Module, inputs: Tensor) -> float:

@@ -43,6 +43,15 @@ def to_onnx(
         model = build_onnx(trace(module), in_channels, resolution)
     except ExportError:
         model = _by_torch(module, in_channels, resolution)
+    write_onnx(model, path, metadata)
+
+
+def write_onnx(model: onnx.ModelProto, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write a model as one file, checked, with JSON values in its metadata.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     for key, value in (metadata or {}).items():
         entry = model.metadata_props.add()
         entry.key = key

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hwnas.errors import ExportError
 from hwnas.export.graph import Graph, Node
+from hwnas.export.quantization import Quantization
 
 OPSET = 18
 """In the band that ONNX Runtime, TensorRT, OpenVINO and QNN all read."""
@@ -20,7 +21,12 @@ IR_VERSION = 10
 
 
 def build_onnx(
-    graph: Graph, in_channels: int, size_px: int, batch: int | str = "batch", outputs: Sequence[str] = ()
+    graph: Graph,
+    in_channels: int,
+    size_px: int,
+    batch: int | str = "batch",
+    quantization: Quantization | None = None,
+    outputs: Sequence[str] = (),
 ) -> onnx.ModelProto:
     """Return the ONNX model of a traced network or block.
 
@@ -29,13 +35,16 @@ def build_onnx(
         in_channels: channels of the input.
         size_px: height and width of the input.
         batch: the batch axis: a number, or a name for a dynamic axis.
+        quantization: of the graph; given, values in 8 bits stand between `QuantizeLinear` and `DequantizeLinear`
+            (the QDQ form), from which runtimes make integer operators.
         outputs: names of the outputs; none: one output, called ``logits`` where it is flat, else ``output``.
     """
-    builder = _Builder()
-    names = {-1: "input"}
+    builder = _Builder(quantization)
+    names = {-1: builder.in_8_bits("input", -1)}
     shapes = graph.shapes(in_channels, size_px)
     for number, node in enumerate(graph.nodes):
-        names[number] = builder.add(node, [names[i] for i in node.inputs], number, shapes[number][1])
+        made = builder.add(node, [names[i] for i in node.inputs], number, shapes[number][1])
+        names[number] = made if node.type == "split" else builder.in_8_bits(made, number)
     value = helper.make_tensor_value_info
 
     def described(name: str, number: int) -> onnx.ValueInfoProto:
@@ -53,7 +62,7 @@ def build_onnx(
         builder.nodes[-1].output[0] = made_of[0][0]
         if names[last] != builder.last:
             raise ExportError("the last operator is not the network's output")
-    made = helper.make_graph(
+    model = helper.make_graph(
         builder.nodes,
         "hwnas",
         [value("input", TensorProto.FLOAT, [batch, in_channels, size_px, size_px])],
@@ -61,14 +70,15 @@ def build_onnx(
         builder.tensors,
     )
     return helper.make_model(
-        made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="hwnas"
+        model, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="hwnas"
     )
 
 
 class _Builder:
     """Collects ONNX nodes and initialisers."""
 
-    def __init__(self) -> None:
+    def __init__(self, quantization: Quantization | None = None) -> None:
+        self.quantization = quantization
         self.nodes: list[onnx.NodeProto] = []
         self.tensors: list[onnx.TensorProto] = []
         self.last = "input"
@@ -84,16 +94,46 @@ class _Builder:
         self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
+    def parameters(self, node: Node, number: int) -> list[str]:
+        """Weight and bias of a node; in 8 bits they are integers that are dequantised channel by channel."""
+        name = f"n{number}"
+        found = None if self.quantization is None else self.quantization.weights.get(number)
+        if self.quantization is None or found is None:
+            return [self.tensor(f"{name}.{k}", v) for k, v in node.tensors.items()]
+        out = [self._dequantised(f"{name}.weight", found.weight, found.scale)]
+        if found.bias is not None:
+            in_scale = np.float32(self.quantization.scales[node.inputs[0]].scale)
+            out.append(self._dequantised(f"{name}.bias", found.bias, in_scale * found.scale.numpy()))
+        return out
+
+    def _dequantised(self, name: str, levels: Tensor, scale: NDArray[Any] | Tensor) -> str:
+        given = [self.tensor(name, levels), self.tensor(f"{name}.scale", scale)]
+        return self.emit("DequantizeLinear", given, f"{name}.real", axis=0)
+
+    def in_8_bits(self, value: str, number: int) -> str:
+        """Return the name under which a value is read: after quantising and dequantising, where it has a scale."""
+        scale = None if self.quantization is None else self.quantization.scales.get(number)
+        if scale is None:
+            return value
+        numbers = {"level_scale": np.float32(scale.scale), "zero_point": np.uint8(scale.zero_point)}
+        given = [f"{value}.{name}" for name in numbers]
+        self.tensors += [  # without axes: pooling in 8 bits takes no list of one scale
+            numpy_helper.from_array(np.array(number), name)
+            for name, number in zip(given, numbers.values(), strict=True)
+        ]
+        self.emit("QuantizeLinear", [value, *given], f"{value}.levels")
+        return self.emit("DequantizeLinear", [f"{value}.levels", *given], f"{value}.real")
+
     def add(self, node: Node, inputs: list[str], number: int, size_px: int) -> str:
         name = f"n{number}"
         if node.type == "conv":
-            tensors = [self.tensor(f"{name}.{k}", v) for k, v in node.tensors.items()]
+            tensors = self.parameters(node, number)
             return self.emit(
                 "Conv", [*inputs, *tensors], name, kernel_shape=[node.kernel_size] * 2,
                 strides=[node.stride] * 2, pads=[node.padding] * 4, group=node.groups,
             )  # fmt: skip
         if node.type == "linear":
-            tensors = [self.tensor(f"{name}.{k}", v) for k, v in node.tensors.items()]
+            tensors = self.parameters(node, number)
             return self.emit("Gemm", [*inputs, *tensors], name, transB=1)
         if node.type == "batch_norm":
             shape = (1, -1, 1, 1)

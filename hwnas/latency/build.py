@@ -29,6 +29,7 @@ from hwnas.latency.interpolate import interpolate_rows
 from hwnas.latency.journal import TIMINGS_FILE, Journal
 from hwnas.latency.measure import MeasureConfig, conditions_of, time_models
 from hwnas.latency.measurement import Measurement, summarise
+from hwnas.latency.number_format import Precision, check_written, evaluated_precision
 from hwnas.latency.onnx_models import block_onnx, network_onnx
 from hwnas.latency.plan import Plan, TableConfig, plan_build
 from hwnas.latency.table import Device, Row, load_device, relative_errors, save_device
@@ -67,7 +68,8 @@ def build_table(
 
     Raises:
         DeviceError: the device is unknown, or the name cannot be one of a device.
-        TableError: the folder holds a finished table, or nothing is said to time the device.
+        TableError: the folder holds a finished table, nothing is said to time the device, or it computes in a precision
+            in which no models are written.
         PluginError: there is no such target, or it does not take the options.
         MeasurementError: the target cannot time a model, or is lost; the same call continues later.
     """
@@ -90,6 +92,8 @@ def build_table(
     profile = _profile_of_table(profile, name, facts, chosen=target is not None)
     settings = MeasureConfig(threads=profile.threads or 1, batch_size=profile.batch_size)
     conditions = conditions_of(facts, settings, profile.provider)
+    precision = evaluated_precision(profile.precision)
+    check_written(profile.precision, given.name)
     make_folder(folder)
     if recipe_yaml is not None:
         write_text(folder / RECIPE_FILE, recipe_yaml)
@@ -99,12 +103,13 @@ def build_table(
     ]  # fmt: skip
     identity = {k: v for k, v in asdict(conditions).items() if k not in ("date", "cores")}
     identity |= {"target": profile.target, "target_options": profile.target_options}
+    identity |= {} if precision == "fp32" else {"precision": precision}
     journal = Journal(folder / TIMINGS_FILE, {"plan": _digest(plan, config), "conditions": identity})
     timed = journal.bursts
     done = {(b.model, b.session) for b in timed if b.model >= 0}
     left = [pair for pair in schedule if pair not in done]
     times_s = [config.block_time_s] * len(plan.measured) + [config.network_time_s] * len(plan.archs)
-    planned_s = _planned_s(plan, left, times_s, settings, conditions.provider, timer) if left else 0.0
+    planned_s = _planned_s(plan, left, times_s, settings, conditions.provider, timer, precision) if left else 0.0
     progress(
         "plan the table", 1, 1,
         f"about {planned_s / 60:.1f} min: {len(plan.measured)} blocks and {len(plan.archs)} networks, "
@@ -113,14 +118,16 @@ def build_table(
     with journal:
         if left:
             names = [_name_of(plan, i) for i in range(n_models)]
-            making = _with_progress(_models(plan, settings.batch_size), n_models, "build blocks and networks", progress)
+            making = _with_progress(
+                _models(plan, settings.batch_size, precision), n_models, "build blocks and networks", progress
+            )
             for burst in time_models(list(making), settings, conditions.provider, left, timer, times_s, names):
                 journal.add(burst)
                 if burst.model >= 0:
                     done.add((burst.model, burst.session))
                     progress("time blocks and networks", len(done), len(schedule))
     took_s = time.monotonic() - started
-    found = summarise(timed, conditions, ["fp32"] * n_models)
+    found = summarise(timed, conditions, [precision] * n_models)
     extra: dict[str, Any] = {"planned_s": round(planned_s, 1), "took_s": round(took_s, 1)}
     if timer.host is not None:
         extra["host"] = timer.host
@@ -196,11 +203,11 @@ def needs_table(device: Device) -> bool:
 # -- inside a build --------------------------------------------------------------------------------------
 
 
-def _models(plan: Plan, batch_size: int) -> Iterator[bytes]:
+def _models(plan: Plan, batch_size: int, precision: Precision) -> Iterator[bytes]:
     for block in plan.measured:
-        yield block_onnx(block, batch_size)
+        yield block_onnx(block, batch_size, precision)
     for arch in plan.archs:
-        yield network_onnx(plan.layout, arch, batch_size)
+        yield network_onnx(plan.layout, arch, batch_size, precision)
 
 
 def _name_of(plan: Plan, model: int) -> str:
@@ -212,19 +219,19 @@ def _name_of(plan: Plan, model: int) -> str:
 
 def _planned_s(
     plan: Plan, left: Sequence[tuple[int, int]], times_s: Sequence[float], settings: MeasureConfig, provider: str,
-    target: Target,
+    target: Target, precision: Precision,
 ) -> float:  # fmt: skip
     """Time that the build will take, from a few blocks and networks built and timed once."""
     rng = np.random.default_rng(0)
     n_blocks = len(plan.measured)
-    block_onnx(plan.measured[0], settings.batch_size)  # the first trace takes longer than the others
+    block_onnx(plan.measured[0], settings.batch_size, precision)  # the first trace takes longer than the others
     total = 0.0
     for group, n_tried in ((range(n_blocks), 8), (range(n_blocks, n_blocks + len(plan.archs)), 4)):
         tried = rng.choice(group, min(n_tried, len(group)), replace=False)
         start = time.monotonic()
         models = [
-            block_onnx(plan.measured[i], settings.batch_size) if i < n_blocks
-            else network_onnx(plan.layout, plan.archs[i - n_blocks], settings.batch_size) for i in tried
+            block_onnx(plan.measured[i], settings.batch_size, precision) if i < n_blocks
+            else network_onnx(plan.layout, plan.archs[i - n_blocks], settings.batch_size, precision) for i in tried
         ]  # fmt: skip
         total += (time.monotonic() - start) / len(tried) * len(group)
         schedule = [(k, 0) for k in range(len(models))]

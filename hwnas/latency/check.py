@@ -12,6 +12,7 @@ import numpy as np
 from hwnas.arguments import checked_arguments
 from hwnas.latency.device import TargetOption
 from hwnas.latency.measure import MeasureConfig
+from hwnas.latency.number_format import evaluated_precision
 from hwnas.latency.onnx_models import network_onnx
 from hwnas.latency.plan import TableConfig, network_sample
 from hwnas.latency.slowdown import measure_beside
@@ -73,8 +74,9 @@ def check_table(
         threads=profile.threads or 1, batch_size=profile.batch_size, sessions=config.rounds,
         burst_s=config.network_time_s,
     )  # fmt: skip
-    models = [network_onnx(layout, a, settings.batch_size) for a in archs]
-    found, slowdown = measure_beside(layout, models, known, settings, profile.provider, progress, timer)
+    precision = evaluated_precision(profile.precision)
+    models = [network_onnx(layout, a, settings.batch_size, precision) for a in archs]
+    found, slowdown = measure_beside(layout, models, known, settings, profile.provider, progress, timer, precision)
     measured = np.array([m.median_ms for m in found])
     estimates = device.compile(layout).of_archs(archs)
     errors = np.abs(estimates * slowdown / measured - 1)

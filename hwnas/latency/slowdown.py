@@ -9,6 +9,7 @@ import numpy as np
 
 from hwnas.latency.measure import MeasureConfig, measure
 from hwnas.latency.measurement import Measurement
+from hwnas.latency.number_format import Precision
 from hwnas.latency.onnx_models import network_onnx
 from hwnas.latency.table_networks import TableNetwork
 from hwnas.latency.target import Target
@@ -29,7 +30,7 @@ def choose_repeats(known: Sequence[TableNetwork]) -> list[TableNetwork]:
 
 def measure_beside(
     layout: Layout, models: Sequence[Path | bytes], known: Sequence[TableNetwork], config: MeasureConfig,
-    provider: str | None, progress: Progress = silent, target: Target | None = None,
+    provider: str | None, progress: Progress = silent, target: Target | None = None, precision: Precision = "fp32",
 ) -> tuple[list[Measurement], float]:  # fmt: skip
     """Time models, and in the same passes a few networks of a table, which say how fast the machine runs now.
 
@@ -43,6 +44,7 @@ def measure_beside(
         provider: execution provider; default: the target's own.
         progress: told after every timing.
         target: what times them; default: ONNX Runtime on this machine.
+        precision: of the table.
 
     Returns:
         The models' measurements, and how many times longer networks take now than when the table was made.
@@ -51,7 +53,7 @@ def measure_beside(
         MeasurementError: see `hwnas.latency.measure.measure`.
     """
     repeats = choose_repeats(known)
-    extra = [network_onnx(layout, k.arch, config.batch_size) for k in repeats]
+    extra = [network_onnx(layout, k.arch, config.batch_size, precision) for k in repeats]
     found = measure([*models, *extra], config, provider, target, "time networks", progress)
     ratios = [m.median_ms / k.measured_ms for m, k in zip(found[len(models) :], repeats, strict=True)]
     return found[: len(models)], float(np.exp(np.median(np.log(ratios)))) if ratios else 1.0

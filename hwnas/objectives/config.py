@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from hwnas.export.quantization import QuantizationConfig
+
 
 class IntrospectabilityConfig(BaseModel):
     """How introspectability is computed."""
@@ -40,6 +42,8 @@ class EvaluationConfig(BaseModel):
     validation_images: int | None = Field(default=None, ge=1, le=10**9)
     """Validation images used; None: all."""
     introspectability: IntrospectabilityConfig = IntrospectabilityConfig()
+    quantization: QuantizationConfig = QuantizationConfig()
+    """How networks are brought to 8 bits, for devices whose profile says ``int8``."""
     proxy_images: int = Field(default=64, ge=2, le=65_536)
     """Training images for zero-cost proxies; those from gradients take them in batches of 32."""
     ntk_images: int = Field(default=72, ge=2, le=65_536)

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from hwnas.data import ImageSet, NetworkInputs, Splits
 from hwnas.data.network_inputs import CPU, KEPT_BYTES
 from hwnas.errors import PluginError, RecipeError
+from hwnas.export.graph import trace
+from hwnas.export.int8_network import Int8Network, int8_network
+from hwnas.export.quantization import check_layers
 from hwnas.objectives.case import SubnetCase
 from hwnas.objectives.config import EvaluationConfig
 from hwnas.objectives.plugin import EvaluatedObjective
@@ -86,6 +89,31 @@ class NetworkEvaluator:
     def _placed(self, network: nn.Module) -> nn.Module:
         """A network where it runs; the given one stays where it is."""
         return network if self.device == CPU else copy.deepcopy(network).to(self.device)
+
+    def in_8_bits(self, network: nn.Module, arch: Arch) -> Int8Network:
+        """Return a network as devices in int8 compute it, calibrated on training images.
+
+        Raises:
+            ExportError: there are too few images, or of one class only; or a layer is not known to the exporter.
+        """
+        config = self.config.quantization
+        check_layers(config.float_layers, [name for name, _ in self.layout.blocks(self.layout.space.largest())])
+        part = self._part("calibration")
+        chosen = torch.linspace(0, len(part) - 1, min(config.images, len(part))).round().long()
+        images, labels = self.inputs(part.take(chosen), arch).tensors()
+        return int8_network(trace(network), images.cpu(), config, labels.cpu())
+
+    def score_in_8_bits(
+        self, network: Callable[[], nn.Module], arch: Arch, images: int | None = None
+    ) -> dict[str, float]:  # fmt: skip
+        """Return the scores of a network as devices in int8 compute it, on the first so many validation images."""
+        made, meter = self.in_8_bits(network(), arch), self.splits.task.meter()
+        inputs = self.prepared("validation", arch).first(images)
+        with torch.inference_mode():
+            size = max(16, inference_batch_size(inputs.resolution**2) // 4)  # every map is gone over several times
+            for batch, wanted in inputs.batches(size):
+                meter.add(made(batch.cpu()), wanted.cpu())
+        return meter.values()
 
     def inputs(self, images: ImageSet, arch: Arch) -> NetworkInputs:
         """Return images as ``arch`` takes them; nothing is read before they are asked for."""

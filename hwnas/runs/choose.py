@@ -38,6 +38,7 @@ def update_front(evaluations: Evaluations, device: Device, settings: DeviceSearc
     Raises:
         SearchError: no model is within the limits.
     """
+    evaluations = evaluations.of_device(device)
     folder = evaluations.context.folder.device(device.name)
     if not front_stands(evaluations, device, settings):
         _complete_front(evaluations, device.name, settings)
@@ -68,6 +69,7 @@ def front_is_whole(folder: DeviceFolder, history: History) -> bool:
 
 def _complete_front(evaluations: Evaluations, device: str, settings: DeviceSearch) -> None:
     """Evaluate what is newly asked for of the models that are on the front, so that they stay candidates."""
+    evaluations = evaluations.of_device(device)
     context = evaluations.context
     folder = context.folder.device(device)
     if front_is_whole(folder, read_history(folder)):
@@ -79,8 +81,14 @@ def _complete_front(evaluations: Evaluations, device: str, settings: DeviceSearc
 
 
 def write_models(evaluations: Evaluations, device: Device, settings: DeviceSearch, models: Sequence[Candidate]) -> None:
-    """Write the front of a device with these models, and everything that is known of them."""
+    """Write the front of a device with these models, and everything that is known of them.
+
+    Models in 8 bits are evaluated in float, too, unless that is known: what quantisation costs stands beside.
+    """
+    evaluations = evaluations.of_device(device)
     context = evaluations.context
+    if evaluations.precision != "fp32":
+        evaluations.in_precision("fp32").evaluate(models, {context.score.name: context.score.name})
     folder = context.folder.device(device.name)
     versions = [m.weights_version for m in models]
     write_front(
@@ -117,6 +125,7 @@ def candidates_of(evaluations: Evaluations, device: str, settings: DeviceSearch)
 
     Where models are trained to their end (``settings.finish``), only such are handed over.
     """
+    evaluations = evaluations.of_device(device)
     if settings.finish.models and (finished := finished_models(evaluations)):
         return _best_weights(evaluations, settings, [m.weights_version for m in finished])
     return inherited_candidates(evaluations, device, settings)
@@ -124,6 +133,7 @@ def candidates_of(evaluations: Evaluations, device: str, settings: DeviceSearch)
 
 def inherited_candidates(evaluations: Evaluations, device: str, settings: DeviceSearch) -> list[Candidate]:
     """Return every model that the device may get as the supernet gives it."""
+    evaluations = evaluations.of_device(device)
     return _best_weights(evaluations, settings, evaluations.weights.of_device(device))
 
 
@@ -147,6 +157,7 @@ def choose_to_finish(evaluations: Evaluations, device: Device, settings: DeviceS
     Raises:
         SearchError: no model is within the limits.
     """
+    evaluations = evaluations.of_device(device)
     problem = make_problem(evaluations.context, device, settings)
     candidates = inherited_candidates(evaluations, device.name, settings)
     # On as many images as the search looked at: what is inherited says only roughly what a model can become.
@@ -206,6 +217,7 @@ def choose_models(evaluations: Evaluations, device: Device, settings: DeviceSear
     Raises:
         SearchError: no model is within the limits.
     """
+    evaluations = evaluations.of_device(device)
     problem = make_problem(evaluations.context, device, settings)
     candidates = candidates_of(evaluations, device.name, settings)
     values, feasible = _feasible(evaluations, device, settings, problem, candidates)
@@ -269,6 +281,7 @@ def model_columns(
     evaluations: Evaluations, device: Device, settings: DeviceSearch, models: Sequence[Candidate]
 ) -> dict[str, FloatArray]:
     """Return ``(n,)`` values by name: everything known of evaluated models on a device, scores first."""
+    evaluations = evaluations.of_device(device)
     context = evaluations.context
     score, wanted = context.score, evaluated_values(context, settings)
     archs = [m.arch for m in models]
@@ -285,6 +298,8 @@ def model_columns(
         out[FALLBACK_LAYERS.name] = FALLBACK_LAYERS.compile(context.layout, device).of_archs(archs)
     stderr = score.named("stderr")
     out[stderr] = column(stderr)
+    if evaluations.precision != "fp32":
+        out[score.named("fp32")] = column(score.named("fp32"))
     out["latency_stderr_ms"] = np.sqrt(latency_variance(device, context.layout).of_archs(archs))
     if any(m.weights_version in evaluations.weights.finished.by_version for m in models):
         out[score.named("inherited")] = np.array([_inherited(evaluations, m) for m in models])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,6 +14,8 @@ from torch import nn
 from hwnas.archive import Archive
 from hwnas.data import Splits, load_data
 from hwnas.errors import DeviceError, ResumeError
+from hwnas.export.onnx_check import OnnxNetwork
+from hwnas.export.quantize import to_int8_onnx
 from hwnas.latency.table import Device
 from hwnas.objectives.exact import macs_of_space, params_of_space
 from hwnas.objectives.plugin import ExactObjective, ValuesOfArchs
@@ -136,6 +140,15 @@ class RunContext:
     def test_scores(self, network: nn.Module, arch: Arch) -> dict[str, float]:
         """Return the scores of any network on the test images, at the resolution of ``arch``."""
         return scores_of(network, self.networks.inputs(self.splits.test, arch), self.task)
+
+    def test_scores_in_8_bits(self, network: nn.Module, arch: Arch) -> dict[str, float]:
+        """Return the scores on the test images of the INT8 file that is exported of a network, in ONNX Runtime."""
+        channels, resolution, _ = self.layout.input_shape(arch)
+        made = self.networks.in_8_bits(network, arch)
+        with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
+            path = Path(folder) / "model.onnx"
+            to_int8_onnx(made.quantization, channels, resolution, path)
+            return self.test_scores(OnnxNetwork(path), arch)
 
     @cached_property
     def validation_images(self) -> int:

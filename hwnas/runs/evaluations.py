@@ -1,7 +1,9 @@
 """What is known of archs, and how does more become known? By running their networks once and keeping the values.
 
 Values are kept by arch, weights, precision and number of validation images. `evaluate` runs networks, through the run's
-executor, and writes the archive; everything else only looks up.
+executor, and writes the archive; everything else only looks up. What is known for a device is in its own precision: the
+scores of an int8 device are those of the quantised network, and those in float stand beside them
+(`top1_fp32_percent`).
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +22,15 @@ from torch import nn
 
 from hwnas.archive import Archive, Evaluation
 from hwnas.errors import ResumeError
+from hwnas.latency.number_format import Precision, evaluated_precision
+from hwnas.latency.table import Device
 from hwnas.runs.context import RunContext
 from hwnas.runs.folder import RunFolder
 from hwnas.runs.recipe import Recipe
 from hwnas.runs.weights import RunWeights
 from hwnas.search.problem import Problem
 from hwnas.space import Arch
+from hwnas.task import Task
 
 FloatArray = NDArray[np.float64]
 Splits = dict[str, dict[str, float]]
@@ -45,7 +50,14 @@ class _Job:
 
     candidate: Candidate
     names: tuple[str, ...]
+    """Evaluated objectives, in float."""
     images: int
+    in_8_bits: bool = False
+    """Whether the scores of the task are wanted in 8 bits, too."""
+
+
+Found = dict[Precision, dict[str, float]]
+"""Values by name, by precision."""
 
 
 class RunNetwork:
@@ -58,8 +70,8 @@ class RunNetwork:
         self._weights = weights
         self._sent: tuple[str, str] | None = None
 
-    def __call__(self, job: _Job) -> tuple[dict[str, float], float]:
-        """Return values by name and seconds."""
+    def __call__(self, job: _Job) -> tuple[Found, float]:
+        """Return values and seconds."""
         started = time.monotonic()
         try:
             evaluator = self._weights.evaluator(job.candidate.weights_version)
@@ -72,8 +84,14 @@ class RunNetwork:
         arch = job.candidate.arch
         if arch.space is None:  # it was sent here
             arch = self._weights.context.layout.space.arch(arch.as_dict())
-        values = evaluator.score(arch, job.names, job.images)
-        return values, time.monotonic() - started
+        if not job.in_8_bits:
+            found: Found = {"fp32": evaluator.score(arch, job.names, job.images)}
+            return found, time.monotonic() - started
+        network, networks = evaluator.subnet(arch), self._weights.context.networks
+        found = {"int8": networks.score_in_8_bits(lambda: network, arch, job.images)}
+        if job.names:
+            found["fp32"] = networks.score(lambda: network, arch, job.names, job.images)
+        return found, time.monotonic() - started
 
     def __getstate__(self) -> tuple[str, str]:
         context = self._weights.context
@@ -100,7 +118,20 @@ class Evaluations:
     context: RunContext
     weights: RunWeights
     archive: Archive
-    _by_weights: dict[tuple[str, int | None], tuple[int, dict[str, Splits]]] = field(default_factory=dict, repr=False)
+    precision: Precision = "fp32"
+    """Of the scores that are evaluated and looked up; see `of_device`."""
+    _by_weights: dict[tuple[str, int | None, str], tuple[int, dict[str, Splits]]] = field(
+        default_factory=dict, repr=False
+    )
+
+    def of_device(self, device: Device | str) -> Evaluations:
+        """Return the same evaluations, as a device sees them: scores are those of its own precision."""
+        found = self.context.device(device) if isinstance(device, str) else device
+        return self.in_precision(evaluated_precision(found.profile.precision))
+
+    def in_precision(self, precision: Precision) -> Evaluations:
+        """Return the same evaluations with scores of a precision."""
+        return self if precision == self.precision else replace(self, precision=precision)
 
     # -- running networks ----------------------------------------------------------------------------
 
@@ -122,23 +153,40 @@ class Evaluations:
         n = images or self.context.validation_images
         jobs: dict[Candidate, _Job] = {}
         for candidate in candidates:
-            known = self.archive.values(candidate.arch, candidate.weights_version, self.split(n))
-            if missing := tuple(name for name, value in wanted.items() if value not in known):
-                jobs[candidate] = _Job(candidate, missing, n)
+            missing, in_8_bits = self._missing(candidate, wanted, self.split(n))
+            if missing or in_8_bits:
+                jobs[candidate] = _Job(candidate, missing, n, in_8_bits)
         results = self.context.executor.map(RunNetwork(self.weights), list(jobs.values()))
         for done, candidate in enumerate(candidates, 1):
             if candidate in jobs:
                 job = jobs.pop(candidate)
-                values, seconds = next(results)
-                self.archive.add(
-                    Evaluation(
-                        candidate.arch, values, candidate.weights_version, self.split(n),
-                        self.context.recipe.search.seed, seconds,
-                        {"images": job.images, "torch": torch.__version__, **self._parent(candidate)},
-                    )
-                )  # fmt: skip
+                found, seconds = next(results)
+                for precision, values in found.items():
+                    self.archive.add(
+                        Evaluation(
+                            candidate.arch, values, candidate.weights_version, self.split(n),
+                            self.context.recipe.search.seed, seconds,
+                            {"images": job.images, "torch": torch.__version__, **self._parent(candidate)}, precision,
+                        )
+                    )  # fmt: skip
             if on_done is not None:
                 on_done(done)
+
+    def _missing(self, candidate: Candidate, wanted: Mapping[str, str], split: str) -> tuple[tuple[str, ...], bool]:
+        """Objectives that are to be evaluated in float, and whether scores are in 8 bits."""
+        arch, version = candidate.arch, candidate.weights_version
+        in_8_bits = self._scores if self.precision == "int8" else frozenset()
+        known = self.archive.values(arch, version, split)
+        missing = tuple(n for n, value in wanted.items() if value not in known and value not in in_8_bits)
+        if not in_8_bits & set(wanted.values()):
+            return missing, False
+        known = self.archive.values(arch, version, split, self.precision)
+        return missing, any(value in in_8_bits and value not in known for value in wanted.values())
+
+    @property
+    def _scores(self) -> frozenset[str]:
+        """What the task's meter gives, by name."""
+        return frozenset(score.name for score in self.context.task.scores)
 
     def _parent(self, candidate: Candidate) -> dict[str, str]:
         """With which weights a finished model began."""
@@ -147,16 +195,17 @@ class Evaluations:
 
     def test(self, candidate: Candidate, network: nn.Module) -> dict[str, float]:
         """Return the scores of a model on the test images, from the archive or, once, from running its network."""
-        known = self.archive.values(candidate.arch, candidate.weights_version, "test")
+        known = self.archive.values(candidate.arch, candidate.weights_version, "test", self.precision)
         if self.context.score.name in known:
             return known
-        started = time.monotonic()
-        found = self.context.test_scores(network, candidate.arch)
+        started, context = time.monotonic(), self.context
+        tested = context.test_scores if self.precision == "fp32" else context.test_scores_in_8_bits
+        found = tested(network, candidate.arch)
         kept = {self.context.score.name: found[self.context.score.name]}
         self.archive.add(
             Evaluation(
                 candidate.arch, kept, candidate.weights_version, "test", self.context.recipe.search.seed,
-                time.monotonic() - started, {"images": len(self.context.splits.test)},
+                time.monotonic() - started, {"images": len(self.context.splits.test)}, self.precision,
             )
         )  # fmt: skip
         return kept
@@ -223,8 +272,29 @@ class Evaluations:
     def _splits(self, weights_version: str, last_row: int | None) -> dict[str, Splits]:
         """Everything known under some weights, read again where the archive has grown."""
         n = self.archive.last_row if last_row is None else 0
-        kept = self._by_weights.get((weights_version, last_row))
+        kept = self._by_weights.get((weights_version, last_row, self.precision))
         if kept is None or kept[0] != n:
-            kept = n, self.archive.splits(weights_version, last_row=last_row)
-            self._by_weights[weights_version, last_row] = kept
+            found = self.archive.splits(weights_version, last_row=last_row)
+            if self.precision != "fp32":
+                found = self._beside(found, self.archive.splits(weights_version, self.precision, last_row))
+            kept = n, found
+            self._by_weights[weights_version, last_row, self.precision] = kept
         return kept[1]
+
+    def _beside(self, full: Mapping[str, Splits], own: Mapping[str, Splits]) -> dict[str, Splits]:
+        """What is known in the own precision, with what is known in float beside it; archs in the order of both."""
+        found: dict[str, Splits] = {}
+        for key in dict.fromkeys([*own, *full]):
+            mine, others = own.get(key, {}), full.get(key, {})
+            found[key] = {
+                split: beside(others.get(split, {}), mine.get(split, {}), self.context.task)
+                for split in dict.fromkeys([*mine, *others])
+            }
+        return found
+
+
+def beside(full: Mapping[str, float], own: Mapping[str, float], task: Task) -> dict[str, float]:
+    """Return values in a device's precision, with the task's scores in float beside them under names of their own."""
+    renamed = {score.name: score.named("fp32") for score in task.scores}
+    stderrs = {score.named("stderr") for score in task.scores}
+    return {renamed.get(name, name): value for name, value in full.items() if name not in stderrs} | dict(own)

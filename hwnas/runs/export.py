@@ -14,6 +14,7 @@ from hwnas.errors import OutputError, SearchError
 from hwnas.export.bundle import FP16_FILE, INT8_FILE, RUN_FILE, Bundle, write_bundle
 from hwnas.export.onnx_check import OnnxNetwork
 from hwnas.files import write_json
+from hwnas.latency.number_format import Precision
 from hwnas.latency.table import Device
 from hwnas.objectives.exact import fvcore_macs
 from hwnas.progress import Progress
@@ -30,8 +31,6 @@ from hwnas.supernet import count_params
 FORMATS = {"fp16": FP16_FILE, "int8": INT8_FILE}
 """Number formats that a bundle may have besides float32, and their files."""
 PARITY_IMAGES = 64
-CALIBRATION_IMAGES = 128
-"""Training images on which INT8 versions are calibrated."""
 
 
 def export_front(
@@ -45,9 +44,9 @@ def export_front(
         formats: number formats, of `FORMATS`, that every bundle has besides.
         progress: told after every model.
     """
-    models = candidates_of_front(evaluations, device.front)
+    models, precision = candidates_of_front(evaluations, device.front), evaluations.of_device(device.device).precision
     for done, (row, model) in enumerate(zip(device.front, models, strict=True), 1):
-        if not is_exported(row, model.weights_version, formats):
+        if not is_exported(row, model.weights_version, formats, precision):
             export_model(evaluations, device.device, device.settings, model, row.folder, formats)
         progress("export", done, len(models), row.key)
     remove_stale(evaluations.context.folder.device(device.name), device.front)
@@ -60,13 +59,15 @@ def candidates_of_front(evaluations: Evaluations, front: Front) -> list[Candidat
     return [Candidate(a, m.weights_version or trained) for a, m in zip(archs, front, strict=True)]
 
 
-def is_exported(model: FrontModel, weights: str, formats: Collection[str]) -> bool:
+def is_exported(model: FrontModel, weights: str, formats: Collection[str], precision: Precision = "fp32") -> bool:
     """Say whether a model's bundle is whole: of these weights, with the front's latency, in the formats asked for."""
     bundle = Bundle(model.folder)
-    wanted = [RUN_FILE, *(FORMATS[name] for name in formats)]
+    wanted = [RUN_FILE, *(FORMATS[name] for name in formats if precision == "fp32")]
     if not bundle.is_whole or not all((model.folder / file).exists() for file in wanted):
         return False
     metrics = bundle.metrics
+    if metrics.get("precision", "fp32") != precision:
+        return False
     latency_ms = metrics.get("latency_ms")
     return bool(
         metrics.get("weights_version", weights) == weights
@@ -94,14 +95,25 @@ def export_model(
     evaluations: Evaluations, device: Device, settings: DeviceSearch, model: Candidate, folder: Path,
     formats: Collection[str],
 ) -> Bundle:  # fmt: skip
-    """Write the bundle of one model, with its values on validation images and, computed once, its test score."""
+    """Write the bundle of one model, with its values on validation images and, computed once, its test score.
+
+    For a device in int8 the bundle's ``model.onnx`` is the quantised model, and the scores are its scores.
+    """
+    evaluations = evaluations.of_device(device)
     context, wanted = evaluations.context, evaluated_values(evaluations.context, settings)
     evaluations.evaluate([model], wanted)
     values = evaluations.known(model, wanted.values())
     subnet = evaluations.weights.evaluator(model.weights_version).subnet(model.arch)
     test = evaluations.test(model, subnet)
-    score = context.score
+    score, precision = context.score, evaluations.precision
     named = [score.name, score.named("stderr"), *wanted.values()]
+    in_float: dict[str, Any] = {}
+    if precision != "fp32":
+        evaluations.in_precision("fp32").evaluate([model], {score.name: score.name})
+        named.append(score.named("fp32"))
+        values = evaluations.known(model, wanted.values())
+        tested = evaluations.in_precision("fp32").test(model, subnet)
+        in_float = {"precision": precision, f"test_{score.named('fp32')}": tested[score.name]}
     metrics = {
         "key": model.arch.key,
         "device": device.name,
@@ -109,32 +121,30 @@ def export_model(
         "latency_origin": device.profile.origin,
         **{name: values[name] for name in dict.fromkeys(named) if name in values},
         f"test_{score.name}": test[score.name],
+        **in_float,
         "params": count_params(subnet),
         "macs": fvcore_macs(subnet, context.layout.input_shape(model.arch)),
         "weights_version": model.weights_version,
     }
-    return write_model(context, subnet, model.arch, folder, metrics, formats)
+    return write_model(context, subnet, model.arch, folder, metrics, formats, precision)
 
 
 def write_model(
     context: RunContext, network: nn.Sequential, arch: Arch, folder: Path, metrics: Mapping[str, Any],
-    formats: Collection[str],
+    formats: Collection[str], precision: Precision = "fp32",
 ) -> Bundle:  # fmt: skip
     """Write a bundle of any network of the run's family, in further number formats where ``formats`` names some.
 
     What a further format scores on the test images, in ONNX Runtime, is kept with the other numbers; formats that a
-    bundle in its place has besides stay.
+    bundle in its place has besides stay. In ``precision`` int8 the quantised model is the bundle's only one.
     """
     networks, splits, score = context.networks, context.splits, context.score
-    formats = [name for name, file in FORMATS.items() if name in formats or (folder / file).exists()]
+    formats = [n for n, f in FORMATS.items() if precision == "fp32" and (n in formats or (folder / f).exists())]
+    in_8_bits = networks.in_8_bits(network, arch) if precision == "int8" or "int8" in formats else None
     bundle = write_bundle(
         folder, network, arch, context.recipe.supernet, splits.classes, splits.mean_std, metrics,
-        networks.inputs(splits.validation.first(PARITY_IMAGES), arch).tensors()[0].cpu(),
-        int8_calibration=(
-            networks.inputs(splits.train.first(CALIBRATION_IMAGES), arch).tensors()[0].cpu()
-            if "int8" in formats else None
-        ),
-        fp16="fp16" in formats, decoded_px=splits.train.size_px,
+        networks.inputs(splits.validation.first(PARITY_IMAGES), arch).tensors()[0].cpu(), in_8_bits,
+        precision == "int8", "fp16" in formats, splits.train.size_px,
     )  # fmt: skip
     found = {
         f"test_{score.named(name)}": context.test_scores(OnnxNetwork(folder / FORMATS[name]), arch)[score.name]

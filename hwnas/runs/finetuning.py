@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from hwnas.export.bundle import Bundle, check_replaceable
 from hwnas.files import make_folder
 from hwnas.finetune import FinetuneConfig, FinetuneResult, finetune
+from hwnas.latency.number_format import Precision
 from hwnas.latency.table import Device
 from hwnas.objectives.exact import fvcore_macs
-from hwnas.runs.evaluations import Candidate, Evaluations
+from hwnas.runs.context import RunContext
+from hwnas.runs.evaluations import Candidate, Evaluations, beside
 from hwnas.runs.export import write_model
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.problem import evaluated_values
+from hwnas.space import Arch
 from hwnas.supernet import count_params
 
 
@@ -47,7 +52,7 @@ def finetune_model(
         evaluator.subnet(arch), resolution, context.splits, config, context.recipe.data.augment, teacher,
         context.progress,
     )  # fmt: skip
-    network, score = result.network, context.score
+    network, score, precision = result.network, context.score, evaluations.of_device(device).precision
     assert isinstance(network, nn.Sequential)
     metrics = {
         "key": arch.key,
@@ -55,8 +60,7 @@ def finetune_model(
         "latency_ms": float(device.compile(context.layout).of_archs([arch])[0]),
         "latency_origin": device.profile.origin,
         score.named("before"): result.score_before,
-        **context.networks.score(lambda: network, arch, evaluated_values(context, settings)),
-        f"test_{score.name}": context.test_scores(network, arch)[score.name],
+        **_scores(context, precision, network, arch, evaluated_values(context, settings)),
         "params": count_params(network),
         "macs": fvcore_macs(network, context.layout.input_shape(arch)),
         "finetuned_from": model.weights_version,
@@ -64,4 +68,19 @@ def finetune_model(
     }
     if result.saw_validation:  # what it does on them now says nothing
         metrics |= {score.name: result.score, "trained_on_validation": True}
-    return result, write_model(context, network, arch, out, metrics, context.recipe.export.formats())
+    return result, write_model(context, network, arch, out, metrics, context.recipe.export.formats(), precision)
+
+
+def _scores(
+    context: RunContext, precision: Precision, network: nn.Sequential, arch: Arch, names: Iterable[str]
+) -> dict[str, Any]:  # fmt: skip
+    """Values of a network in a precision, on validation and test images; those in float stand beside."""
+    full, score = context.networks.score(lambda: network, arch, names), context.score
+    test = {f"test_{score.name}": context.test_scores(network, arch)[score.name]}
+    if precision == "fp32":
+        return {**full, **test}
+    return {
+        **beside(full, context.networks.score_in_8_bits(lambda: network, arch), context.task),
+        f"test_{score.name}": context.test_scores_in_8_bits(network, arch)[score.name],
+        f"test_{score.named('fp32')}": test[f"test_{score.name}"], "precision": precision,
+    }  # fmt: skip

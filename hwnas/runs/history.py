@@ -20,6 +20,7 @@ from hwnas.errors import ResumeError, UnreadableError
 from hwnas.files import SEAL, seal_of, write_json, write_text
 from hwnas.finetune import FinishConfig
 from hwnas.latency.device import DeviceProfile
+from hwnas.latency.number_format import evaluated_precision
 from hwnas.reading import as_type, inside, read_json, read_yaml
 from hwnas.runs.folder import DeviceFolder
 from hwnas.search.config import SearchConfig
@@ -49,7 +50,9 @@ class DeviceSearch(BaseModel):
 
         Defaults are left out, so that settings which later versions add do not make another search of it.
         """
+        precision = evaluated_precision(profile.precision)
         return {
+            **({} if precision == "fp32" else {"evaluated_in": precision}),
             "search": self.search.model_dump(mode="json", exclude_defaults=True, exclude={"strategy"}),
             "objectives": list(self.objectives),
             "constraints": list(self.constraints),

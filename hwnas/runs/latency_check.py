@@ -17,6 +17,7 @@ from hwnas.files import write_json
 from hwnas.latency.correction import correction_features, fit_correction
 from hwnas.latency.measure import MeasureConfig
 from hwnas.latency.measurement import Measurement
+from hwnas.latency.number_format import evaluated_precision
 from hwnas.latency.slowdown import measure_beside
 from hwnas.latency.table import Device, block_ops, relative_errors, save_device
 from hwnas.latency.table_networks import read_networks
@@ -74,8 +75,9 @@ def check_models(
     files = [m.folder / "model.onnx" for m in models] + [m.folder / FORMATS[name] for m, name in further]
     known = read_networks(folder.table, layout.space)
     found, slowdown = measure_beside(
-        layout, files, known, config, device.profile.provider, progress, target_of(device.profile)
-    )
+        layout, files, known, config, device.profile.provider, progress, target_of(device.profile),
+        evaluated_precision(device.profile.precision),
+    )  # fmt: skip
     in_format = dict(zip(((m.key, name) for m, name in further), found[len(models) :], strict=True))
     for model, t in zip(models, found, strict=False):
         metrics = {**Bundle(model.folder).metrics, "measured_latency": t.as_dict()}

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from hwnas.arguments import checked_arguments
 from hwnas.data import DataConfig
 from hwnas.errors import HwnasError, RecipeError, SearchError, UnreadableError, shown
+from hwnas.export.quantization import QuantizationConfig
 from hwnas.files import shipped_folder
 from hwnas.finetune import FinetuneConfig, FinishConfig
 from hwnas.latency.plan import TableConfig
@@ -138,6 +139,8 @@ class Recipe(BaseModel):
             values["train"].pop(key)
         for key in ("cache", "workers"):  # the path stays: it says which images
             values["data"].pop(key, None)
+        if self.evaluation.quantization == QuantizationConfig():  # runs of versions without it go on
+            values["evaluation"].pop("quantization")
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def as_yaml(self) -> str:

@@ -37,6 +37,7 @@ FloatArray = NDArray[np.float64]
 
 def search_device(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> None:
     """Search a device with these settings, unless that was done."""
+    evaluations = evaluations.of_device(device)
     context, archive = evaluations.context, evaluations.archive
     folder = context.folder.device(device.name)
     identity = settings.identity(device.profile, evaluations.weights.trained)

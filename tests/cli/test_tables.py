@@ -10,8 +10,10 @@ import yaml
 from torch import nn
 
 from hwnas.cli.runs import warn_of_other_machines
+from hwnas.export.graph import trace
 from hwnas.export.onnx_file import to_onnx
-from hwnas.export.quantize import quantize_onnx
+from hwnas.export.quantization import calibrate
+from hwnas.export.quantize import to_int8_onnx
 from hwnas.latency.keys import once_for_all_keys
 from hwnas.latency.table import load_device
 from hwnas.runs.recipe import load_recipe
@@ -132,7 +134,7 @@ def test_a_quantised_model_is_timed_beside_the_float_one(cli, tmp_path):
 
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
     to_onnx(net, 3, 8, tmp_path / "model.onnx")
-    quantize_onnx(tmp_path / "model.onnx", tmp_path / "model.int8.onnx", torch.randn(32, 3, 8, 8))
+    to_int8_onnx(calibrate(trace(net), torch.randn(32, 3, 8, 8)), 3, 8, tmp_path / "model.int8.onnx")
     quick = ["--session-time", "0.01", "--time-limit", "0"]
     code, said, _ = cli("profile", tmp_path, *quick, "--json")
     assert code == 0

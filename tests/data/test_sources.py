@@ -65,7 +65,7 @@ def files_of(tmp_path, name, rng):
         features = datasets.Features({"i": datasets.Image(), "l": datasets.ClassLabel(names=list("abcd"))})
         rows = {"i": [Image.fromarray(a.transpose(1, 2, 0)) for a in x], "l": y.tolist()}
         datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path))
-    return {} if name == "digits" else {"path": str(tmp_path)}
+    return {} if name.endswith("digits") else {"path": str(tmp_path)}
 
 
 @pytest.mark.parametrize("source_name", SOURCES.names())
@@ -78,6 +78,34 @@ class TestShippedSources(SourceTests):
 
     def test_its_labels_can_be_learnt(self, source_name):
         super().test_its_labels_can_be_learnt()
+
+
+def test_cluttered_digits_are_the_digits_somewhere_among_pieces_of_others():
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    digits = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    found = SOURCES.get("cluttered-digits").open(SourceConfig(source="cluttered-digits"), 16)
+    members = []
+    for part, n, times in ((found.train, 4312, 4), (found.validation, 1800, 5), (found.test, 1795, 5)):
+        assert len(part) == n
+        pixels = part.pixels(np.arange(n), 16)[:, 0]
+        assert pixels.shape == (n, 16, 16)
+        seen = set()
+        for number in range(0, n, 97):
+            picture, label = pixels[number].astype(int), part.labels[number]
+            windows = np.lib.stride_tricks.sliding_window_view(picture, (8, 8)).reshape(-1, 64)
+            same = [i for i in np.flatnonzero(bunch.target == label) if (windows >= digits[i].reshape(64)).all(1).any()]
+            assert same, "no digit of the class lies in it"
+            seen |= {int(i) for i in same if len(same) == 1}
+        members.append(seen)
+        every = n // times
+        assert (part.labels[:every] == part.labels[every : 2 * every]).all(), "each digit comes as often"
+        assert not (pixels[:every] == pixels[every : 2 * every]).all((1, 2)).any(), "each time elsewhere"
+    assert not members[0] & members[1]
+    assert not members[0] & members[2]
+    again = SOURCES.get("cluttered-digits").open(SourceConfig(source="cluttered-digits"), 16)
+    assert (again.train.pixels(np.arange(99), 16) == found.train.pixels(np.arange(99), 16)).all()
 
 
 def test_only_the_files_that_are_asked_for_are_decoded(tmp_path, rng):

@@ -1,5 +1,6 @@
 """Images that are not in memory: the same ones whatever reads them, and what is said where one cannot be read."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -92,15 +93,43 @@ def test_batches_follow_from_seed_and_step(photos, workers):
                 assert torch.equal(found_y, y)
 
 
-def test_processes_end_with_what_reads_them(photos):
-    before = set(multiprocessing.active_children())
-    with TrainBatches(splits(photos, workers=2).train, (0.5,) * 3, (0.5,) * 3, 4, AugmentConfig(), 0) as batches:
-        batches.batch(0, PX)
-        assert len(set(multiprocessing.active_children()) - before) == 2
+def gone(processes):
     deadline = time.monotonic() + 10
-    while set(multiprocessing.active_children()) - before and time.monotonic() < deadline:
+    while set(multiprocessing.active_children()) & processes and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not set(multiprocessing.active_children()) - before
+    return not set(multiprocessing.active_children()) & processes
+
+
+def test_processes_stay_as_long_as_somebody_may_read(photos):
+    before = set(multiprocessing.active_children())
+    found = splits(photos, workers=2)
+    begun = set(multiprocessing.active_children()) - before
+    assert len(begun) == 2
+    with TrainBatches(found.train, (0.5,) * 3, (0.5,) * 3, 4, AugmentConfig(), 0) as batches:
+        batches.batch(0, PX)
+        all_of(found.validation)
+    assert set(multiprocessing.active_children()) - before == begun
+    del found, batches
+    gc.collect()
+    assert gone(begun)
+
+
+def test_processes_end_where_the_one_that_asks_is_killed(photos, killed_when):
+    script = """
+import multiprocessing, sys, time
+from hwnas.data import DataConfig, load_data
+from hwnas.task import TASKS
+config = DataConfig(source="folder", path=sys.argv[1], memory_mib=0, workers=2)
+found = load_data(config, TASKS.get("classification"), 3, 3, 12)
+print(*(p.pid for p in multiprocessing.active_children()), flush=True)
+time.sleep(60)
+"""
+    lines = killed_when(script, [str(photos)], lambda lines: bool(lines))
+    for pid in map(int, lines[0].split()):
+        deadline = time.monotonic() + 10
+        while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not os.path.exists(f"/proc/{pid}")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -144,13 +173,15 @@ def test_a_batch_of_which_nothing_can_be_read_is_an_error(photos):
 
 def test_a_process_that_the_system_ends_is_one_line(photos):
     before = set(multiprocessing.active_children())
-    feed = splits(photos, workers=1).train.images.feed(np.arange(4) for _ in range(10_000))
+    images = splits(photos, workers=1).train.images
+    feed = images.feed(np.arange(4) for _ in range(10_000))
     next(feed)
     (worker,) = set(multiprocessing.active_children()) - before
     os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(DataError, match=r"was ended by the system, .* give fewer with data.workers \(now 1\)"):
         for _ in feed:
             pass
+    assert len(next(images.feed([np.arange(3)])).pixels) == 3, "others begin with the next request"
 
 
 def test_mean_and_deviation_are_those_of_a_sample(photos, monkeypatch):
@@ -208,7 +239,7 @@ def test_labels_go_where_they_are_needed(photos):
 
 def test_two_sets_as_one_wherever_they_are(photos):
     streamed, memory = splits(photos, workers=0), in_memory(photos)
-    rows = torch.tensor([3, 1])
+    rows = torch.tensor([2, 0])
     expected = joined(memory.train, memory.validation.take(rows))
     for first in (streamed.train, memory.train):
         for second in (streamed.validation, memory.validation):
@@ -217,4 +248,4 @@ def test_two_sets_as_one_wherever_they_are(photos):
             assert torch.equal(pixels, expected.images)
             assert torch.equal(labels, expected.labels)
     found = joined(memory.train, streamed.validation.take(rows))
-    assert found.images.split.place(len(memory.train)) == streamed.validation.images.split.place(3)
+    assert found.images.split.place(len(memory.train)) == streamed.validation.images.split.place(2)

@@ -15,7 +15,6 @@ from hwnas.export.graph import trace
 from hwnas.export.onnx_check import run_onnx, session, verify_onnx
 from hwnas.export.onnx_file import to_onnx
 from hwnas.export.onnx_nodes import OPSET, build_onnx
-from hwnas.export.quantize import quantize_onnx
 from hwnas.supernet import calibrate_bn, count_params, extract_subnet
 from hwnas.supernet.blocks.conv import ConvSpec
 from hwnas.supernet.blocks.head import HeadSpec
@@ -230,18 +229,3 @@ def test_networks_of_others_go_through_the_exporter_of_torch(net, images, tmp_pa
     model = onnx.load(path)
     assert (model.graph.input[0].name, model.graph.output[0].name) == ("input", "logits")
     assert {p.key: p.value for p in model.metadata_props}["note"] == "x"
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_quantised_file_is_smaller_and_close(subnet, images, tmp_path):
-    to_onnx(subnet, 5, 13, tmp_path / "model.onnx")
-    quantize_onnx(tmp_path / "model.onnx", tmp_path / "int8.onnx", images(40, 13, 8))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["int8.onnx", "model.onnx"]
-    model = onnx.load(tmp_path / "int8.onnx")
-    kinds = Counter(n.op_type for n in model.graph.node)
-    assert kinds["DequantizeLinear"] > 0
-    assert kinds["QuantizeLinear"] > 0
-    x = images(20, 13, 9)
-    a, b = run_onnx(tmp_path / "model.onnx", x), run_onnx(tmp_path / "int8.onnx", x)
-    assert float((a - b).abs().mean()) < 0.2 * float(a.std())

@@ -10,7 +10,8 @@ from hwnas.errors import MeasurementError
 from hwnas.export.graph import trace
 from hwnas.export.onnx_file import to_onnx
 from hwnas.export.onnx_ops import onnx_ops
-from hwnas.export.quantize import quantize_onnx
+from hwnas.export.quantization import calibrate
+from hwnas.export.quantize import to_int8_onnx
 from hwnas.latency.cost_terms import kind_sums
 from hwnas.latency.device import load_profile
 
@@ -49,8 +50,10 @@ def test_operators_of_an_exported_network_are_those_of_its_trace(seed, layout, t
 def test_operators_of_a_quantised_file_are_those_of_its_float_form(layout, tmp_path):
     arch = layout.space.smallest()
     channels, size, _ = layout.input_shape(arch)
-    to_onnx(layout.build_subnet(arch).eval(), channels, size, tmp_path / "m.onnx")
-    quantize_onnx(tmp_path / "m.onnx", tmp_path / "q.onnx", torch.zeros(8, channels, size, size).uniform_())
+    net = layout.build_subnet(arch).eval()
+    to_onnx(net, channels, size, tmp_path / "m.onnx")
+    quantized = calibrate(trace(net), torch.zeros(8, channels, size, size).uniform_())
+    to_int8_onnx(quantized, channels, size, tmp_path / "q.onnx")
     found, expected = (
         [op for op in onnx_ops(tmp_path / name) if op.type != "relu"] for name in ("q.onnx", "m.onnx")
     )  # a relu becomes the lower end of what the quantised values stand for

@@ -5,15 +5,19 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 
 from hwnas.errors import RecipeError, TableError, TableMismatchError
+from hwnas.export.onnx_facts import precision_of
 from hwnas.latency import build, check, slowdown
 from hwnas.latency.build import build_table, needs_table
 from hwnas.latency.check import check_table
 from hwnas.latency.correction import correction_features, fit_correction
 from hwnas.latency.device import Correction, load_profile
 from hwnas.latency.interpolate import interpolate_rows
+from hwnas.latency.onnx_models import block_onnx, network_onnx
+from hwnas.latency.placement import node_placement
 from hwnas.latency.plan import TableConfig, measured_resolutions, network_sample, plan_build
 from hwnas.latency.slowdown import choose_repeats
 from hwnas.latency.table import Device, Row, block_melements, load_device
@@ -158,7 +162,7 @@ class Machine:
     def __init__(self, layout, slow=1.0):
         self.layout, self.slow = layout, slow
         self.blocks = {f"block [{b.signature}]": b for b in distinct_blocks(layout)}
-        self.archs = {}
+        self.archs, self.precisions = {}, set()
 
     def alone(self, block):
         return 0.05 + 0.02 * block.in_size_px + 0.001 * block.out_channels
@@ -182,18 +186,53 @@ def machine_of(layout, monkeypatch):
     """Models are not built: their bytes are their names."""
     made = Machine(layout)
 
-    def network(layout, arch, batch_size):
+    def network(layout, arch, batch_size, precision):
+        made.precisions.add(precision)
         made.archs[arch.key] = arch
         return f"network {arch.key}".encode()
 
     for module in (build, check, slowdown):
         monkeypatch.setattr(module, "network_onnx", network)
-    monkeypatch.setattr(build, "block_onnx", lambda block, batch_size: f"block [{block.signature}]".encode())
+    monkeypatch.setattr(build, "block_onnx", lambda block, batch_size, precision: f"block [{block.signature}]".encode())
     monkeypatch.setattr("hwnas.latency.measure.precision_of", lambda model: "fp32")
     return made
 
 
 MEDIUM = TableConfig(n_networks=24, n_held_out=8, rounds=2)
+
+
+def test_a_table_in_8_bits_times_models_in_8_bits(layout, tmp_path, machine, made_up):
+    target = made_up(machine.time_ms)
+    made = build_table(layout, tmp_path / "my-int8", "local-cpu-int8", target=target, config=MEDIUM)
+    assert machine.precisions == {"int8"}
+    assert made.profile.precision == made.profile.conditions["precision"] == "int8"
+    check_table(layout, tmp_path / "my-int8", networks=4, target=target, config=MEDIUM)
+    assert machine.precisions == {"int8"}, "nor does a check time others"
+
+
+@pytest.mark.parametrize("precision", ["w8a16", "INT4", "fp8"])
+def test_a_precision_in_which_no_models_are_written_is_refused(precision, layout, tmp_path, machine, made_up):
+    other = load_profile("local-cpu").model_copy(update={"precision": precision})
+    with pytest.raises(TableError, match=f"computes in '{precision}', in which hwnas writes no models to time"):
+        build_table(layout, tmp_path / "mine", other, target=made_up(machine.time_ms), config=MEDIUM)
+    assert not (tmp_path / "mine").exists()
+
+
+def test_blocks_and_networks_in_8_bits_are_what_runtimes_make_integer_operators_of(layout, tmp_path):
+    blocks = distinct_blocks(layout)
+    for block in [blocks[0], blocks[len(blocks) // 2], blocks[-1]]:
+        (tmp_path / "b.onnx").write_bytes(block_onnx(block, 1, "int8"))
+        assert precision_of(tmp_path / "b.onnx") == "int8"
+        kinds = [n.op_type for n in onnx.load(tmp_path / "b.onnx").graph.node]
+        assert kinds[-2:] == ["QuantizeLinear", "DequantizeLinear"], "the output of a block has 8 bits"
+        ran = node_placement(tmp_path / "b.onnx")
+        assert any(op in ("QLinearConv", "QGemm") for _, op in ran.nodes), ran
+        assert not any(op in ("Conv", "FusedConv") for _, op in ran.nodes), "no convolution is left in float"
+    arch = layout.space.smallest()
+    (tmp_path / "n.onnx").write_bytes(network_onnx(layout, arch, 1, "int8"))
+    ran = node_placement(tmp_path / "n.onnx")
+    assert sum(op == "QLinearConv" for _, op in ran.nodes) >= 3
+    assert not any(op in ("Conv", "FusedConv", "Relu") for _, op in ran.nodes), ran
 
 
 def test_a_table_of_a_known_machine_is_exact(layout, tmp_path, machine, made_up):

@@ -52,7 +52,7 @@ def test_a_slower_device_of_the_same_order_is_named_as_alike(layout, copied):
 
 def test_by_default_every_shipped_device_with_latencies_is_ranked_and_the_rest_is_said(layout):
     found = rank_devices(layout, archs=20)
-    assert set(found.not_ranked) == {"local-cpu", "cuda-gpu"}
+    assert set(found.not_ranked) == {"local-cpu", "local-cpu-int8", "cuda-gpu"}
     assert "tables build" in found.not_ranked["local-cpu"]
     assert {"qcs8550-int8", "edge-tpu"} <= set(found.devices)
     assert json.loads(json.dumps(found.as_dict()))["tau"][0][0] == 1.0

@@ -84,7 +84,9 @@ def click_point(page, figure, key):
         [figure, key],
     )
     page.mouse.move(*at)
-    page.wait_for_timeout(150)  # Plotly looks at most every few milliseconds what the pointer is over
+    page.wait_for_selector(
+        f"#{figure} .hoverlayer .hovertext"
+    )  # Plotly clicks on what the pointer was found to be over
     page.mouse.click(*at)
 
 

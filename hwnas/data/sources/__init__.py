@@ -9,6 +9,7 @@ SOURCES: Registry[Source] = Registry(
     "source",
     {
         "digits": "hwnas.data.sources.digits:DIGITS",
+        "cluttered-digits": "hwnas.data.sources.cluttered_digits:CLUTTERED_DIGITS",
         "npz": "hwnas.data.sources.npz:NPZ",
         "folder": "hwnas.data.sources.folder:FOLDER",
         "idx": "hwnas.data.sources.idx:IDX",

@@ -31,7 +31,9 @@ function drawEverything() {
 }
 
 dark.addEventListener("change", drawEverything);
-paper.addEventListener("change", drawEverything);
+paper.addEventListener("change", () => {
+  if (!printing) drawEverything(); // else it was done before, when sizes could still be measured
+});
 for (const [event, on] of [["beforeprint", true], ["afterprint", false]]) {
   addEventListener(event, () => {
     printing = on;
@@ -43,7 +45,9 @@ for (const [event, on] of [["beforeprint", true], ["afterprint", false]]) {
     // Half of an A4 page beside another, at the resolution of the screen.
     document.querySelectorAll(".figure.js-plotly-plot").forEach(target => {
       const half = target.closest(".fronts, .two");
-      Plotly.relayout(target, on ? { width: half ? 330 : 680, autosize: false } : { width: null, autosize: true });
+      // Room for two lines of a legend: nothing is laid out again once the page is being printed.
+      const size = { width: half ? 330 : 680, autosize: false, "margin.t": target._fullLayout.showlegend ? 64 : 16 };
+      Plotly.relayout(target, on ? size : { width: null, autosize: true });
     });
   });
 }

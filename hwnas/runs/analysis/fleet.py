@@ -15,6 +15,7 @@ from hwnas.objectives import as_losses
 from hwnas.pareto import non_dominated
 from hwnas.runs.choose import candidates_of, finished_models, model_columns
 from hwnas.runs.evaluations import Evaluations
+from hwnas.runs.export import candidates_of_front
 from hwnas.runs.front import SearchedDevice
 from hwnas.runs.problem import evaluated_values, make_problem
 from hwnas.search.limits import Limit, limits_for
@@ -201,12 +202,15 @@ def plan_fleet(
         )
     score = context.score
     wanted = {n: v for d in devices for n, v in evaluated_values(context, d.settings).items()}
-    evaluations.evaluate(finished_models(evaluations), wanted)
+    views = {view.precision: view for view in (evaluations.of_device(d.device) for d in devices)}
+    fronts = [m for d in devices for m in candidates_of_front(evaluations, d.front)] if len(views) > 1 else []
+    for view in views.values():  # what is best in one precision is looked at in the others
+        view.evaluate(list(dict.fromkeys([*finished_models(view), *fronts])), wanted)
     # Without adaptation every device may get the same models: finished ones where there are any.
     models_known = [
         model
         for model in candidates_of(evaluations, devices[0].name, devices[0].settings)
-        if all(v in evaluations.known(model, wanted.values()) for v in wanted.values())
+        if all(v in e.known(model, wanted.values()) for e in views.values() for v in wanted.values())
     ]
     columns = {d.name: model_columns(evaluations, d.device, d.settings, models_known) for d in devices}
     limits_ms: dict[str, float] = {}
@@ -218,7 +222,7 @@ def plan_fleet(
         knee_ms = device.front.knee().values["latency_ms"] * (1 + 1e-5)
         limits_ms[device.name] = min(given) if given else knee_ms
         problem = make_problem(context, device.device, device.settings)
-        values = evaluations.values(problem, models_known)
+        values = evaluations.of_device(device.device).values(problem, models_known)
         allowed = np.isfinite(values).all(axis=1) & (problem.violation(as_losses(values, problem.columns)) <= 0)
         for limit in own_limits:
             if limit.value not in columns[device.name]:

@@ -61,7 +61,8 @@ def collect(
     splits = context.splits
     images = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
     names = list(dict.fromkeys(name for d in devices for name in d.settings.objectives))
-    evaluated = {a for v in versions for a in evaluations.evaluated(v, [context.score.name])}
+    views = {view.precision: view for view in (evaluations.of_device(d.device) for d in devices)}
+    evaluated = {a for v in versions for e in views.values() for a in e.evaluated(v, [context.score.name])}
     return RunReport(
         context.recipe.name, context.recipe.description, tuple(names), _columns(evaluations, devices),
         Column(context.score.name, context.score.title, context.score.unit), context.layout.space.size, len(evaluated),
@@ -108,6 +109,8 @@ def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tup
     wanted = {name: value for d in devices for name, value in evaluated_values(context, d.settings).items()}
     inherited = score.named("inherited")
     finished = any(inherited in model.values for d in devices for model in d.front)
+    in_float = score.named("fp32")
+    quantised = any(in_float in model.values for d in devices for model in d.front)
     titles = {v: objective_of(n, context.task).title for n, v in wanted.items() if v != score.name}
     exact: dict[str, str] = {}
     for device in devices:
@@ -124,6 +127,8 @@ def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tup
             f"test_{score.name}", f"test {score.title}", score.unit,
             f"computed once on {len(context.splits.test)} test images, for exported models only",
         ),
+        *([Column(in_float, f"{score.title} in float", score.unit, f"{seen}; the device computes in 8 bits")]
+          if quantised else []),
         *([Column(inherited, f"inherited {score.title}", score.unit, f"{seen}, before the models were trained alone")]
           if finished else []),
         Column("latency_ms", "latency", "ms", "estimate of the device's profile, for one image; see its device below"),

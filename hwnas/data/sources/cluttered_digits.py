@@ -1,0 +1,71 @@
+"""The digits of scikit-learn, each in a larger picture among pieces of others: hard enough to tell networks apart."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.data.source import MemoryImages, Opened, Source, SourceConfig
+
+SIZE_PX = 16
+"""Edge of a picture; a digit has 8."""
+DIGIT_PX, PIECE_PX = 8, 4
+PIECES = 6
+"""Of other digits in each picture."""
+PARTS = {"train": (0.6, 4), "validation": (0.2, 5), "test": (0.2, 5)}
+"""Share of the digits, and pictures of each. No digit, and no piece of one, is in two parts."""
+
+
+class ClutteredDigits(Source):
+    """1,797 handwritten digits of 43 people (Alpaydin and Kaynak, 1998), 8x8, in 7,907 pictures of 16x16 pixels.
+
+    As Mnih et al., 2014, Recurrent Models of Visual Attention, section 4.1, clutter MNIST: pieces of other digits are
+    laid out first, then the digit, each pixel the brightest of what lies there. The pictures are always the same.
+    """
+
+    def open(self, config: SourceConfig, size_px: int) -> Opened:
+        """Make them from scikit-learn's images."""
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        grey = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+        labels = bunch.target.astype(np.int64)
+        rng = np.random.default_rng(0)
+        made = {}
+        for (name, (_, times)), members in zip(PARTS.items(), _parts(labels, rng), strict=True):
+            centre = np.tile(members, times)
+            made[name] = MemoryImages(_pictures(grey, members, centre, rng)[:, None], labels[centre])
+        return Opened(tuple(map(str, bunch.target_names)), made["train"], made["test"], made["validation"])
+
+
+def _parts(labels: NDArray[np.int64], rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    """Numbers of the digits of each part, every class in the same shares."""
+    found: list[list[NDArray[np.int64]]] = [[] for _ in PARTS]
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        ends = np.rint(np.cumsum([share for share, _ in PARTS.values()]) * len(members)).astype(int)
+        for part, some in zip(found, np.split(members, ends[:-1]), strict=True):
+            part.append(some)
+    return [rng.permutation(np.concatenate(part)) for part in found]
+
+
+def _pictures(
+    grey: NDArray[np.uint8], members: NDArray[np.int64], centre: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """``(N, 16, 16)`` pictures of the digits ``centre``, among pieces of ``members``."""
+    out = np.zeros((len(centre), SIZE_PX, SIZE_PX), np.uint8)
+    for picture, number in zip(out, centre, strict=True):
+        for other in rng.choice(members, PIECES):
+            y, x = rng.integers(0, DIGIT_PX - PIECE_PX + 1, 2)
+            _lay(picture, grey[other, y : y + PIECE_PX, x : x + PIECE_PX], rng)
+        _lay(picture, grey[number], rng)
+    return out
+
+
+def _lay(picture: NDArray[np.uint8], piece: NDArray[np.uint8], rng: np.random.Generator) -> None:
+    y, x = rng.integers(0, SIZE_PX - len(piece) + 1, 2)
+    place = picture[y : y + len(piece), x : x + len(piece)]
+    np.maximum(place, piece, out=place)
+
+
+CLUTTERED_DIGITS = ClutteredDigits()
