@@ -8,6 +8,7 @@ EXAMPLES = {
     "quickstart": "hwnas quickstart --out runs/quickstart",
     "init": "hwnas init my-pictures --devices local-cpu,edge-tpu",
     "run": "hwnas run my.yaml --devices local-cpu,hexagon-dsp --budget 2h --out runs/mine",
+    "operators": "hwnas operators mnist-hurricane --devices hexagon-dsp --keep 5",
     "plan": "hwnas plan my.yaml --budget 2h",
     "train": "hwnas train my.yaml train.batch_size=32 --out runs/mine",
     "search": 'hwnas search runs/mine --devices edge-tpu --limit "latency_ms<=3" --evaluations 200',

@@ -123,6 +123,7 @@ def search_staged(evaluations: Evaluations, device: Device, settings: DeviceSear
         SearchError: no network of a stage is within the limits.
         TrainingError: the loss is not finite.
     """
+    evaluations = evaluations.of_device(device)
     context = evaluations.context
     kept = operators_of(context, device, settings.search.operators_kept)
     path = context.folder.device(device.name).operators

@@ -176,5 +176,6 @@ class RunView:
         on_front = {m.key: m.weights_version for m in self.front(device)} if device in self.searched() else {}
         if arch.key in on_front:
             return Candidate(arch, on_front[arch.key] or self.weights.of_device(device)[0])
-        version = self.weights.serving(device, arch, lambda v: bool(evaluations.known(Candidate(arch, v))))
+        seen = evaluations.of_device(device)
+        version = self.weights.serving(device, arch, lambda v: bool(seen.known(Candidate(arch, v))))
         return Candidate(arch, version)

@@ -59,7 +59,8 @@ def keep_operators(
 
 def operators_table(found: Specialisation) -> str:
     """Return a printable table: what each layer keeps, with cost and score, and how much it drops."""
-    lines = [f"{'layer':<16} kept: {found.cost_name} (score) / dropped"]
+    fields = next((c.fields for c, cost in zip(found.space.choices, found.cost, strict=True) if cost.any()), ())
+    lines = [f"{'layer':<16} kept: {'-'.join(fields)} {found.cost_name} (score) / dropped"]
     for i, choice in enumerate(found.space.choices):
         if not found.cost[i].any():  # no layer
             continue

@@ -154,9 +154,8 @@ class SearchSpace:
         Args:
             rng: source of randomness.
             n: how many; duplicates can occur.
-            uniform: ``genes``: every option of a choice is as likely as the next, or every value of the field that
-                `Choice.evenly` names; ``archs``: every arch is as likely as the next (so deep stages, of which there
-                are more, are drawn more often).
+            uniform: ``genes``: every option of a choice is as likely (see `Choice.evenly`); ``archs``: every arch is,
+                so that deep stages, of which there are more, are drawn more often.
             shares: by choice name, how often each of its options is drawn, in any unit; such choices are drawn by
                 themselves, the others as ``uniform`` says.
 
@@ -166,10 +165,9 @@ class SearchSpace:
         given = {self[name].name: self._probabilities(name, values) for name, values in (shares or {}).items()}
         out = np.zeros((n, len(self.choices)), dtype=np.int64)
         for i, counts in enumerate(self._counts):
-            if self.choices[i].name in given:
-                out[:, i] = rng.choice(len(counts), size=n, p=given[self.choices[i].name])
-            elif uniform == "genes" and self.choices[i].evenly:
-                out[:, i] = rng.choice(len(counts), size=n, p=self.choices[i].shares)
+            choice = self.choices[i]
+            if choice.name in given or (uniform == "genes" and choice.evenly):
+                out[:, i] = rng.choice(len(counts), size=n, p=given.get(choice.name, choice.shares))
             elif uniform == "genes":
                 out[:, i] = rng.integers(0, len(counts), size=n)
             else:
