@@ -9,6 +9,7 @@ EXAMPLES = {
     "init": "hwnas init my-pictures --devices local-cpu,edge-tpu",
     "run": "hwnas run my.yaml --devices local-cpu,hexagon-dsp --budget 2h --out runs/mine",
     "plan": "hwnas plan my.yaml --budget 2h",
+    "operators": "hwnas operators mnist-hurricane --devices hexagon-dsp",
     "train": "hwnas train my.yaml train.batch_size=32 --out runs/mine",
     "search": 'hwnas search runs/mine --devices edge-tpu --limit "latency_ms<=3" --evaluations 200',
     "fleet": 'hwnas fleet runs/mine --models 2 --limit "local-cpu:latency_ms<=1"',

@@ -14,7 +14,9 @@ def operators(
     recipe: RecipeName,
     overrides: Overrides = None,
     devices: Devices = None,
-    keep: Annotated[int | None, typer.Option(min=1, help="Operators that a layer keeps.")] = None,
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Operators that a layer keeps; default: as the recipe says.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show which operators each layer would keep on each device, before anything is trained (HURRICANE)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from hwnas.data.network_inputs import CPU, KEPT_BYTES
 from hwnas.errors import PluginError, RecipeError
 from hwnas.objectives.case import SubnetCase
 from hwnas.objectives.config import EvaluationConfig
-from hwnas.objectives.plugin import EvaluatedObjective
+from hwnas.objectives.plugin import EvaluatedObjective, HasLayers
 from hwnas.objectives.resolve import objective_of
 from hwnas.space import Arch
 from hwnas.supernet import Layout, SuperNet, calibrate_bn, extract_subnet
@@ -81,6 +82,24 @@ class NetworkEvaluator:
                 if bad := {n: v for n, v in values.items() if not isinstance(v, (int, float))}:
                     raise PluginError(f"objective {objective.name!r} gave {bad}; its values must be numbers")
                 found |= values
+        return found
+
+    def by_layer(
+        self, network: Callable[[], nn.Module], arch: Arch, names: Iterable[str]
+    ) -> dict[str, dict[str, float]]:  # fmt: skip
+        """Return what objectives that can say so give for every layer of a network: by objective, then by layer.
+
+        Args:
+            network: makes it, in eval mode; it takes the images of ``arch``.
+            arch: what it is.
+            names: evaluated objectives, as recipes name them.
+        """
+        case = self.case(arch, network)
+        found: dict[str, dict[str, float]] = {}
+        for objective in (_evaluated(case, name) for name in names):
+            if isinstance(objective, HasLayers):
+                layers = {name: float(v) for name, v in objective.by_layer(case).items() if math.isfinite(v)}
+                found |= {objective.name: layers} if layers else {}
         return found
 
     def _placed(self, network: nn.Module) -> nn.Module:

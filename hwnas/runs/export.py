@@ -100,6 +100,7 @@ def export_model(
     values = evaluations.known(model, wanted.values())
     subnet = evaluations.weights.evaluator(model.weights_version).subnet(model.arch)
     test = evaluations.test(model, subnet)
+    layers = context.networks.by_layer(lambda: subnet, model.arch, wanted)
     score = context.score
     named = [score.name, score.named("stderr"), *wanted.values()]
     metrics = {
@@ -112,6 +113,7 @@ def export_model(
         "params": count_params(subnet),
         "macs": fvcore_macs(subnet, context.layout.input_shape(model.arch)),
         "weights_version": model.weights_version,
+        **{f"{name}_by_layer": values for name, values in layers.items()},
     }
     return write_model(context, subnet, model.arch, folder, metrics, formats)
 
