@@ -148,7 +148,8 @@ def write_bundle(
         temporary.chmod(0o755)
         # JSON has no NaN; what is not known is null.
         finite = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in metrics.items()}
-        meta = {"arch": arch.as_dict(), "classes": list(classes), "mean": mean, "std": std, "metrics": finite}
+        plain = {k: v for k, v in finite.items() if not isinstance(v, Mapping)}  # what is said of layers is long
+        meta = {"arch": arch.as_dict(), "classes": list(classes), "mean": mean, "std": std, "metrics": plain}
         checked: dict[str, Any] = {}
         if int8 is None or not only_int8:
             to_onnx(subnet, in_channels, resolution, temporary / "model.onnx", meta)
@@ -257,7 +258,9 @@ def _markdown(text: object) -> str:
 def _model_card(description: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     shape = " x ".join(map(str, description["input"]["shape"]))
     rows = "\n".join(
-        f"| {_markdown(k)} | {f'{v:.6g}' if isinstance(v, float) else _markdown(v)} |" for k, v in metrics.items()
+        f"| {_markdown(k)} | {f'{v:.6g}' if isinstance(v, float) else _markdown(v)} |"
+        for k, v in metrics.items()
+        if not isinstance(v, Mapping)
     )
     classes = ", ".join(map(_markdown, description["classes"]))
     blocks = "\n".join(

@@ -18,6 +18,9 @@ from hwnas.task import Task
 from hwnas.task.task import PredictsClasses
 from hwnas.train.evaluate import inference_batch_size
 
+LAYER_IMAGES = 1000
+"""Validation images from which the score of each layer is found."""
+
 
 def introspectability(
     net: nn.Module, inputs: Tensor, reduce: Reduce = "none", batch_size: int = 500, weights: Tensor | None = None
@@ -117,6 +120,22 @@ class Introspectability(EvaluatedObjective):
         divided = passes(case.network, case.validation_inputs.first(1).tensors()[0], config.reduce)
         with ClassProfiles(case.network, config.reduce, case.task, _first(divided)) as profiles:
             yield _Profiled(profiles, case, divided, config.pair_weights == "confusion", given)
+
+    def by_layer(self, case: SubnetCase) -> dict[str, float]:
+        """Return the score of every convolution and activation on some validation images, all pairs alike.
+
+        Empty where the profiles of all layers together are not to be kept in memory.
+        """
+        assert isinstance(case.task, PredictsClasses), "checked when the objective was found"
+        config = case.config.introspectability
+        inputs = case.validation_inputs.first(LAYER_IMAGES)
+        if len(passes(case.network, inputs.first(1).tensors()[0], config.reduce)) > 1:
+            return {}
+        size = inference_batch_size(inputs.resolution**2)
+        with torch.inference_mode(), ClassProfiles(case.network, config.reduce, case.task) as profiles:
+            for batch, _ in inputs.batches(size):
+                profiles.add(case.network(batch))
+        return profiles.by_layer()
 
 
 @dataclass

@@ -19,9 +19,9 @@ An objective of one's own inherits from `ExactObjective` or `EvaluatedObjective`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,4 +110,13 @@ class EvaluatedObjective(ObjectivePlugin, Protocol):
 
         Gradients are off during the pass, and on when values are asked for. Random numbers come from ``case.seed``.
         """
+        ...
+
+
+@runtime_checkable
+class HasLayers(Protocol):
+    """What an evaluated objective may also have: its value for every layer by itself, for bundles and the report."""
+
+    def by_layer(self, case: SubnetCase) -> Mapping[str, float]:
+        """Return values by the layer's name in the network (slot, then module), input to output; empty: too large."""
         ...

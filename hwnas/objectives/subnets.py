@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from hwnas.export.int8_network import Int8Network, int8_network
 from hwnas.export.quantization import check_layers
 from hwnas.objectives.case import SubnetCase
 from hwnas.objectives.config import EvaluationConfig
-from hwnas.objectives.plugin import EvaluatedObjective
+from hwnas.objectives.plugin import EvaluatedObjective, HasLayers
 from hwnas.objectives.resolve import objective_of
 from hwnas.space import Arch
 from hwnas.supernet import Layout, SuperNet, calibrate_bn, extract_subnet
@@ -108,6 +109,24 @@ class NetworkEvaluator:
             for batch, wanted in inputs.batches(size):
                 meter.add(made(batch.cpu()), wanted.cpu())
         return meter.values()
+
+    def by_layer(
+        self, network: Callable[[], nn.Module], arch: Arch, names: Iterable[str]
+    ) -> dict[str, dict[str, float]]:  # fmt: skip
+        """Return what objectives that can say so give for every layer of a network: by objective, then by layer.
+
+        Args:
+            network: makes it, in eval mode; it takes the images of ``arch``.
+            arch: what it is.
+            names: evaluated objectives, as recipes name them.
+        """
+        case = self.case(arch, network)
+        found: dict[str, dict[str, float]] = {}
+        for objective in (_evaluated(case, name) for name in names):
+            if isinstance(objective, HasLayers):
+                layers = {name: float(v) for name, v in objective.by_layer(case).items() if math.isfinite(v)}
+                found |= {objective.name: layers} if layers else {}
+        return found
 
     def _placed(self, network: nn.Module) -> nn.Module:
         """A network where it runs; the given one stays where it is."""

@@ -90,8 +90,9 @@ class Pieces:
 
     blocks: Sequence[tuple[str, int]]
     """Name of the slot, and the block's number in `RunReport.blocks`."""
-    by_slot: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Values that are known for each slot, such as introspectability: by their name, then by slot."""
+    by_layer: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Values that are known for each slot or layer, such as introspectability: by their name, then by slot or layer,
+    input to output."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def payload(report: RunReport) -> dict[str, Any]:
         "devices": [_device(report, d, numeric) for d in report.devices],
         "blocks": [dict(block) for block in report.blocks],
         "pieces": {
-            key: {"blocks": [list(b) for b in p.blocks], "by_slot": _rounded(p.by_slot)}
+            key: {"blocks": [list(b) for b in p.blocks], "by_layer": _rounded(p.by_layer)}
             for key, p in report.pieces.items()
         },
     }

@@ -107,6 +107,7 @@ def export_model(
     values = evaluations.known(model, wanted.values())
     subnet = evaluations.weights.evaluator(model.weights_version).subnet(model.arch)
     test = evaluations.test(model, subnet)
+    layers = context.networks.by_layer(lambda: subnet, model.arch, wanted)
     score, precision = context.score, evaluations.precision
     named = [score.name, score.named("stderr"), *wanted.values()]
     in_float: dict[str, Any] = {}
@@ -127,6 +128,7 @@ def export_model(
         "params": count_params(subnet),
         "macs": fvcore_macs(subnet, context.layout.input_shape(model.arch)),
         "weights_version": model.weights_version,
+        **{f"{name}_by_layer": values for name, values in layers.items()},
     }
     return write_model(context, subnet, model.arch, folder, metrics, formats, precision)
 

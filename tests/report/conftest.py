@@ -101,7 +101,7 @@ def full(report):
         pieces={
             **{key: Pieces([("stem", 0), ("stage1.block1", 1), ("head", 2)]) for key in [*keys, "ddd444"]},
             "aaa111": Pieces(
-                [("stem", 0), ("head", 2)], {"introspectability_by_slot": {"stem": 0.25, "head": 0.75}}
+                [("stem", 0), ("head", 2)], {"introspectability_by_layer": {"stem": 0.25, "head": 0.75}}
             ),
         },
         decisions=[Decision("train.batch_size", "32", "64")], runs=("this", "other-run"),

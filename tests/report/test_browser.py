@@ -227,7 +227,7 @@ def test_a_chosen_model_has_its_blocks_its_time_and_its_story(open_page):
     ]  # fmt: skip
     page.select_option("#on-device", "my-cpu")
     assert page.eval_on_selector("#waterfall", fall)[1] == [0, 0.125, 0.125, 0]
-    assert page.eval_on_selector("#by-slot-introspectability_by_slot", "e => e.data[0].x") == [0.25, 0.75]
+    assert page.eval_on_selector("#layers-introspectability_by_layer", "e => e.data[0].x") == [0.25, 0.75]
     for text in ("as the supernet gave it", "8 epochs, best after 7", "INT8", "fine-tuned", "87.50"):
         assert text in page.inner_text("#stages"), text
     page.click("#models tr[data-key=bbb222]")

@@ -32,7 +32,7 @@ def test_blocks_stand_once_and_give_the_latency(full):
     dsp = found["devices"][0]
     blocks = found["pieces"]["bbb222"]["blocks"]
     assert dsp["constant_ms"] + sum(dsp["block_ms"][number] for _, number in blocks) == 1.0
-    assert found["pieces"]["aaa111"]["by_slot"] == {"introspectability_by_slot": {"stem": 0.25, "head": 0.75}}
+    assert found["pieces"]["aaa111"]["by_layer"] == {"introspectability_by_layer": {"stem": 0.25, "head": 0.75}}
 
 
 def test_a_front_narrower_than_the_error_of_its_profile_is_warned_of(full):

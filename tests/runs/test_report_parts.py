@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import yaml
 
+from hwnas.export.bundle import Bundle, load_model
+from hwnas.objectives.introspectability import class_profiles
 from hwnas.pareto import hypervolume, normalise
 from hwnas.runs.analysis.curves import _curve, curves_of
 from hwnas.runs.analysis.decisions import decisions_of, differences
-from hwnas.runs.analysis.pieces import by_slot_of, pieces_of, unfitted_shares
+from hwnas.runs.analysis.pieces import by_layer_of, pieces_of, unfitted_shares
 from hwnas.runs.analysis.results import collect, names_of
 from hwnas.runs.analysis.stages import stages_of
 from hwnas.runs.choose import inherited_candidates
@@ -62,16 +64,32 @@ def test_the_share_outside_of_a_profile_is_what_its_assumed_operators_take(run):
     assert all(0 < one < whole for one, whole in zip(some, everything, strict=True))
 
 
-def test_values_of_slots_are_found_among_numbers(run):
+def test_values_of_slots_and_layers_are_found_among_numbers(run):
     metrics = {
-        "params": 5, "by_slot": {"stem": 0.5, "head": 1}, "onnx_parity": {"largest": 1e-6}, "empty": {},
-        "text": {"stem": "x"},
+        "params": 5, "by_slot": {"stem": 0.5, "stage1.block1": 1}, "onnx_parity": {"largest": 1e-6}, "empty": {},
+        "by_layer": {"stem.conv": 0.25, "stage1_block1.act": 0.5},
     }  # fmt: skip
-    found = by_slot_of(metrics, ["stem", "head", "stage1.block1"])
-    assert found == {"by_slot": {"stem": 0.5, "head": 1.0}, "text": {}}
+    found = by_layer_of(metrics, run.layout)
+    assert found == {"by_slot": {"stem": 0.5, "stage1.block1": 1.0}, "by_layer": metrics["by_layer"]}
     arch = run.layout.space.smallest()
     _, pieces = pieces_of(run.layout, [arch], {arch.key: found})
-    assert pieces[arch.key].by_slot is found
+    assert pieces[arch.key].by_layer is found
+
+
+def test_introspectability_of_each_layer_goes_from_the_bundle_to_the_page(run, collected):
+    model = run.front(DEVICES[0])[0]
+    layers = Bundle(model.folder).metrics["introspectability_by_layer"]
+    network = load_model(model.folder)
+    inputs = run.context.networks.inputs(run.splits.validation, network_arch(run, model)).tensors()[0]
+    assert layers == pytest.approx(class_profiles(network, inputs).by_layer(), rel=1e-4)
+    assert collected.pieces[model.key].by_layer == {"introspectability_by_layer": layers}
+    card = (model.folder / "MODEL_CARD.md").read_text()
+    assert "by_layer" not in card
+
+
+def network_arch(run, model):
+    with run.archive() as archive:
+        return archive.archs_of([model.key])[0]
 
 
 def test_a_curve_by_hand():

@@ -56,10 +56,11 @@ function drawWaterfall(target, times, device) {
     xaxis: { title: { text: `estimated latency on ${device.name}, ms` }, rangemode: "tozero" }, yaxis: { autorange: "reversed", type: "category" } });
 }
 
-// Any value that is known for each slot, such as introspectability.
-function drawBySlot(target, name, values, slots) {
-  draw(target, [{ type: "bar", orientation: "h", y: slots, x: slots.map(slot => values[slot] ?? null), marker: { color: colours().grey }, hovertemplate: "%{y}: %{x:.4g}<extra></extra>" }],
-    { height: 110 + 20 * slots.length, margin: { l: 100, r: 12, t: 8, b: 44 }, showlegend: false, xaxis: { title: { text: name.replaceAll("_", " ") } }, yaxis: { autorange: "reversed", type: "category" } });
+// Any value that is known for each slot or layer, such as introspectability.
+function drawByLayer(target, name, values) {
+  const layers = Object.keys(values);
+  draw(target, [{ type: "bar", orientation: "h", y: layers, x: Object.values(values), marker: { color: colours().grey }, hovertemplate: "%{y}: %{x:.4g}<extra></extra>" }],
+    { height: 110 + Math.max(12, 20 - layers.length / 8) * layers.length, margin: { l: 100, r: 12, t: 8, b: 44 }, showlegend: false, xaxis: { title: { text: name.replaceAll("_", " ") } }, yaxis: { autorange: "reversed", type: "category" } });
 }
 
 async function copy(text, button) {
@@ -111,10 +112,9 @@ function drawModel() {
   const model = chosen(), panel = $("model-panel");
   if (!model) return;
   const device = devices.get(state.on), times = blockTimes(state.key, device), focused = document.activeElement?.id;
-  const slots = report.pieces[state.key]?.blocks.map(([slot]) => slot) ?? [];
-  const bySlot = Object.entries(report.pieces[state.key]?.by_slot ?? {});
+  const byLayer = Object.entries(report.pieces[state.key]?.by_layer ?? {});
   const waterfall = element("div", { class: "figure", id: "waterfall" });
-  const bars = bySlot.map(([name]) => element("div", { class: "figure", id: `by-slot-${name}` }));
+  const bars = byLayer.map(([name]) => element("div", { class: "figure", id: `layers-${name}` }));
   const outside = model.outside_percent > 10 ? element("p", { class: "warn" }, `${number(model.outside_percent, "x")} % of its estimated latency on ${state.device} is outside of what the profile was fitted to; the published error does not cover it. Time it on the device.`) : null;
   for (const old of panel.querySelectorAll(".js-plotly-plot")) Plotly.purge(old);
   panel.replaceChildren(...[
@@ -128,7 +128,7 @@ function drawModel() {
     times?.some(one => one.ms < 0) ? element("p", { class: "note" }, "The cost of a call is taken out of every block that was timed alone; what is left of a tiny one can be below 0.") : null,
   ].filter(part => part));
   if (times) drawWaterfall(waterfall, times, device);
-  bySlot.forEach(([name, values], i) => drawBySlot(bars[i], name, values, slots));
+  byLayer.forEach(([name, values], i) => drawByLayer(bars[i], name, values));
   if (focused === "on-device") $("on-device").focus();
 }
 parts.push([drawModel, ["device", "key", "on"]]);

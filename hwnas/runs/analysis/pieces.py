@@ -19,31 +19,36 @@ latency_tables/README.md."""
 
 
 def pieces_of(
-    layout: Layout, archs: Iterable[Arch], by_slot: Mapping[str, Mapping[str, Mapping[str, float]]]
+    layout: Layout, archs: Iterable[Arch], by_layer: Mapping[str, Mapping[str, Mapping[str, float]]]
 ) -> tuple[list[BlockSpec], dict[str, Pieces]]:
     """Return every different block of some archs, and each arch as numbers of its blocks.
 
     Args:
         layout: of the archs.
         archs: such as those of all fronts.
-        by_slot: by the arch's key: values that are known for each slot, by their name.
+        by_layer: by the arch's key: values that are known for each slot or layer, by their name.
     """
     numbers: dict[BlockSpec, int] = {}
     pieces = {}
     for arch in archs:
         blocks = [(slot, numbers.setdefault(spec, len(numbers))) for slot, spec in layout.blocks(arch)]
-        pieces[arch.key] = Pieces(blocks, by_slot.get(arch.key, {}))
+        pieces[arch.key] = Pieces(blocks, by_layer.get(arch.key, {}))
     return list(numbers), pieces
 
 
-def by_slot_of(metrics: Mapping[str, object], slots: Iterable[str]) -> dict[str, dict[str, float]]:
-    """Return what a bundle's numbers say of single slots: every mapping from names of slots to numbers."""
-    known = set(slots)
+def by_layer_of(metrics: Mapping[str, object], layout: Layout) -> dict[str, dict[str, float]]:
+    """Return what a bundle's numbers say of single slots or layers: every mapping from their names to numbers.
+
+    A layer is called as in the network: by the slot's module, then by what is in it, such as ``stem.conv``.
+    """
+    slots = {slot.name for slot in layout.slots}
+    modules = {slot.module_name for slot in layout.slots}
     return {
-        name: {str(slot): float(v) for slot, v in values.items() if isinstance(v, int | float)}
+        name: {str(part): float(v) for part, v in values.items() if isinstance(v, int | float)}
         for name, values in metrics.items()
-        if isinstance(values, Mapping) and values and set(values) <= known
-    }
+        if isinstance(values, Mapping) and values
+        and all(str(part) in slots or str(part).split(".")[0] in modules for part in values)
+    }  # fmt: skip
 
 
 def unfitted_shares(layout: Layout, device: Device, archs: Sequence[Arch]) -> list[float]:

@@ -18,7 +18,7 @@ from hwnas.report.data import Bands, Column, DeviceReport, Overlay, Pieces, Remo
 from hwnas.runs.analysis.baseline import read_baseline
 from hwnas.runs.analysis.curves import curves_of
 from hwnas.runs.analysis.decisions import decisions_of, differences
-from hwnas.runs.analysis.pieces import by_slot_of, pieces_of, unfitted_shares
+from hwnas.runs.analysis.pieces import by_layer_of, pieces_of, unfitted_shares
 from hwnas.runs.analysis.stages import commands_of, stages_of
 from hwnas.runs.choose import candidates_of, inherited_candidates, model_columns
 from hwnas.runs.evaluations import Evaluations
@@ -91,11 +91,10 @@ def _pieces(
     """Every different block of the models on all fronts, and each model as its blocks."""
     layout = evaluations.context.layout
     models = {model.key: model for device in devices for model in device.front}
-    slots = [slot.name for slot in layout.slots]
-    by_slot: dict[str, dict[str, dict[str, float]]] = {}
+    by_layer: dict[str, dict[str, dict[str, float]]] = {}
     for model in (m for d in devices for m in d.front):
-        by_slot.setdefault(model.key, {}).update(by_slot_of(_metrics(model), slots))
-    return pieces_of(layout, evaluations.archive.archs_of(models), by_slot)
+        by_layer.setdefault(model.key, {}).update(by_layer_of(_metrics(model), layout))
+    return pieces_of(layout, evaluations.archive.archs_of(models), by_layer)
 
 
 def _metrics(model: FrontModel) -> dict[str, Any]:
