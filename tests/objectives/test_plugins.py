@@ -91,6 +91,10 @@ def test_all_share_one_forward_pass(evaluator):
     network = evaluator.subnet(arch)
     network.register_forward_hook(lambda m, inputs, output: passes.append(len(output)))
     evaluator.score_network(network, arch, [OURS, "introspectability"])
+    # One image besides: it says how large the profiles of introspectability become.
+    assert sum(passes) == len(evaluator.splits.validation) + 1
+    passes.clear()
+    evaluator.score_network(network, arch, [OURS])
     assert sum(passes) == len(evaluator.splits.validation)
 
 
