@@ -238,7 +238,7 @@ def with_executor(recipe: Recipe, name: str | None, options: Mapping[str, Any] |
     return with_values(recipe, {"executor": {"name": name, "options": dict(options or {})}}, where)
 
 
-QUICKSTART = "cluttered-digits-mbv3"
+QUICKSTART = "digits-mbv3"
 """Recipe of the quickstart."""
 
 
@@ -246,7 +246,7 @@ QUICKSTART = "cluttered-digits-mbv3"
 def quickstart(
     out: str | Path = "runs/quickstart", devices: Sequence[str] | None = None, progress: Progress = silent
 ) -> Run:
-    """Train a small supernet on real digits in clutter and search three devices, in minutes on two cores; see `run`."""
+    """Train a small supernet on real digits and search three devices, in minutes on two cores; see `run`."""
     return run(QUICKSTART, devices=devices, out=out, progress=progress)
 
 

@@ -123,7 +123,10 @@ def test_images_in_memory_come_as_they_are(rng):
 
 
 def test_a_source_is_known_by_its_name():
-    with pytest.raises(ValidationError, match=r"source 'nmpz' is unknown; known are digits, npz, .*did you mean 'npz'"):
+    with pytest.raises(
+        ValidationError,
+        match=r"source 'nmpz' is unknown; known are digits, cluttered-digits, npz, .*did you mean 'npz'",
+    ):
         DataConfig(source="nmpz")
     with pytest.raises(ValidationError, match=r"lacks open; hwnas\.data\.source says what it needs"):
         DataConfig(source="hwnas.data.sources:SOURCES")

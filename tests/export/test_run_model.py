@@ -27,7 +27,7 @@ OTHERS = ("torch", "hwnas", "scipy", "onnx", "cv2", "torchvision", "pydantic")
 def bundles(finished_run, tmp_path_factory):
     """Bundles of one model in three number formats, in a copy of a run."""
     run = open_run(shutil.copytree(finished_run, tmp_path_factory.mktemp("formats") / "run"))
-    return run, run.export(device="hexagon-dsp", select=["all"], int8=True, fp16=True)
+    return run, run.export(device="myriad-vpu", select=["all"], int8=True, fp16=True)
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +135,13 @@ def test_formats_are_of_one_model_and_their_scores_are_stated(bundles):
 def test_formats_that_are_there_stay(bundles):
     run, (bundle, *_) = bundles
     before = {p.name: p.stat().st_mtime_ns for p in bundle.folder.iterdir()}
-    run.export(device="hexagon-dsp", select=["all"])
+    run.export(device="myriad-vpu", select=["all"])
     assert {p.name: p.stat().st_mtime_ns for p in bundle.folder.iterdir()} == before
 
 
 def test_a_bundle_of_an_older_version_gets_its_script(bundles, tmp_path):
     run = open_run(shutil.copytree(bundles[0].folder, tmp_path / "run"))
-    model = run.front("hexagon-dsp")[0]
+    model = run.front("myriad-vpu")[0]
     (model.folder / RUN_FILE).unlink()
     description = json.loads((model.folder / "arch.json").read_text())
     del description["files"][RUN_FILE]

@@ -52,7 +52,7 @@ def test_what_is_found_does_not_depend_on_the_executor(finished_run, recipe_file
     told = []
     opened = open_run(out, lambda task, *_: told.append(task), executor="this-process")
     opened.search()
-    assert not told
+    assert set(told) <= {"report"}, "its page is written again, and nothing else is done"
     assert isinstance(opened.context.executor, ThisProcess), "made without the options of the other one"
     assert open_run(out, executor=backwards).context.executor.times == 2, "the recipe's own keeps its options"
 

@@ -57,10 +57,12 @@ def test_a_fleet_of_a_run_keeps_every_limit(finished_run):
             arch = archive.find(d.key)
             assert d.latency_ms == pytest.approx(run.devices[d.device].estimate_ms(arch))
             assert d.latency_ms <= d.limit_ms * (1 + 1e-5)
-            assert d.score == archive.values(arch, version, "validation")["top1_percent"]
+            precision = "int8" if d.device == "hexagon-dsp" else "fp32"
+            assert d.score == archive.values(arch, version, "validation", precision)["top1_percent"]
             archs = archive.requested([name for device in run.devices for name in archive.searches(device)])
             latency = run.devices[d.device].compile(run.layout).of_archs(archs)
-            top1 = [archive.values(a, version, "validation")["top1_percent"] for a in archs]
+            known = [archive.values(a, version, "validation", precision) for a in archs]
+            top1 = [values.get("top1_percent", -1.0) for values in known]  # not all were looked at in both precisions
             assert d.best_score == max(t for t, ms in zip(top1, latency, strict=True) if ms <= d.limit_ms * (1 + 1e-5))
             assert d.regret == pytest.approx(d.best_score - d.score)
     assert fleet.worst_regret == 0  # as many models as devices

@@ -69,23 +69,23 @@ def test_uncertain_candidates_see_all_images(finished_run, recipe_file, tmp_path
     shutil.copytree(finished_run / "train", folder / "train")  # without evaluations on all images
     objectives = ["top1_percent", "latency_ms"]
     search = {"algorithm": "random", "evaluations": 12, "validation_images": 9}
-    path = recipe_file(devices=["hexagon-dsp"], search=search, objectives=objectives)
+    path = recipe_file(devices=["myriad-vpu"], search=search, objectives=objectives)
     done = run(path, out=folder)
-    settings = done.settings("hexagon-dsp")
+    settings = done.settings("myriad-vpu")
     assert done.context.searched_images(settings.search) == 9 < done.context.validation_images
     with done.archive() as archive:
-        archs = archive.requested(archive.searches("hexagon-dsp")[-1:])
+        archs = archive.requested(archive.searches("myriad-vpu")[-1:])
         assert len(archs) == 12
         few = [archive.values(a, done.weights.trained, "validation:9") for a in archs]
         assert all(set(v) >= {"top1_percent", "top1_stderr_percent"} for v in few)
         for arch, v in zip(archs, few, strict=True):
             assert v["top1_percent"] == done.context.trained_evaluator.score(arch, images=9)["top1_percent"]
-        with (folder / "devices" / "hexagon-dsp" / "front.csv").open(newline="") as file:
+        with (folder / "devices" / "myriad-vpu" / "front.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         for row in rows:
             full = archive.values(archive.find(row["key"]), done.weights.trained, "validation")
             assert float(row["top1_percent"]) == pytest.approx(full["top1_percent"], rel=1e-5)
             assert row["near_tie"] in ("0", "1")
-    before = (folder / "devices" / "hexagon-dsp" / "front.csv").read_bytes()
+    before = (folder / "devices" / "myriad-vpu" / "front.csv").read_bytes()
     run(path, out=folder)
-    assert (folder / "devices" / "hexagon-dsp" / "front.csv").read_bytes() == before
+    assert (folder / "devices" / "myriad-vpu" / "front.csv").read_bytes() == before

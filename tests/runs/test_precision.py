@@ -45,7 +45,7 @@ def test_the_archive_keeps_both_precisions_and_each_device_sees_its_own(finished
             assert seen["introspectability"] == full["introspectability"]
             # The evaluation is what ONNX Runtime makes of the file.
             images = opened.splits.validation
-            x = opened.context.networks.inputs(images, arch)
+            x = opened.context.networks.inputs(images, arch).tensors()[0]
             said = run_onnx(finished_run / "devices" / "hexagon-dsp" / "models" / row["key"] / "model.onnx", x)
             in_file = 100 * float((said.argmax(1) == images.labels).double().mean())
             assert eight["top1_percent"] == pytest.approx(in_file, abs=1.01 * 100 / len(images))
@@ -93,7 +93,8 @@ def test_a_fleet_looks_at_models_in_the_precision_of_each_device(copied):
 def test_a_finetuned_model_of_an_int8_device_is_tested_in_8_bits(copied, tmp_path):
     key = rows_of(copied, "hexagon-dsp")[0]["key"]
     made = open_run(copied).finetune(key, tmp_path / "tuned", device="hexagon-dsp", epochs=1)
-    metrics = json.loads((tmp_path / "tuned" / "metrics.json").read_text())
+    (path,) = (tmp_path / "tuned" / "hexagon-dsp").glob("*/metrics.json")
+    metrics = json.loads(path.read_text())
     assert metrics["precision"] == "int8"
     assert {"top1_percent", "top1_fp32_percent", "test_top1_percent", "test_top1_fp32_percent"} <= set(metrics)
     assert made is not None

@@ -355,7 +355,9 @@ def test_a_run_only_gains(copied, again):
     assert open_run(copied).settings("myriad-vpu") == own
     opened.search(["myriad-vpu"], limits=[])
     assert open_run(copied).settings("myriad-vpu").constraints == ()
-    assert max(m.latency_ms for m in open_run(copied).front("myriad-vpu")) > limit
+    without = open_run(copied).front("myriad-vpu")
+    for old in fronts_before["myriad-vpu"]:
+        assert any((losses(new) <= losses(old) + 1e-5).all() for new in without), "what was found is back"
 
 
 def test_other_sizes_of_a_front_need_no_search(copied, again):

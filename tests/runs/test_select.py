@@ -242,12 +242,12 @@ def test_several_are_exported_and_an_evaluated_one_by_its_key(copied, tmp_path):
 
 def test_nothing_is_overwritten(copied, tmp_path):
     run = open_run(copied)
-    (bundle,) = run.export(select=["fastest"], device="hexagon-dsp", out=tmp_path)
-    (again,) = run.export(select=["fastest"], device="hexagon-dsp", out=tmp_path)
+    (bundle,) = run.export(select=["fastest"], device="myriad-vpu", out=tmp_path)
+    (again,) = run.export(select=["fastest"], device="myriad-vpu", out=tmp_path)
     assert again.folder == bundle.folder
-    (better,) = run.export(select=["fastest"], device="hexagon-dsp", out=tmp_path, int8=True)
+    (better,) = run.export(select=["fastest"], device="myriad-vpu", out=tmp_path, int8=True)
     assert (better.folder / "model.int8.onnx").is_file()  # the same model with more files takes its place
-    source = run.front("hexagon-dsp").fastest().folder
+    source = run.front("myriad-vpu").fastest().folder
     (source / "model.int8.onnx").unlink()
     copy_bundle(source, better.folder)
     assert (better.folder / "model.int8.onnx").is_file()  # with fewer it does not

@@ -49,6 +49,7 @@ def curves_of(
         settings: of its last search.
         candidates: what was evaluated for it, one model an arch.
     """
+    evaluations = evaluations.of_device(device)
     problem = make_problem(evaluations.context, device, settings)
     rows = {c.arch.key: i for i, c in enumerate(candidates)}
     losses, inside = _losses(evaluations, device, problem, candidates)

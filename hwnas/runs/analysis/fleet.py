@@ -242,12 +242,13 @@ def plan_fleet(
         usable_rows.append(allowed & within)
     usable = np.stack(usable_rows)  # (devices, archs)
     latency = np.stack([c["latency_ms"] for c in columns.values()])
-    scores = next(iter(columns.values()))[score.name]
+    scores = np.stack([c[score.name] for c in columns.values()])  # in the precision of each device
     merit = score.sign * scores
     # A model that no other beats in score and on every device is enough to look at.
-    keep = np.flatnonzero(non_dominated(np.concatenate([-merit[None], np.where(usable, 0.0, 1.0)]).T))
-    best = np.array([np.flatnonzero(u)[np.argmax(merit[u])] for u in usable])
-    regret = np.where(usable[:, keep], merit[best][:, None] - merit[keep][None], np.inf)
+    keep = np.flatnonzero(non_dominated(np.concatenate([-merit, np.where(usable, 0.0, 1.0)]).T))
+    best = np.array([np.flatnonzero(u)[np.argmax(m[u])] for u, m in zip(usable, merit, strict=True)])
+    highest = merit[np.arange(len(best)), best]
+    regret = np.where(usable[:, keep], highest[:, None] - merit[:, keep], np.inf)
     _, distinct = np.unique(regret, axis=1, return_index=True)
     keep, regret = keep[np.sort(distinct)], regret[:, np.sort(distinct)]
     by_models: list[float] = []
@@ -268,8 +269,8 @@ def plan_fleet(
         )
     services = tuple(
         DeviceService(
-            device.name, limits_ms[device.name], models_known[m].arch.key, float(latency[i, m]), float(scores[m]),
-            models_known[best[i]].arch.key, float(scores[best[i]]), float(merit[best[i]] - merit[m]),
+            device.name, limits_ms[device.name], models_known[m].arch.key, float(latency[i, m]), float(scores[i, m]),
+            models_known[best[i]].arch.key, float(scores[i, best[i]]), float(highest[i] - merit[i, m]),
         )
         for i, (device, m) in enumerate(zip(devices, keep[list(chosen.serves)], strict=True))
     )  # fmt: skip
