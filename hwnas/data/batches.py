@@ -17,18 +17,16 @@ from torch import Tensor
 
 from hwnas.data.augment import AugmentConfig, Draws, augment, augment_pixels
 from hwnas.data.images import ImageSet
-from hwnas.data.inputs import normalised, resized
+from hwnas.data.inputs import CPU, normalised, resized
 from hwnas.data.stream import Decoded, ImageStream
 from hwnas.errors import DataError
-
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class TrainBatches:
     """Shuffled, augmented batches by step number; the last incomplete batch of an epoch is left out.
 
-    Use as a context where images are streamed: its end ends the processes that decode.
+    Use as a context where images are streamed: its end ends the reading ahead.
     """
 
     data: ImageSet

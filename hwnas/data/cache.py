@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -69,26 +69,25 @@ class CachedSplit:
         """Return where an image lies in its source."""
         return self.split.place(index)
 
+    @property
     def listing_digest(self) -> bytes:
-        """Return that of the source's files."""
-        return self.split.listing_digest()
+        """That of the source's files."""
+        return self.split.listing_digest
 
     def pixels(self, indices: Sequence[int] | NDArray[np.integer]) -> Pixels:
         """Read images; see `DatasetSplit.pixels`."""
         out = np.empty((len(indices), *self.shape), dtype=np.uint8)
         try:
-            file = os.open(self.path, os.O_RDONLY)
+            with self.path.open("rb", buffering=0) as file:
+                whole = [self._read(file, row, int(index)) for row, index in zip(out, indices, strict=True)]
         except OSError as error:
             raise DataError(
                 f"cannot read {self.path}: {error.strerror}; put it back, or start again: images are decoded anew"
             ) from None
-        try:
-            for row, index in zip(out, indices, strict=True):
-                if not self._read(file, row, int(index)):
-                    row[:] = self.split.pixels([int(index)])[0]
-                    self._repair(row, int(index))
-        finally:
-            os.close(file)
+        for row, index, is_whole in zip(out, indices, whole, strict=True):
+            if not is_whole:
+                row[:] = self.split.pixels([int(index)])[0]
+                self._repair(row, int(index))
         return out
 
     def _repair(self, row: Pixels, index: int) -> None:
@@ -99,10 +98,13 @@ class CachedSplit:
             file.seek(index * row.nbytes)
             file.write(row.data)
 
-    def _read(self, file: int, row: Pixels, index: int) -> bool:
+    def _read(self, file: FileIO, row: Pixels, index: int) -> bool:
         """Read one image; say whether its bytes are those that were written."""
         expected = self.checksums[index]
-        if expected is None or os.preadv(file, [row.data], index * row.nbytes) != row.nbytes:
+        if expected is None:
+            return False
+        file.seek(index * row.nbytes)
+        if file.readinto(row.data) != row.nbytes:
             return False
         if index not in self.checked and zlib.crc32(row.data) != expected:
             return False
@@ -135,16 +137,16 @@ def cached(
     found = _read_journal(journal, header)
     if len(found) < len(split):
         make_folder(path.parent)
-        with FileLock(path.with_suffix(".lock")):  # whoever comes second finds the work done
-            found = _read_journal(journal, header)
-            if len(found) < len(split):
-                try:
+        try:
+            with FileLock(path.with_suffix(".lock")):  # whoever comes second finds the work done
+                found = _read_journal(journal, header)
+                if len(found) < len(split):
                     _fill(ImageStream(split, decoders, skip_broken), path, header, found, progress)
-                except OSError as error:
-                    raise OutputError(
-                        f"cannot keep decoded images in {path}: {error.strerror or error}; free space, give another "
-                        "data.cache, or leave it out; what is there is used by the next start"
-                    ) from None
+        except OSError as error:
+            raise OutputError(
+                f"cannot keep decoded images in {path}: {error.strerror or error}; free space, give another "
+                "data.cache, or leave it out; what is there is used by the next start"
+            ) from None
     return CachedSplit(split, path, found)
 
 

@@ -1,7 +1,7 @@
 """Which images and labels does a run use, and which of them may the search see?
 
 Training sees ``train``, the search sees ``validation``, and ``test`` is used once, for the final table. Splits are rows
-of what a source opened: `open_dataset` decodes nothing, `load_data` decodes everything once into uint8 tensors.
+of what a source opened: `open_dataset` decodes nothing, `load_data` decodes once what fits into memory.
 """
 
 from __future__ import annotations

@@ -59,8 +59,9 @@ class Readable(Protocol):
         """Return ``(B, C, H, W)`` uint8."""
         ...
 
+    @property
     def listing_digest(self) -> bytes:
-        """Return a digest of names and sizes of the files; empty where images are not known by any."""
+        """A digest of names and sizes of the files; empty where images are not known by any."""
         ...
 
 
@@ -107,7 +108,7 @@ class Decoders:
 def default_workers() -> int:
     """Return how many processes decode where a recipe names no number: one less than there are cores for each rank.
 
-    None in a process that is one of several workers itself.
+    0 in a process that is one of several workers itself.
     """
     if multiprocessing.parent_process() is not None:
         return 0

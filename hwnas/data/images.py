@@ -134,7 +134,7 @@ class Splits:
         digest = hashlib.sha256()
         for part in (self.train, self.validation, self.test):
             if isinstance(part.images, ImageStream):
-                digest.update(part.images.split.listing_digest())
+                digest.update(part.images.split.listing_digest)
             else:
                 digest.update(part.images.contiguous().numpy().tobytes())
             digest.update(part.labels.contiguous().numpy().tobytes())
@@ -148,7 +148,7 @@ class Splits:
         streamed = [p for p in (self.train, self.validation, self.test) if isinstance(p.images, ImageStream)]
         if not streamed:
             return "every pixel and label"
-        listed = all(isinstance(p.images, ImageStream) and p.images.split.listing_digest() for p in streamed)
+        listed = all(isinstance(p.images, ImageStream) and p.images.split.listing_digest for p in streamed)
         files = "names and sizes of all files, all labels" if listed else "all labels"
         pixels = isinstance(self.train.images, ImageStream)
         return f"{files}, the pixels of {self.sample.n:,} training images" if pixels else files

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CPU = torch.device("cpu")
+
 
 def as_input(images: Tensor, resolution: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Turn pixels into what networks take.

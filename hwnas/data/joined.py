@@ -55,8 +55,9 @@ class _Joined:
         found: Pixels = part.split.pixels([own]) if isinstance(part, ImageStream) else part[own : own + 1].numpy()
         return found
 
+    @property
     def listing_digest(self) -> bytes:
-        return b"".join(part.split.listing_digest() for part in self.parts if isinstance(part, ImageStream))
+        return b"".join(part.split.listing_digest for part in self.parts if isinstance(part, ImageStream))
 
     def _at(self, index: int) -> tuple[Tensor | ImageStream, int]:
         """In which part an image is, and its number in what the part reads from."""

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from hwnas.data.images import READ_AT_A_TIME, ImageSet
-from hwnas.data.inputs import as_input
+from hwnas.data.inputs import CPU, as_input
 from hwnas.data.stream import ImageStream
 
-CPU = torch.device("cpu")
 KEPT_BYTES = 2**28
 """Inputs that are used again and again are kept up to here."""
 

@@ -95,8 +95,9 @@ class DatasetSplit:
             raise DataError(f"images are numbered from 0 to {len(self) - 1}, got {given.min()} to {given.max()}")
         return self.rows[given.astype(np.int64)]
 
+    @cached_property
     def listing_digest(self) -> bytes:
-        """Return a digest of names and sizes of the files, in order; empty where the source does not know them."""
+        """A digest of names and sizes of the files, in order; empty where the source does not know them."""
         if not isinstance(self.images, HasListing):
             return b""
         digest = hashlib.sha256()

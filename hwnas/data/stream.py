@@ -98,8 +98,15 @@ class ImageStream:
         elif self.decoders is None:
             yield from (read_chunk(self.split, rows, self.skip_broken) for rows in chunks)
         else:
-            submit, split, skips = self.decoders.submit, self.split, self.skip_broken
-            yield from self._ahead(chunks, lambda rows: submit(split, rows, skips))
+            decoders, split, skips = self.decoders, self.split, self.skip_broken
+            try:
+                yield from self._ahead(chunks, lambda rows: decoders.submit(split, rows, skips))
+            except BrokenProcessPool as error:
+                decoders.close()
+                raise DataError(
+                    f"a process that reads images of {split.what} was ended by the system, mostly for want of memory; "
+                    f"give fewer with data.workers (now {decoders.workers}), or a smaller data.image_size_px"
+                ) from error
 
     def _ahead(
         self, chunks: _Chunks, submit: Callable[[NDArray[np.int64]], Future[Chunk]]
@@ -110,13 +117,6 @@ class ImageStream:
             while ahead:
                 yield ahead.popleft().result()
                 ahead.extend(submit(rows) for rows in islice(waiting, 1))
-        except BrokenProcessPool as error:
-            assert self.decoders is not None
-            self.decoders.close()
-            raise DataError(
-                f"a process that reads images of {self.split.what} was ended by the system, mostly for want of memory; "
-                f"give fewer with data.workers (now {self.decoders.workers}), or a smaller data.image_size_px"
-            ) from error
         finally:
             for future in ahead:
                 future.cancel()

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.data import ImageSet, NetworkInputs, Splits
-from hwnas.data.network_inputs import CPU, KEPT_BYTES
+from hwnas.data.inputs import CPU
+from hwnas.data.network_inputs import KEPT_BYTES
 from hwnas.errors import PluginError, RecipeError
 from hwnas.export.graph import trace
 from hwnas.export.int8_network import Int8Network, int8_network

@@ -27,6 +27,7 @@ def make_manifest(recipe: Recipe, splits: Splits) -> dict[str, Any]:
         "data": {
             "source": recipe.data.source,
             "sha256": splits.sha256,
+            "sha256_covers": splits.sha256_covers,
             "train": len(splits.train),
             "validation": len(splits.validation),
             "test": len(splits.test),

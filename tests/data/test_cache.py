@@ -194,10 +194,17 @@ def test_a_full_disk_is_said_before_and_while_it_is_filled(folder, tmp_path, mon
     assert torch.equal(pixels(load(folder, tmp_path / "kept")), pixels(load(folder)))
 
 
-def test_a_folder_that_cannot_be_written(folder, tmp_path):
+def test_a_folder_that_cannot_be_written(folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot create folder"):
         load(folder, tmp_path / "file" / "kept")
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(cache_module, "FileLock", denied)
+    with pytest.raises(OutputError, match=r"cannot keep decoded images in .*Permission denied; .*data\.cache"):
+        load(folder, tmp_path / "kept")
 
 
 def test_its_size_is_said_first(folder, tmp_path):

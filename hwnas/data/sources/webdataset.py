@@ -164,7 +164,8 @@ class TarImages:
             where = self.place(index)
             try:
                 with self.paths[self.shard[index]].open("rb", buffering=0) as file:
-                    content = os.pread(file.fileno(), int(self.n_bytes[index]), int(self.offset[index]))
+                    file.seek(int(self.offset[index]))
+                    content = file.read(int(self.n_bytes[index]))
             except OSError as error:
                 raise DataError(f"cannot read {escaped(where)}: {error.strerror}; put the tar file back") from None
             out[row] = square_picture(content, where, size_px)
