@@ -16,14 +16,13 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
-import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from common import cifar10
 from scipy.stats import kendalltau, spearmanr
 from torch import Tensor
 
@@ -77,20 +76,6 @@ def cell(layout: Layout, code: str) -> Arch:
     """Return the arch of six digits."""
     operators = {edge_name(*e): BY_DIGIT[int(d)] for e, d in zip(EDGES, code, strict=True)}
     return layout.space.arch({"resolution": layout.space["resolution"].options[0], **operators})
-
-
-def cifar10(path: Path, n: int) -> tuple[Tensor, Tensor]:
-    """Return the first ``n`` training images, normalised as in training, and their labels."""
-    with np.load(path) as file:
-        blob, offsets = file["jpeg_train"], file["offset_train"]
-        labels = torch.from_numpy(file["y_train"][:n].astype(np.int64))
-        decoded = [
-            np.asarray(Image.open(io.BytesIO(blob[offsets[i] : offsets[i + 1]].tobytes())).convert("RGB"))
-            for i in range(n)
-        ]
-    x = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).float() / 255
-    mean, std = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True)
-    return ((x - mean) / std).contiguous(), labels
 
 
 def scores(

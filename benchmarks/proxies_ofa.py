@@ -16,15 +16,13 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
-import io
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from common import cifar10
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.stats import kendalltau, rankdata, spearmanr
 from torch import Tensor
 
@@ -64,6 +62,7 @@ def main() -> None:
     supernet = load_recipe("ofa-mbv3-w1.0").supernet
     small = make_layout(supernet.model_copy(update={"resolutions": (args.pixels,), "classes": 10}))
     x, y = cifar10(args.data / "images" / "cifar10_jpeg.npz", max(args.images, 72), args.pixels)
+    x = x.contiguous(memory_format=torch.channels_last)
     known = read(args.values)
     for row in sample:
         missing = [n for n in args.proxies.split(",") if (code(row), n) not in known]
@@ -84,21 +83,6 @@ def code(row: dict[str, str]) -> str:
 def arch_of(row: dict[str, str], layout: Layout) -> Arch:
     """Return the arch of a row, at the layout's only resolution."""
     return parse_ofa({name: [int(digit) for digit in row[name]] for name in ("ks", "e", "d")}, layout.space)
-
-
-def cifar10(path: Path, n: int, pixels: int) -> tuple[Tensor, Tensor]:
-    """Return the first ``n`` training images, enlarged and normalised, and their labels."""
-    with np.load(path) as file:
-        blob, offsets = file["jpeg_train"], file["offset_train"]
-        labels = torch.from_numpy(file["y_train"][:n].astype(np.int64))
-        decoded = [
-            np.asarray(Image.open(io.BytesIO(blob[offsets[i] : offsets[i + 1]].tobytes())).convert("RGB"))
-            for i in range(n)
-        ]
-    x = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).float() / 255
-    x = F.interpolate(x, size=(pixels, pixels), mode="bilinear", align_corners=False)
-    mean, std = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True)
-    return ((x - mean) / std).contiguous(memory_format=torch.channels_last), labels
 
 
 def scores(

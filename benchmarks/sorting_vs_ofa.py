@@ -9,12 +9,11 @@ channels are sorted before the second one (3, 4 and 6). Every middle channel car
 
 from __future__ import annotations
 
-import sys
-import types
 from typing import Any
 
 import numpy as np
 import torch
+from common import original_ofa
 from torch import Tensor
 
 import hwnas
@@ -29,7 +28,7 @@ def main() -> None:
     """Sort twice on both sides and compare."""
     torch.set_num_threads(1)
     config = hwnas.load_recipe("ofa-mbv3-w1.0").supernet.model_copy(update={"resolutions": (SIZE,)})
-    ours, theirs = build_supernet(config, 0).eval(), original(config.classes)
+    ours, theirs = build_supernet(config, 0).eval(), original_ofa(config.classes).eval()
     x = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     print("channels of 20 blocks that the widths of each phase keep, and outputs of what was trained before")
     for phase in (0, 1):
@@ -55,24 +54,6 @@ def main() -> None:
             f" identical; {hidden} of {widths_with_se(ours) * len(PHASES[phase + 1])} of squeeze-excite's hidden units"
         )
         print(f"    largest relative change of trained subnets' outputs: hwnas {changes[0]:.1e}, ofa {changes[1]:.1e}")
-
-
-def original(classes: int) -> Any:
-    """Return the supernet of `ofa`; a stand-in satisfies its import of torchvision, which it does not need."""
-    names = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional", "torchvision.datasets")
-    modules = {name: types.ModuleType(name) for name in names}
-    for name in names[1:]:
-        parent, _, own = name.rpartition(".")
-        setattr(modules[parent], own, modules[name])
-    for name in ("RandomResizedCrop", "Compose"):
-        setattr(modules["torchvision.transforms"], name, type(name, (), {}))
-    sys.modules.update(modules)
-    from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
-
-    torch.manual_seed(0)
-    return OFAMobileNetV3(
-        n_classes=classes, ks_list=[3, 5, 7], expand_ratio_list=[3, 4, 6], depth_list=[2, 3, 4]
-    ).eval()  # fmt: skip
 
 
 def move(net: Any, seed: int) -> None:

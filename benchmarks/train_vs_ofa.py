@@ -20,7 +20,6 @@ import statistics
 import subprocess
 import sys
 import time
-import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from common import original_ofa
+from torch import Tensor
 
 import hwnas
 from hwnas.objectives.config import EvaluationConfig
@@ -46,23 +46,6 @@ PHASE = PhaseConfig(
     name="all", epochs=1, lr=0.01, elastic={"kernel_size": "all", "depth": "all", "expand_ratio": "all"},
     subnets_per_step=SUBNETS,
 )  # fmt: skip
-
-
-def original() -> nn.Module:
-    """Return the supernet of `ofa`; a stand-in satisfies its import of torchvision, which it does not need."""
-    names = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional", "torchvision.datasets")
-    modules = {name: types.ModuleType(name) for name in names}
-    for name in names[1:]:
-        parent, _, own = name.rpartition(".")
-        setattr(modules[parent], own, modules[name])
-    for name in ("RandomResizedCrop", "Compose"):
-        setattr(modules["torchvision.transforms"], name, type(name, (), {}))
-    sys.modules.update(modules)
-    from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
-
-    torch.manual_seed(0)
-    net: nn.Module = OFAMobileNetV3(ks_list=[3, 5, 7], expand_ratio_list=[3, 4, 6], depth_list=[2, 3, 4])
-    return net
 
 
 def images(n: int, size: int) -> tuple[Tensor, Tensor]:
@@ -102,7 +85,7 @@ class Theirs:
 
     def __init__(self, channels_last: bool, space: hwnas.SearchSpace) -> None:
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.net: Any = original().to(memory_format=self.format)
+        self.net: Any = original_ofa().to(memory_format=self.format)
         self.space = space
         decayed = [p for p in self.net.parameters() if p.ndim > 1]
         plain = [p for p in self.net.parameters() if p.ndim <= 1]

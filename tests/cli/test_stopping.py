@@ -12,7 +12,8 @@ from hwnas.errors import OutputError
 from hwnas.files import write_text
 
 SCRIPT = """
-import os, sys, threading, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it starts in the background
 sys.argv = ["hwnas", *sys.argv[2:]]
 import hwnas.runs.run
 number = int(os.environ["NUMBER"])

@@ -46,7 +46,7 @@ def test_weights_and_fronts_do_not_depend_on_who_decodes(place, monkeypatch):
     monkeypatch.chdir(place)
     found = {}
     for kind, settings in KINDS.items():
-        run = hwnas.run("tiny.yaml", settings, out=kind)
+        hwnas.run("tiny.yaml", settings, out=kind)
         weights = (place / kind / "train" / "supernet.safetensors").read_bytes()
         front = (place / kind / "devices" / "hexagon-dsp" / "front.csv").read_bytes()
         found[kind] = hashlib.sha256(weights).hexdigest(), front

@@ -1,0 +1,55 @@
+"""What several benchmarks need: the supernet of the package `ofa`, and images of CIFAR-10."""
+
+from __future__ import annotations
+
+import io
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+
+def original_ofa(classes: int = 1000) -> Any:
+    """Return the MobileNetV3 supernet of `ofa`; a stand-in satisfies its import of torchvision, which it needs not."""
+    names = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional", "torchvision.datasets")
+    modules = {name: types.ModuleType(name) for name in names}
+    for name in names[1:]:
+        parent, _, own = name.rpartition(".")
+        setattr(modules[parent], own, modules[name])
+    for name in ("RandomResizedCrop", "Compose"):
+        setattr(modules["torchvision.transforms"], name, type(name, (), {}))
+    sys.modules.update(modules)
+    from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
+
+    torch.manual_seed(0)
+    return OFAMobileNetV3(
+        n_classes=classes, ks_list=[3, 5, 7], expand_ratio_list=[3, 4, 6], depth_list=[2, 3, 4]
+    )  # fmt: skip
+
+
+def cifar10(path: Path, n: int, pixels: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return the first ``n`` training images of a `jpeg` file, normalised, and their labels.
+
+    Args:
+        path: of the .npz.
+        n: images.
+        pixels: edge to which they are enlarged first; None: as they are.
+    """
+    with np.load(path) as file:
+        blob, offsets = file["jpeg_train"], file["offset_train"]
+        labels = torch.from_numpy(file["y_train"][:n].astype(np.int64))
+        decoded = [
+            np.asarray(Image.open(io.BytesIO(blob[offsets[i] : offsets[i + 1]].tobytes())).convert("RGB"))
+            for i in range(n)
+        ]
+    x = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).float() / 255
+    if pixels is not None:
+        x = F.interpolate(x, size=(pixels, pixels), mode="bilinear", align_corners=False)
+    mean, std = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True)
+    return ((x - mean) / std).contiguous(), labels
