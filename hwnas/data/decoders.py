@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.util import Finalize
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -84,6 +85,7 @@ class Decoders:
         self.workers = workers
         self._splits = tuple(splits)
         self._pool: ProcessPoolExecutor | None = None
+        self._end: Finalize | None = None
 
     def submit(self, split: Readable, rows: NDArray[np.int64], skip_broken: bool) -> Future[Chunk]:
         """Begin to read images of one of the splits."""
@@ -91,6 +93,8 @@ class Decoders:
         if self._pool is None:
             context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
             self._pool = ProcessPoolExecutor(self.workers, context, _begin, (self._splits,))
+            # A process that was begun by another one waits for those that it began, before the pool ends by itself.
+            self._end = Finalize(self, _shut_down, (self._pool,), exitpriority=100)
         try:
             return self._pool.submit(_read, number, rows, skip_broken)
         except BrokenProcessPool as error:
@@ -100,9 +104,13 @@ class Decoders:
 
     def close(self) -> None:
         """End the processes; a later request begins new ones."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
+        if self._end is not None:
+            self._end()
+        self._pool, self._end = None, None
+
+
+def _shut_down(pool: ProcessPoolExecutor) -> None:
+    pool.shutdown(wait=True, cancel_futures=True)
 
 
 def default_workers() -> int:

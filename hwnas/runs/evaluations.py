@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,9 +97,10 @@ class RunNetwork:
     def __getstate__(self) -> tuple[str, str]:
         context = self._weights.context
         recipe, path = context.recipe, context.recipe.data.path
+        changes: dict[str, Any] = {"workers": 0}  # a worker decodes what it evaluates
         if path is not None and Path(path).exists():  # a worker may stand in another folder
-            data = recipe.data.model_copy(update={"path": str(Path(path).absolute())})
-            recipe = recipe.model_copy(update={"data": data})
+            changes["path"] = str(Path(path).absolute())
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
         return str(context.folder.root.absolute()), recipe.model_dump_json()
 
     def __setstate__(self, state: tuple[str, str]) -> None:

@@ -50,11 +50,6 @@ class ExitNetwork(nn.Module):
         self.ordering: Ordering = ordering
 
     @property
-    def exits_at(self) -> tuple[int, ...]:
-        """Segments after which there is an exit."""
-        return tuple(self.names)
-
-    @property
     def loss_weights(self) -> list[float]:
         """Weight of each exit's loss, first to last; they add up to 1."""
         return _weights("descending" if self.ordering == "mix" else self.ordering, len(self.names))

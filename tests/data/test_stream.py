@@ -114,6 +114,21 @@ def test_processes_stay_as_long_as_somebody_may_read(photos):
     assert gone(begun)
 
 
+def read_some(photos):
+    next(splits(photos, workers=2).train.images.feed([np.arange(3)]))
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_process_that_was_begun_by_another_one_ends(photos, method):
+    process = multiprocessing.get_context(method).Process(target=read_some, args=(photos,))
+    process.start()
+    process.join(60)
+    try:
+        assert process.exitcode == 0
+    finally:
+        process.kill()
+
+
 def test_processes_end_where_the_one_that_asks_is_killed(photos, killed_when):
     script = """
 import multiprocessing, sys, time
