@@ -13,6 +13,7 @@ line. Each exported ONNX file is then compared with the same subnet of the packa
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -124,11 +125,12 @@ def main() -> None:
         )  # fmt: skip
         hwnas_cli(work, "search", "run", "--devices", "note10-cpu,local-cpu", "--evaluations", str(args.evaluations))
         hwnas_cli(work, "export", "run", "--out", "models")
-        bundles = sorted(path.parent for path in (work / "models").rglob("model.onnx"))
+        os.chdir(work)  # the recipe names images by a path relative to it
+        bundles = sorted(path.parent for path in Path("models").rglob("model.onnx"))
         print(f"\n{len(bundles)} exported models, {TESTED} test photographs; differences of logits, of the largest one")
         print("device      model         same statistics  own statistics  equal answers")
         for bundle in bundles:
-            same, own, answers = compare(theirs, work / "run", bundle)
+            same, own, answers = compare(theirs, Path("run"), bundle)
             print(f"{bundle.parent.name:11} {bundle.name:12} {same:16.1e} {own:15.1e} {answers:13.0%}", flush=True)
 
 
