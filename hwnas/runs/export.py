@@ -124,6 +124,7 @@ def export_model(
         "latency_origin": device.profile.origin,
         **{name: values[name] for name in dict.fromkeys(named) if name in values},
         f"test_{score.name}": test[score.name],
+        **{f"test_{name}": test[name] for name in (score.named("stderr"),) if name in test},
         **in_float,
         "params": count_params(subnet),
         "macs": fvcore_macs(subnet, context.layout.input_shape(model.arch)),

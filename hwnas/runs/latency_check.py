@@ -145,6 +145,11 @@ def keep_measured(archive: Archive, device: str, checked: Checked, models: Seque
         archive.add(Evaluation(arch, values, weights[arch.key], _split(device), seed, 0.0, asdict(t.conditions)))
 
 
+def measured_on(archive: Archive, device: str, model: Candidate) -> dict[str, float]:
+    """Return what the check of a model on a device gave, by name; empty where it was not timed there."""
+    return archive.values(model.arch, model.weights_version, _split(device))
+
+
 def measured_columns(
     archive: Archive, device: str, models: Sequence[Candidate], losses: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
@@ -156,7 +161,7 @@ def measured_columns(
         models: of a front.
         losses: ``(n,)`` their scores, minimised.
     """
-    found = [archive.values(m.arch, m.weights_version, _split(device)).get(MEASURED) for m in models]
+    found = [measured_on(archive, device, m).get(MEASURED) for m in models]
     known = [v for v in found if v is not None]
     if len(known) < len(models) or not models:
         return {}

@@ -60,7 +60,7 @@ def _writes(verb: Callable[Concatenate[Run, _P], _R]) -> Callable[Concatenate[Ru
                 f"{n_ranks()} processes were started by torchrun, but only `hwnas train` shares its work among them; "
                 "train so, then go on with one process and the same --out"
             )
-        with run.context.folder.lock():
+        with run.context.folder.lock(), run.context.recorded(verb.__name__.partition("_")[0]):
             if verb.__name__ not in ("train", "tables"):
                 run.mend_fronts()
             return verb(run, *args, **kwargs)
