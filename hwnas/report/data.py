@@ -250,3 +250,5 @@ class RunReport:
     """Settings in which this run and the others differ: name, and the value in each run, this one's first."""
     runs: Sequence[str] = ()
     """Names of this run and of the others; empty: the report is of one run."""
+    licences: Mapping[str, str] = field(default_factory=dict)
+    """Of the ``weights``, of what they ``start`` with, and of the ``data``."""

@@ -69,7 +69,7 @@ def finetune_model(
     if result.saw_validation:  # what it does on them now says nothing
         metrics |= {score.name: result.score, "trained_on_validation": True}
     formats = context.recipe.export.formats()
-    return result, write_model(context, network, arch, out, metrics, formats, precision)
+    return result, write_model(context, network, arch, out, metrics, formats, device, precision)
 
 
 def _scores(

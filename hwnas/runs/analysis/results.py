@@ -29,6 +29,7 @@ from hwnas.runs.front import Front, FrontModel, SearchedDevice
 from hwnas.runs.history import STAGE, History, read_history
 from hwnas.runs.kept import read_kept
 from hwnas.runs.latency_check import read_check
+from hwnas.runs.licences import licences_of
 from hwnas.runs.problem import evaluated_values, exact_values, make_problem
 from hwnas.search.specialise import Specialisation
 from hwnas.space import Arch
@@ -77,7 +78,7 @@ def collect(
         [{"kind": spec.kind, **spec.columns} for spec in specs], pieces,
         decisions_of(context.recipe, context.folder, [d.name for d in devices]),
         differences({root: [d.name for d in devices] for root in (context.folder.root, *others)}) if others else (),
-        names_of([context.folder.root, *others]) if others else (),
+        names_of([context.folder.root, *others]) if others else (), licences_of(context.recipe),
     )  # fmt: skip
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.export.bundle import Bundle
+from hwnas.export.card import FORMATS
 from hwnas.report.data import Stage
 from hwnas.runs.evaluations import Evaluations
-from hwnas.runs.export import FORMATS
 from hwnas.runs.front import MEASURED, FrontModel
 from hwnas.task import Score
 
