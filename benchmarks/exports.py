@@ -3,8 +3,8 @@
     python benchmarks/exports.py RUN [RUN ...]
 
 exports every model of the first front of each run (on a copy of it) in three number formats, scores each file in ONNX
-Runtime on all test images, and times it on this machine (batch 1, one thread). "Same" is the share of test images that a
-file puts into the same class as FP32 does: a loss of accuracy is told apart from noise by the images that changed their
+Runtime on all test images, and times it on this machine (batch 1, one thread). "Same" is the share of test images that
+a file puts into the same class as the network does: a loss of accuracy is told apart from noise by the images that changed their
 class at all, so the standard error of a loss comes from these images alone (McNemar).
 """
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+")
     given = parser.parse_args()
-    worst = {label: 0.0 for label in FILES}
+    worst = dict.fromkeys(FILES, 0.0)
     for folder in given.runs:
         with tempfile.TemporaryDirectory() as work:
             for label, lost in exports(hwnas.open_run(shutil.copytree(folder, Path(work) / "run"))).items():
@@ -47,10 +47,12 @@ def exports(run: hwnas.Run) -> dict[str, float]:
     """Print the table of one run; return the largest loss of each number format, in points."""
     device = next(n for n in run.searched() if run.devices[n].profile.precision != "int8")
     bundles = run.export(device=device, select=["all"], int8=True, fp16=True)
-    test, worst = run.splits.test, {label: 0.0 for label in FILES}
+    test, worst = run.splits.test, dict.fromkeys(FILES, 0.0)
     labels = test.labels
     print(f"{run.recipe.name}: front of {device}, {len(bundles)} models, {len(test)} test images")
-    heading = f"{'model':<13} {'file':<5} {'kB':>8} {'ms':>9} {'± %':>5} {'test %':>8} {'lost':>7} {'±':>5} {'same %':>7}"
+    heading = (
+        f"{'model':<13} {'file':<5} {'kB':>8} {'ms':>9} {'± %':>5} {'test %':>8} {'lost':>7} {'±':>5} {'same %':>7}"
+    )
     print(heading)
     for bundle in bundles:
         network = hwnas.load_model(bundle.folder)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +31,10 @@ def write_litert(network: nn.Module, out: Path, inputs: Tensor) -> float:
     Raises:
         ExportError: it is converted to something else, or not at all.
     """
-    import litert_torch
-    from ai_edge_litert.interpreter import Interpreter
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import litert_torch
+        from ai_edge_litert.interpreter import Interpreter
 
     plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     images = inputs[:8].contiguous()
@@ -39,7 +44,9 @@ def write_litert(network: nn.Module, out: Path, inputs: Tensor) -> float:
     try:
         with torch.inference_mode():
             expected = plain(images)
-        litert_torch.convert(plain, (images[:1],)).export(str(out))
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):  # it says how far it is, and what torch deprecates
+            warnings.simplefilter("ignore")
+            litert_torch.convert(plain, (images[:1],)).export(str(out))
         interpreter = Interpreter(str(out))
         interpreter.allocate_tensors()
         given, made = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
