@@ -4,8 +4,8 @@
 
 exports every model of the first front of each run (on a copy of it) in three number formats, scores each file in ONNX
 Runtime on all test images, and times it on this machine (batch 1, one thread). "Same" is the share of test images that
-a file puts into the same class as the network does: a loss of accuracy is told apart from noise by the images that changed their
-class at all, so the standard error of a loss comes from these images alone (McNemar).
+a file puts into the same class as the network in PyTorch does. The standard error of a loss comes from the images whose
+answer became right or wrong (McNemar), not from all of them.
 """
 
 from __future__ import annotations
