@@ -43,13 +43,14 @@ def export_front(
         evaluations: of the run.
         device: whose front it is.
         formats: number formats and forms, of `FORMATS` and `FORMS`, that every bundle has besides.
-        progress: told after every model.
+        progress: told after every model that is written.
     """
     models, precision = candidates_of_front(evaluations, device.front), evaluations.of_device(device.device).precision
-    for done, (row, model) in enumerate(zip(device.front, models, strict=True), 1):
-        if not is_exported(row, model.weights_version, formats, precision):
-            export_model(evaluations, device.device, device.settings, model, row.folder, formats)
-        progress("export", done, len(models), row.key)
+    pairs = list(zip(device.front, models, strict=True))
+    missing = [(row, m) for row, m in pairs if not is_exported(row, m.weights_version, formats, precision)]
+    for done, (row, model) in enumerate(missing, 1 + len(pairs) - len(missing)):
+        export_model(evaluations, device.device, device.settings, model, row.folder, formats)
+        progress("export", done, len(pairs), row.key)
     remove_stale(evaluations.context.folder.device(device.name), device.front)
 
 

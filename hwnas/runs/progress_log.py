@@ -2,7 +2,8 @@
 
 A line is one of three things: a verb began, a verb ended, or how far a task is. A task says its first and its last
 state, every change of what stands before the first comma of its note (a phase, a generation, a model), and in between
-its state every few seconds. A verb that finds nothing to do says nothing. Lines that cannot be written or read are left
+its state every few seconds. A verb that finds nothing to do says nothing: what is told once only, such as that the report
+was written, waits for a task that takes several steps. Lines that cannot be written or read are left
 out: nothing depends on them.
 """
 
@@ -77,12 +78,14 @@ class ProgressLog:
         self._last: dict[str, ProgressLine] = {}
         self._written: dict[str, ProgressLine] = {}
         self._begins: ProgressLine | None = None
+        self._waiting: list[ProgressLine] = []
 
     @contextmanager
     def of(self, verb: str) -> Iterator[None]:
         """Say of a verb, once it tells of a task, that it began, and how it ends."""
         process, machine, note = os.getpid(), socket.gethostname(), "stopped"
         self._begins = ProgressLine(time.time(), "begin", verb, process=process, machine=machine)
+        self._waiting = []
         try:
             yield
             note = ""
@@ -107,6 +110,9 @@ class ProgressLog:
             elif last.step == line.step and not line.ended and now - written.at < EVERY_S:
                 return
         self._written[task] = line
+        if self._begins is not None and last is None and line.ended:
+            self._waiting.append(line)
+            return
         self._write(line)
 
     def _write(self, line: ProgressLine) -> None:
@@ -117,7 +123,8 @@ class ProgressLog:
             with suppress(OSError):
                 if self._path.exists() and self._path.stat().st_size > LARGEST_BYTES:
                     self._path.unlink()
-            self._write(begins)
+            for earlier in (begins, *self._waiting):
+                self._write(earlier)
         values = {k: v for k, v in asdict(line).items() if v not in ("", 0, 0.0) or k == "done"}
         # A progress must not raise: what it says matters less than the work that it tells of.
         with suppress(OSError), self._path.open("a", encoding="utf-8") as file:

@@ -66,6 +66,18 @@ def test_a_task_says_its_first_and_last_state_and_every_phase(log, tmp_path):
     ]
 
 
+def test_what_is_told_once_only_waits_for_work(log, tmp_path):
+    with log.of("search"):
+        log("report", 1, 1, "report.html")
+    assert not (tmp_path / "progress.jsonl").exists()
+    with log.of("search"):
+        log("budget", 1, 1, "40 evaluations")
+        log("search", 1, 9)
+    assert [(kind, what) for kind, what, *_ in said(tmp_path / "progress.jsonl")] == [
+        ("begin", "search"), ("task", "budget"), ("task", "search"), ("end", "search"),
+    ]  # fmt: skip
+
+
 def test_others_are_told_of_everything(tmp_path):
     told = []
     log = ProgressLog(tmp_path / "none" / "progress.jsonl", lambda *a: told.append(a))  # it cannot be written
@@ -116,7 +128,7 @@ def test_a_file_that_grew_too_large_is_begun_anew(tmp_path, monkeypatch):
     for verb in ("train", "search"):
         log = ProgressLog(path, lambda *_: None)
         with log.of(verb):
-            log(verb, 1, 1, "x" * 300)
+            log(verb, 1, 2, "x" * 300)
     assert {line.what for line in read_progress(path)} == {"search"}
 
 
