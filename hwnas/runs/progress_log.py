@@ -2,9 +2,9 @@
 
 A line is one of three things: a verb began, a verb ended, or how far a task is. A task says its first and its last
 state, every change of what stands before the first comma of its note (a phase, a generation, a model), and in between
-its state every few seconds. A verb that finds nothing to do says nothing: what is told once only, such as that the report
-was written, waits for a task that takes several steps. Lines that cannot be written or read are left
-out: nothing depends on them.
+its state every few seconds. A verb that finds nothing to do says nothing: what is told once only, such as that the
+report was written, waits for a task that takes several steps. Lines that cannot be written or read are left out:
+nothing depends on them.
 """
 
 from __future__ import annotations
