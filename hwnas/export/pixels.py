@@ -45,7 +45,8 @@ class Preparation:
     def of(cls, described: Mapping[str, Any]) -> Preparation:
         """Return that of a bundle, from the section ``input`` of its ``arch.json``."""
         channels, size_px, _ = described["shape"]
-        return cls(channels, described["decoded_px"], size_px, described["mean"], described["std"])
+        decoded_px = described.get("decoded_px", size_px)  # bundles of older versions do not say it
+        return cls(channels, decoded_px, size_px, described["mean"], described["std"])
 
     @property
     def resize(self) -> str:

@@ -66,16 +66,11 @@ def is_exported(
 ) -> bool:  # fmt: skip
     """Say whether a model's bundle is whole: of these weights, with the front's latency, in the formats asked for."""
     bundle = Bundle(model.folder)
-    numbers = [FORMATS[name] for name in formats if name in FORMATS and precision == "fp32"]
-    wanted = [RUN_FILE, *numbers, *(FORMS[name].files[0] for name in formats if name in FORMS)]
-    if "image" in formats:
-        wanted += [file.replace(".onnx", ".image.onnx") for file in numbers]
-    if "static" in formats:
-        wanted += [
-            file.replace(".onnx", ".static.onnx")
-            for file in wanted
-            if file.endswith(".onnx") and not file.endswith(".static.onnx")
-        ]
+    numbers = ["model.onnx", *(FORMATS[name] for name in formats if name in FORMATS and precision == "fp32")]
+    images = [file.replace(".onnx", ".image.onnx") for file in numbers if "image" in formats]
+    static = [file.replace(".onnx", ".static.onnx") for file in (*numbers, *images) if "static" in formats]
+    others = [FORMS[name].files[0] for name in formats if name in FORMS]
+    wanted = [RUN_FILE, *numbers, *images, *static, *others]
     if not bundle.is_whole or not all((model.folder / file).exists() for file in wanted):
         return False
     metrics = bundle.metrics

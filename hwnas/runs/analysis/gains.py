@@ -35,6 +35,8 @@ ROUNDED = 1 + 1e-5
 """Latencies that are taken from a front have the six digits of its file."""
 
 
+LARGEST_FLEET = 3
+"""Models of the fleets that are compared, at most: larger ones take long to choose and are hardly fleets."""
 USUAL = ("fastest", "knee", "best")
 """Models of a front that are looked at step by step."""
 
@@ -126,9 +128,9 @@ def _of_device(
 
 
 def _fleets(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> dict[str, Sequence[str]]:
-    """Keys of the best fleets of fewer models than there are devices, by their name; those that can be looked up."""
+    """Keys of the best small fleets, of fewer models than there are devices, by name; those that can be looked up."""
     found: dict[str, Sequence[str]] = {}
-    for k in range(1, len(devices)):
+    for k in range(1, min(LARGEST_FLEET + 1, len(devices))):
         try:
             found[f"fleet of {k}"] = plan_fleet(evaluations, devices, k, look_up=True).keys
         except SearchError:  # so few cannot keep every device's limits, or devices have weights of their own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import time
@@ -21,7 +22,7 @@ from hwnas.runs.tracking.trials import TrackedDevice, problem_of, trials_of
 from hwnas.train.monitor import read_log
 
 OF_RUN = "hwnas.run"
-"""Tag: the folder of the run, by which runs that are logged again replace those of before."""
+"""Tag: digest of the run's folder, by which runs that are logged again replace those of before."""
 AT_ONCE = 1000
 """Metrics in one call; MLflow takes no more."""
 LONGEST = 5000
@@ -71,7 +72,7 @@ class _Writer:
         found = client.get_experiment_by_name(name)
         artifacts = where.parent.absolute().joinpath("artifacts").as_uri() if isinstance(where, Path) else None
         self._experiment = client.create_experiment(name, artifacts) if found is None else found.experiment_id
-        self._tag = str(context.folder.root.absolute())
+        self._tag = hashlib.sha256(str(context.folder.root.absolute()).encode()).hexdigest()[:16]
 
     def write(self, devices: Sequence[TrackedDevice]) -> None:
         context, client = self._evaluations.context, self._client
