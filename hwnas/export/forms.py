@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from hwnas.errors import ExportError, RecipeError
 from hwnas.export.litert import write_litert
-from hwnas.export.onnx_check import run_onnx
+from hwnas.export.onnx_check import run_onnx, session
 from hwnas.export.onnx_file import write_onnx
 from hwnas.export.openvino_ir import write_openvino
-from hwnas.export.pixels import Preparation, verify_preparation, write_image_model
+from hwnas.export.pixels import Preparation, verify_image_model, verify_preparation, write_image_model
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,14 @@ def write_forms(
         preparation = Preparation.of(described)
         found["image_input_off_levels"] = verify_preparation(preparation, pixels)
         for path in numbers:
-            write_image_model(path, path.with_suffix(".image.onnx"), preparation)
+            out = path.with_suffix(".image.onnx")
+            write_image_model(path, out, preparation)
+            verify_image_model(path, out, pixels, inputs)
     if "static" in forms:
         for path in sorted(folder.glob("model*.onnx")):
-            fix_batch(path, path.with_suffix(".static.onnx"))
+            out = path.with_suffix(".static.onnx")
+            fix_batch(path, out)
+            session(out)  # it can be loaded
     expected = run_onnx(folder / "model.onnx", inputs)
     if "openvino" in forms:
         xml = folder / FORMS["openvino"].files[0]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hwnas.data.inputs import as_input
 from hwnas.errors import ExportError
-from hwnas.export.onnx_check import session
+from hwnas.export.onnx_check import INT8_TOLERANCE, run_onnx, session
 from hwnas.export.onnx_file import write_onnx
 from hwnas.export.onnx_nodes import IR_VERSION, OPSET
 
@@ -64,21 +64,23 @@ class Preparation:
             tensors.append(numpy_helper.from_array(np.array(values, np.float32).reshape(shape), f"{INPUT}.{name}"))
         nodes = [
             helper.make_node("Cast", [INPUT], [f"{INPUT}.real"], to=TensorProto.FLOAT),
-            helper.make_node("Transpose", [f"{INPUT}.real"], [f"{INPUT}.planes"], perm=[0, 3, 1, 2]),
-            helper.make_node("Div", [f"{INPUT}.planes", f"{INPUT}.white"], [f"{INPUT}.share"]),
+            helper.make_node("Div", [f"{INPUT}.real", f"{INPUT}.white"], [f"{INPUT}.share"]),
         ]
         last = f"{INPUT}.share"
         if self.decoded_px != self.size_px:
             sizes = np.array([self.size_px, self.size_px], np.int64)
             tensors.append(numpy_helper.from_array(sizes, f"{INPUT}.sizes"))
             shrinks = int(self.size_px < self.decoded_px)
+            # Before the transposition, which ONNX Runtime would else move behind it and forget the axes.
             nodes.append(
                 helper.make_node(
-                    "Resize", [last, "", "", f"{INPUT}.sizes"], [f"{INPUT}.resized"], mode="linear", axes=[2, 3],
+                    "Resize", [last, "", "", f"{INPUT}.sizes"], [f"{INPUT}.resized"], mode="linear", axes=[1, 2],
                     coordinate_transformation_mode="half_pixel", antialias=shrinks, exclude_outside=shrinks,
                 )
             )  # fmt: skip
             last = f"{INPUT}.resized"
+        nodes.append(helper.make_node("Transpose", [last], [f"{INPUT}.planes"], perm=[0, 3, 1, 2]))
+        last = f"{INPUT}.planes"
         nodes += [
             helper.make_node("Sub", [last, f"{INPUT}.mean"], [f"{INPUT}.shifted"]),
             helper.make_node("Div", [f"{INPUT}.shifted", f"{INPUT}.std"], [output]),
@@ -146,3 +148,29 @@ def verify_preparation(preparation: Preparation, pixels: Tensor) -> float:
             "export without --image-input, and report it"
         )
     return off
+
+
+def verify_image_model(path: Path, out: Path, pixels: Tensor, inputs: Tensor) -> None:
+    """Compare a file that takes images with the file that it was made of, in ONNX Runtime.
+
+    Args:
+        path: the file that takes prepared images.
+        out: the file that takes images as bytes.
+        pixels: ``(N, channels, decoded_px, decoded_px)`` uint8, real images.
+        inputs: the same images as the network takes them.
+
+    Raises:
+        ExportError: it does not run, or answers differ on average by more than rounding does.
+    """
+    images = np.ascontiguousarray(pixels.permute(0, 2, 3, 1).cpu().numpy())
+    expected = run_onnx(path, inputs).numpy()
+    try:
+        (found,) = session(out).run(None, {INPUT: images})
+    except Exception as error:  # ONNX Runtime raises its own classes, which share no public base
+        raise ExportError(f"{out} does not run in ONNX Runtime: {error}; export without --image-input") from error
+    off = float(np.abs(found - expected).mean()) / max(float(np.abs(expected).max()), 1e-12)
+    if not off <= INT8_TOLERANCE:
+        raise ExportError(
+            f"{out} differs from {path.name} by {off:.1e} of the output scale, allowed is {INT8_TOLERANCE:.0e}; export "
+            "without --image-input, and report it"
+        )
