@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 import hwnas
 from hwnas.data import ImageSet
+from hwnas.objectives.introspectability import introspectability
 from hwnas.runs.run import Run
 
 OUT = Path(__file__).resolve().parent / "results" / "introspectability.txt"
@@ -115,7 +116,7 @@ def answers(run: Run, arch: hwnas.Arch, wrong: NDArray[np.bool_], unknown: Tenso
     validation, labels = splits.validation, splits.validation.labels
     clean = answer(validation)
     top1 = 100 * float((clean.argmax(1) == labels).float().mean())
-    found = {"introspectability": hwnas.introspectability(net, evaluator.inputs(validation, arch)), "top-1": top1}
+    found = {"introspectability": introspectability(net, evaluator.inputs(validation, arch)), "top-1": top1}
     for name, change in CHANGES.items():
         predicted = answer(ImageSet(change(validation.images), labels)).argmax(1)
         found[f"top-1 kept under {name}"] = 100 * float((predicted == labels).float().mean()) - top1
