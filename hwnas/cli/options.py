@@ -33,6 +33,15 @@ Limits = Annotated[
         show_default=False,
     ),
 ]
+NewLimits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        help="What every model must keep, such as latency_ms<=5, or for one device edge-tpu:latency_ms<=3; repeatable; "
+        "default: as the recipe says, or none.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<recipe name>.")]
 Devices = Annotated[
