@@ -46,7 +46,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<recipe name>.")]
 Devices = Annotated[
     str | None,
-    typer.Option("--devices", help="Comma-separated names or folders, see `hwnas devices`; default: all known."),
+    typer.Option(
+        "--devices", help="Comma-separated names or folders, see `hwnas devices`; default: all of the recipe or run."
+    ),
 ]
 RecipeName = Annotated[str, typer.Argument(help="YAML file or name of a shipped recipe.")]
 Overrides = Annotated[

@@ -121,7 +121,7 @@ def test_a_plan_says_how_long_its_parts_take(hwnas_command, recipe_file):
     assert len({round(seconds, 9) for seconds in parts.values()}) == 1  # the speed that was timed
     assert plan(path, devices=["local-cpu"]).estimated_s["tables"] > 0
     within = plan(path, budget=10)
-    assert sum(within.estimated_s.values()) == pytest.approx(9.5, abs=1)
+    assert 5 <= sum(within.estimated_s.values()) <= 10  # at least half of it, however long the plan itself took
     alone = plan(recipe_file(search={"strategy": "direct"}, finish=finish))
     assert (alone.estimated_s["train"], alone.estimated_s["search"]) == (0, 0)
     assert alone.estimated_s["finish"] > 0
