@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=40)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # of the nodes and of this process; both listen on this machine alone
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         (work / "ray.yaml").write_text(yaml.safe_dump(RECIPE))

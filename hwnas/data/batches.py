@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hwnas.data.augment import AugmentConfig, Draws, augment, augment_pixels
 from hwnas.data.images import ImageSet
-from hwnas.data.inputs import CPU, normalised, resized
+from hwnas.data.inputs import CPU, as_input, normalised, resized
 from hwnas.data.stream import Decoded, ImageStream
 from hwnas.errors import DataError
 
@@ -66,10 +66,12 @@ class TrainBatches:
         generator = torch.Generator().manual_seed(_mix(self.seed, step))
         draws = Draws(generator, len(whole), part, self.device)
         pixels, readable = self._pixels(step, rows, part)
-        x = resized(pixels, resolution)
         if self.augment.varies_pixels:
-            x = augment_pixels(x, self.augment, generator, draws)
-        x = augment(normalised(x, self.mean, self.std), self.augment, generator, draws)
+            x = augment_pixels(resized(pixels, resolution), self.augment, generator, draws)
+            x = normalised(x, self.mean, self.std)
+        else:
+            x = as_input(pixels, resolution, self.mean, self.std)
+        x = augment(x, self.augment, generator, draws)
         labels = self.data.labels[rows.to(self.data.labels.device)]
         if readable is not None:
             x, labels = x[readable.to(x.device)], labels[readable.to(labels.device)]

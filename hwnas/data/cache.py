@@ -1,8 +1,9 @@
 """How is a large set of images decoded only once? Its pixels are kept on disk as bytes, one image after the other.
 
-Two files stand for a split: ``.u8`` has the pixels, ``.jsonl`` a line for the split and one for each part that is
-whole, with a checksum of every image. A process that is killed while it fills them loses the part that it was at; the
-next one goes on behind the last whole part. An image whose bytes are not those that were written is decoded again.
+Two files stand for a split: ``.u8`` has the pixels (height, width, channel), ``.jsonl`` a line for the split and one
+for each part that is whole, with a checksum of every image. A process that is killed while it fills them loses the part
+that it was at; the next one goes on behind the last whole part. An image whose bytes are not those that were written is
+decoded again.
 
 Images are read, not mapped into memory: pages of a map would count as memory of the process.
 """
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 from hwnas.data.decoders import Decoders
 from hwnas.data.opened import DatasetSplit
-from hwnas.data.pictures import RULES
+from hwnas.data.pictures import RULES, room_for
 from hwnas.data.source import HasListing, Pixels
 from hwnas.data.stream import ImageStream
 from hwnas.errors import DataError, OutputError
@@ -76,17 +77,18 @@ class CachedSplit:
 
     def pixels(self, indices: Sequence[int] | NDArray[np.integer]) -> Pixels:
         """Read images; see `DatasetSplit.pixels`."""
-        out = np.empty((len(indices), *self.shape), dtype=np.uint8)
+        out = room_for(len(indices), *self.shape)
+        stored = out.transpose(0, 2, 3, 1)
         try:
             with self.path.open("rb", buffering=0) as file:
-                whole = [self._read(file, row, int(index)) for row, index in zip(out, indices, strict=True)]
+                whole = [self._read(file, row, int(index)) for row, index in zip(stored, indices, strict=True)]
         except OSError as error:
             raise DataError(
                 f"cannot read {self.path}: {error.strerror}; put it back, or start again: images are decoded anew"
             ) from None
-        for row, index, is_whole in zip(out, indices, whole, strict=True):
+        for row, index, is_whole in zip(stored, indices, whole, strict=True):
             if not is_whole:
-                row[:] = self.split.pixels([int(index)])[0]
+                row[:] = self.split.pixels([int(index)])[0].transpose(1, 2, 0)
                 self._repair(row, int(index))
         return out
 
@@ -133,7 +135,8 @@ def cached(
         OutputError: no space, no permission.
     """
     path = folder.expanduser() / f"{split.size_px}px-{_name(split)}.u8"
-    journal, header = path.with_suffix(".jsonl"), {"rules": RULES, "images": len(split), "shape": list(split.shape)}
+    journal = path.with_suffix(".jsonl")
+    header = {"rules": RULES, "images": len(split), "shape": list(split.shape), "order": "HWC"}
     found = _read_journal(journal, header)
     if len(found) < len(split):
         make_folder(path.parent)
@@ -171,7 +174,7 @@ def _fill(stream: ImageStream, path: Path, header: dict[str, Any], found: Checks
         pixels.truncate(len(found) * n_bytes)
         pixels.seek(len(found) * n_bytes)
         for rows, decoded in zip(parts, stream.feed(parts), strict=True):
-            content = decoded.pixels.numpy()
+            content = np.ascontiguousarray(decoded.pixels.numpy().transpose(0, 2, 3, 1))
             pixels.write(content.data)
             pixels.flush()
             sums = [zlib.crc32(c.data) if ok else None for c, ok in zip(content, decoded.readable, strict=True)]

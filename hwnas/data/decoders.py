@@ -147,8 +147,10 @@ def read_chunk(split: Readable, rows: NDArray[np.int64], skip_broken: bool) -> C
 
 
 def _tensor(pixels: Pixels) -> Tensor:
+    if not (pixels.flags.c_contiguous or pixels.transpose(0, 2, 3, 1).flags.c_contiguous):
+        pixels = np.ascontiguousarray(pixels)
     # PyTorch warns of arrays that cannot be written, such as those of a source that gives its own.
-    return torch.from_numpy(np.ascontiguousarray(pixels) if pixels.flags.writeable else pixels.copy())
+    return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
 
 
 _SPLITS: tuple[Readable, ...] = ()

@@ -74,7 +74,8 @@ class ImageSet:
                 f"{self.images.split.what} has no image that can be read, such as {next(iter(images.skipped), '')}; "
                 "look at the images with `hwnas data`"
             )
-        return ImageSet(torch.cat([pixels for pixels, _ in read]), torch.cat([labels for _, labels in read]))
+        pixels, labels = (torch.cat(parts) for parts in zip(*read, strict=True))
+        return ImageSet(pixels.contiguous(), labels)
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield pixels ``(B, C, H, W)`` uint8 and their labels, in order; images that are skipped are left out.

@@ -92,6 +92,15 @@ def square_picture(given: Path | bytes, where: str, size_px: int, mode: str | No
     return square_pixels(image, size_px, box)
 
 
+def room_for(n: int, channels: int, height_px: int, width_px: int) -> NDArray[np.uint8]:
+    """Return ``(n, channels, height_px, width_px)`` that nothing is written into yet, in the order of picture files.
+
+    All channels of a pixel lie side by side, so that a picture is copied as it is, and becomes the channels-last input
+    of a network without being turned round.
+    """
+    return np.empty((n, height_px, width_px, channels), dtype=np.uint8).transpose(0, 3, 1, 2)
+
+
 def _opened(given: Path | bytes, where: str, mode: str | None, size_px: int | None) -> tuple[Image, Box | None]:
     """An upright picture and, where it was decoded at a reduced size, which part of it is the image.
 
@@ -153,7 +162,7 @@ def eight_bit_picture(image: Image) -> Image:
     if image.mode == "1":
         return image.convert("L")
     if image.mode in OPAQUE:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     raise NoRuleError(f"there is no rule for images of mode {image.mode}; RGB and grey of 8 or 16 bits have one")
 
 
@@ -233,7 +242,7 @@ def square_pixels(image: Image, size_px: int, box: Box | None = None) -> NDArray
         size_px: edge of the result.
         box: which part of the image counts; None: all.
     """
-    image = image.convert("RGB")
+    image = image if image.mode == "RGB" else image.convert("RGB")
     short = min(image.size)
     if max(image.size) > LONGEST * short:  # what is resized would be many times what is kept
         half = LONGEST * short // 2

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from hwnas.data.left_out import LeftOut
-from hwnas.data.pictures import square_picture
+from hwnas.data.pictures import room_for, square_picture
 from hwnas.errors import DataError, escaped
 
 Labels = NDArray[Any]
@@ -231,7 +231,7 @@ class FileImages:
 
     def pixels(self, indices: NDArray[np.int64], size_px: int) -> Pixels:
         """Decode the files ``indices``; see `Images.pixels`."""
-        out = np.empty((len(indices), 3, size_px, size_px), dtype=np.uint8)
+        out = room_for(len(indices), 3, size_px, size_px)
         for row, index in enumerate(indices.tolist()):
             path = self.files[index]
             out[row] = square_picture(path, str(path), size_px)

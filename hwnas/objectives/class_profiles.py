@@ -14,8 +14,10 @@ from hwnas.task.task import PredictsClasses
 
 MOST_IMAGES = 25_000
 """Of which profiles are made, as in XNAS."""
-PASS_BYTES = 2**30
+PASS_BYTES = 3 * 2**28
 """What the profiles of one pass over the images may take; a score that needs more is gathered in several passes."""
+HELD_BYTES = 2**29
+"""What the watched outputs of a batch may take, which are held until it is known what was predicted for its images."""
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.SiLU, nn.GELU, nn.Tanh)
 Reduce = Literal["none", "channel_mean"]
 """See `hwnas.objectives.config.IntrospectabilityConfig`."""
@@ -29,6 +31,15 @@ class Features(NamedTuple):
     """Of the features of the layer, in whatever order."""
     last: int
     """The one behind the last."""
+
+
+class Division(NamedTuple):
+    """How a score is gathered within bounds of memory."""
+
+    passes: list[list[Features]]
+    """What each pass over the images watches."""
+    most_images: int
+    """In a batch."""
 
 
 class ClassProfiles:
@@ -55,7 +66,7 @@ class ClassProfiles:
             net: whose outputs are watched.
             reduce: see `hwnas.objectives.config.IntrospectabilityConfig`.
             task: says which class is predicted.
-            only: some outputs alone, such as one of `passes`; None: all.
+            only: some outputs alone, such as those of one of `Division.passes`; None: all.
         """
         layers = watched_layers(net)
         self.reduce, self.task = reduce, task
@@ -215,8 +226,8 @@ def watched_layers(net: nn.Module) -> dict[str, nn.Module]:
 
 
 @torch.inference_mode()
-def passes(net: nn.Module, one: Tensor, reduce: Reduce = "none", most_bytes: int = PASS_BYTES) -> list[list[Features]]:
-    """Divide the outputs of a network among passes whose profiles fit into memory.
+def divide(net: nn.Module, one: Tensor, reduce: Reduce = "none", most_bytes: int = PASS_BYTES) -> Division:
+    """Divide the outputs of a network among passes whose profiles fit into memory, and images into batches.
 
     Args:
         net: in eval mode.
@@ -225,9 +236,11 @@ def passes(net: nn.Module, one: Tensor, reduce: Reduce = "none", most_bytes: int
         most_bytes: that the profiles of one pass take.
     """
     counts: dict[str, int] = {}
+    outputs: dict[str, int] = {}
 
     def counter(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            outputs[name] = output.numel()
             counts[name] = output.shape[1] if reduce == "channel_mean" else output.numel()
 
         return hook
@@ -251,4 +264,4 @@ def passes(net: nn.Module, one: Tensor, reduce: Reduce = "none", most_bytes: int
             found[-1].append(Features(name, first, last))
             left -= last - first
             first = last
-    return found
+    return Division(found, max(1, HELD_BYTES // max(1, 4 * sum(outputs.values()))))

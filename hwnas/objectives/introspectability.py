@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hwnas.errors import RecipeError
 from hwnas.objectives.case import SubnetCase
 from hwnas.objectives.class_pairs import confusion_weights, read_similarities
-from hwnas.objectives.class_profiles import MOST_IMAGES, ClassProfiles, Features, Reduce, passes, score_of
+from hwnas.objectives.class_profiles import MOST_IMAGES, ClassProfiles, Division, Features, Reduce, divide, score_of
 from hwnas.objectives.plugin import EvaluatedObjective
 from hwnas.task import Task
 from hwnas.task.task import PredictsClasses
@@ -35,7 +35,7 @@ def introspectability(
         net: in eval mode, its batch norm calibrated and not folded.
         inputs: ``(N, C, H, W)`` validation images without augmentation.
         reduce: see `hwnas.objectives.config.IntrospectabilityConfig`.
-        batch_size: images in one pass; does not change the score.
+        batch_size: images at a time, fewer where a network is large; does not change the score.
         weights: of pairs of classes, see `ClassProfiles.introspectability`.
 
     Reference:
@@ -44,11 +44,12 @@ def introspectability(
         are taken.
     """
     taken = inputs[:MOST_IMAGES]
-    divided: list[list[Features]] = passes(net, inputs[:1], reduce) if len(inputs) else [[]]
-    with torch.inference_mode(), ClassProfiles(net, reduce, only=_first(divided)) as profiles:
-        for batch in taken.split(batch_size):
+    division = divide(net, inputs[:1], reduce) if len(inputs) else Division([[]], 1)
+    size = min(batch_size, division.most_images)
+    with torch.inference_mode(), ClassProfiles(net, reduce, only=_first(division)) as profiles:
+        for batch in taken.split(size):
             profiles.add(net(batch))
-    return _with_further_passes(profiles, net, divided, lambda: taken.split(batch_size), weights)
+    return _with_further_passes(profiles, net, division, lambda: taken.split(size), weights)
 
 
 def class_profiles(
@@ -63,8 +64,10 @@ def class_profiles(
         inputs: ``(N, C, H, W)`` images without augmentation.
         labels: ``(N,)`` their classes, for `ClassProfiles.confusions`.
         reduce: see `hwnas.objectives.config.IntrospectabilityConfig`.
-        batch_size: images in one pass.
+        batch_size: images at a time, fewer where a network is large.
     """
+    if len(inputs):
+        batch_size = min(batch_size, divide(net, inputs[:1], reduce).most_images)
     with torch.inference_mode(), ClassProfiles(net, reduce) as profiles:
         for i in range(0, min(len(inputs), MOST_IMAGES), batch_size):
             own = None if labels is None else labels[i : i + batch_size]
@@ -72,26 +75,26 @@ def class_profiles(
     return profiles
 
 
-def _first(divided: Sequence[Sequence[Features]]) -> Sequence[Features] | None:
+def _first(division: Division) -> Sequence[Features] | None:
     """What the first pass watches; None: all."""
-    return None if len(divided) == 1 else divided[0]
+    return None if len(division.passes) == 1 else division.passes[0]
 
 
 @torch.inference_mode()
 def _with_further_passes(
     profiles: ClassProfiles,
     net: nn.Module,
-    divided: Sequence[Sequence[Features]],
+    division: Division,
     batches: Callable[[], Iterable[Tensor]],
     weights: Tensor | None,
 ) -> float:
     """The score, the outputs that the first pass could not hold being gathered by further ones."""
     predicted = profiles.predicted
-    if len(divided) == 1 or predicted is None:
+    if len(division.passes) == 1 or predicted is None:
         return profiles.introspectability(weights)
     gram = profiles.gram(predicted)
     profiles.clear()
-    for features in divided[1:]:
+    for features in division.passes[1:]:
         with ClassProfiles(net, profiles.reduce, profiles.task, features) as more:
             for batch in batches():
                 more.add(net(batch))
@@ -117,9 +120,9 @@ class Introspectability(EvaluatedObjective):
         assert isinstance(case.task, PredictsClasses), "checked when the objective was found"
         config = case.config.introspectability
         given = None if config.pair_weights in ("uniform", "confusion") else read_similarities(config.pair_weights)
-        divided = passes(case.network, case.validation_inputs.first(1).tensors()[0], config.reduce)
-        with ClassProfiles(case.network, config.reduce, case.task, _first(divided)) as profiles:
-            yield _Profiled(profiles, case, divided, config.pair_weights == "confusion", given)
+        division = divide(case.network, case.validation_inputs.first(1).tensors()[0], config.reduce)
+        with ClassProfiles(case.network, config.reduce, case.task, _first(division)) as profiles:
+            yield _Profiled(profiles, case, division, config.pair_weights == "confusion", given)
 
     def by_layer(self, case: SubnetCase) -> dict[str, float]:
         """Return the score of every convolution and activation on some validation images, all pairs alike.
@@ -129,9 +132,10 @@ class Introspectability(EvaluatedObjective):
         assert isinstance(case.task, PredictsClasses), "checked when the objective was found"
         config = case.config.introspectability
         inputs = case.validation_inputs.first(LAYER_IMAGES)
-        if len(passes(case.network, inputs.first(1).tensors()[0], config.reduce)) > 1:
+        division = divide(case.network, inputs.first(1).tensors()[0], config.reduce)
+        if len(division.passes) > 1:
             return {}
-        size = inference_batch_size(inputs.resolution**2)
+        size = min(inference_batch_size(inputs.resolution**2), division.most_images)
         with torch.inference_mode(), ClassProfiles(case.network, config.reduce, case.task) as profiles:
             for batch, _ in inputs.batches(size):
                 profiles.add(case.network(batch))
@@ -144,13 +148,18 @@ class _Profiled:
 
     profiles: ClassProfiles
     case: SubnetCase
-    divided: Sequence[Sequence[Features]]
+    division: Division
     by_confusion: bool
     """Whether pairs of classes count as much as the network confuses them."""
     given: Tensor | None
     """Weights of the pairs; None: all alike, or by confusion."""
     n: int = 0
     finite: bool = True
+
+    @property
+    def most_images(self) -> int:
+        """In a batch."""
+        return self.division.most_images
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
         self.n += len(outputs)
@@ -165,9 +174,9 @@ class _Profiled:
         weights = self.given if confusions is None else confusion_weights(confusions)
         self.profiles.__exit__()  # further passes are watched by others
         inputs = self.case.validation_inputs.first(min(self.n, MOST_IMAGES))
-        size = inference_batch_size(inputs.resolution**2)
+        size = min(inference_batch_size(inputs.resolution**2), self.most_images)
         value = _with_further_passes(
-            self.profiles, self.case.network, self.divided, lambda: (x for x, _ in inputs.batches(size)), weights
+            self.profiles, self.case.network, self.division, lambda: (x for x, _ in inputs.batches(size)), weights
         )
         return {INTROSPECTABILITY.name: value}
 

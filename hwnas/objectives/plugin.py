@@ -92,6 +92,16 @@ class Observer(Protocol):
         ...
 
 
+@runtime_checkable
+class LimitsBatches(Protocol):
+    """What an observer may also have: how many images it can take at a time, where it holds much of each."""
+
+    @property
+    def most_images(self) -> int:
+        """In a batch, at least 1; fewer may come."""
+        ...
+
+
 class EvaluatedObjective(ObjectivePlugin, Protocol):
     """An objective that is found while a subnet runs."""
 

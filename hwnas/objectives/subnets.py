@@ -20,7 +20,7 @@ from hwnas.export.int8_network import Int8Network, int8_network
 from hwnas.export.quantization import check_layers
 from hwnas.objectives.case import SubnetCase
 from hwnas.objectives.config import EvaluationConfig
-from hwnas.objectives.plugin import EvaluatedObjective, HasLayers
+from hwnas.objectives.plugin import EvaluatedObjective, HasLayers, LimitsBatches
 from hwnas.objectives.resolve import objective_of
 from hwnas.space import Arch
 from hwnas.supernet import Layout, SuperNet, calibrate_bn, extract_subnet
@@ -72,8 +72,9 @@ class NetworkEvaluator:
         found: dict[str, float] = {}
         with ExitStack() as stack:
             observers = [stack.enter_context(objective.observer(case)) for objective in objectives]
+            limits = [observer.most_images for observer in observers if isinstance(observer, LimitsBatches)]
             with torch.inference_mode():
-                for batch, wanted in inputs.batches(inference_batch_size(inputs.resolution**2)):
+                for batch, wanted in inputs.batches(min([inference_batch_size(inputs.resolution**2), *limits])):
                     outputs = made(batch)
                     for observer in observers:
                         observer.add(outputs, wanted)

@@ -24,8 +24,8 @@ def import_ofa(
     """Make a run whose supernet has the weights of a once-for-all checkpoint; return the supernet's file.
 
     `hwnas.open_run` and ``hwnas search`` go on with it: nothing is trained, models are handed over with the weights
-    that they inherit, batch norms recalibrated on images of the recipe's data. Where there are no such images yet, the
-    supernet alone is written, and ``progress`` is told so; likewise where it has a new head, for other classes.
+    that they inherit, batch norms recalibrated on images of the recipe's data. Where ``data.path`` is not there yet,
+    the supernet alone is written, and ``progress`` is told so; likewise where it has a new head, for other classes.
 
     Args:
         checkpoint: ``{"state_dict": ...}`` or a bare state dict; only tensors are read, never code.
@@ -35,6 +35,7 @@ def import_ofa(
         progress: told of what takes time, and of what is missing.
 
     Raises:
+        DataError: ``data.path`` is there, but does not do for this network.
         CheckpointError: unreadable, refused, or of another network (with the shipped recipe that fits, if one does).
     """
     loaded = load_recipe(recipe, overrides)
@@ -65,6 +66,8 @@ def import_ofa(
     try:
         run = start_run(with_values(loaded, values, recipe), out, progress=progress)
     except DataError as error:
+        if loaded.data.path is None or Path(loaded.data.path).exists():
+            raise
         return supernet_alone(f"the supernet alone: {error}; with images (data.path=...) it becomes a run")
     run.train()
     return supernet_file(out)

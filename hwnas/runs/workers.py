@@ -114,7 +114,10 @@ class Ray:
             try:
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
             except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-                raise PluginError(f"there is no Ray cluster at {address!r}: {_one_line(error)}") from None
+                raise PluginError(
+                    f"there is no Ray cluster at {address!r} that lets this process in: {_one_line(error)}; a "
+                    "cluster that was begun with a token needs RAY_AUTH_MODE=token here, too"
+                ) from None
         # Retries are Ray's: what a node that left had is done again on another.
         self._remote = ray.remote(num_cpus=cpus, max_retries=-1, scheduling_strategy="SPREAD")
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from hwnas.latency.device import shipped_devices
+from hwnas.objectives.class_profiles import divide
 from hwnas.runs.recipe import load_recipe, shipped_recipes
 from hwnas.space.dialects.nasbench201 import format_nasbench201, parse_nasbench201
 from hwnas.space.dialects.once_for_all import format_ofa, parse_ofa
-from hwnas.supernet import build_supernet, make_layout
+from hwnas.supernet import build_supernet, extract_subnet, make_layout
 from hwnas.train.phases import phase_space, sample_step
 
 NAMES = shipped_recipes()
@@ -88,3 +89,14 @@ def test_the_digits_supernet_computes_logits():
     for arch in (net.space.smallest(), net.space.largest()):
         with torch.no_grad():
             assert net(torch.zeros(2, *net.layout.input_shape(arch)), arch).shape == (2, 10)
+
+
+def test_an_evaluation_goes_over_the_images_a_few_times_at_most(recipe):
+    """Introspectability takes more passes where its class profiles do not fit into memory."""
+    if "introspectability" not in recipe.objectives:
+        pytest.skip("without introspectability")
+    supernet = build_supernet(recipe.supernet, 0)
+    arch = supernet.space.largest()
+    image = torch.zeros(1, *make_layout(recipe.supernet).input_shape(arch))
+    division = divide(extract_subnet(supernet, arch).eval(), image, recipe.evaluation.introspectability.reduce)
+    assert len(division.passes) <= 3

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from hwnas.errors import SpaceError
+from hwnas.objectives import class_profiles as class_profiles_module
 from hwnas.objectives import introspectability as module
-from hwnas.objectives.class_profiles import ACTIVATIONS, ClassProfiles, passes, watched_layers
+from hwnas.objectives.class_profiles import ACTIVATIONS, ClassProfiles, Division, divide, watched_layers
 from hwnas.objectives.config import EvaluationConfig, IntrospectabilityConfig
 from hwnas.objectives.introspectability import introspectability
 from hwnas.objectives.subnets import SubnetEvaluator
@@ -159,17 +160,17 @@ def test_several_passes_give_the_score_of_one(make_net, images, monkeypatch, red
     with torch.no_grad():
         net[-1].classifier.bias -= net(inputs).mean(0)
     wanted = introspectability(net, inputs, reduce)
-    divided, classes = passes(net, inputs[:1], reduce, most_bytes), net(inputs[:1]).shape[1]
+    divided, classes = divide(net, inputs[:1], reduce, most_bytes).passes, net(inputs[:1]).shape[1]
     features = {name: [] for name in watched_layers(net)}
     for part in divided:
         assert sum(f.last - f.first for f in part) * 8 * classes <= max(most_bytes, 8 * classes)
         for f in part:
             features[f.layer] += range(f.first, f.last)
-    whole = {f.layer: f.last for part in passes(net, inputs[:1], reduce) for f in part}
+    whole = {f.layer: f.last for part in divide(net, inputs[:1], reduce).passes for f in part}
     assert {name: len(found) for name, found in features.items()} == whole
     assert all(found == [*range(len(found))] for found in features.values())
     if len(divided) < 200:
-        monkeypatch.setattr(module, "passes", lambda *arguments: divided)
+        monkeypatch.setattr(module, "divide", lambda *arguments: Division(divided, 10**6))
         assert introspectability(net, inputs, reduce) == pytest.approx(wanted, rel=1e-9)
 
 
@@ -181,14 +182,41 @@ def test_an_objective_takes_as_many_passes_as_memory_wants(make_net, splits, mon
     with torch.no_grad():
         net[-1].classifier.bias -= net(evaluator.inputs(splits.validation, arch)).mean(0)
     wanted = evaluator.score_network(net, arch, names, n_images)
-    real, n_passes = module.passes, []
+    real, n_passes = module.divide, []
 
     def few(net, one, reduce):
-        n_passes.append(real(net, one, reduce, 8 * 10 * 900))
-        return n_passes[-1]
+        n_passes.append(real(net, one, reduce, 8 * 10 * 900).passes)
+        return Division(n_passes[-1], 5)
 
-    monkeypatch.setattr(module, "passes", few)
+    monkeypatch.setattr(module, "divide", few)
     found = evaluator.score_network(net, arch, names, n_images)
     assert len(n_passes[0]) > 2
     assert found == pytest.approx(wanted, rel=1e-9)
     assert found["introspectability"] != 0
+
+
+def test_what_is_held_of_a_batch_is_bounded(make_net, splits, monkeypatch):
+    evaluator = SubnetEvaluator(make_net(), splits, EvaluationConfig())
+    arch = evaluator.supernet.space.largest()
+    net = evaluator.subnet(arch)
+    inputs = evaluator.inputs(splits.validation, arch)
+    of_one = 4 * sum(output.numel() for output in outputs_of(net, inputs[:1]))
+    monkeypatch.setattr(class_profiles_module, "HELD_BYTES", 3 * of_one)
+    sizes, real = set(), ClassProfiles.add
+    monkeypatch.setattr(ClassProfiles, "add", lambda self, x, *rest: (sizes.add(len(x)), real(self, x, *rest))[1])
+    evaluator.score_network(net, arch, ["introspectability"])
+    assert max(sizes) == 3
+    sizes.clear()
+    introspectability(net, inputs)
+    assert max(sizes) == 3
+
+
+def outputs_of(net, inputs):
+    """Outputs of all watched layers."""
+    found = []
+    handles = [m.register_forward_hook(lambda m, i, o: found.append(o)) for m in watched_layers(net).values()]
+    with torch.no_grad():
+        net(inputs)
+    for handle in handles:
+        handle.remove()
+    return found

@@ -310,6 +310,23 @@ def test_a_proxy_leaves_the_network_and_the_generator_alone(name, layout):
     assert PROXIES[name].value(again) == first
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", sorted(PROXIES))
+def test_a_proxy_is_the_same_on_a_gpu(name, layout):
+    arch = layout.space.largest()
+    torch.manual_seed(0)
+    net = layout.build_subnet(arch)
+    x, y = torch.randn(6, *layout.input_shape(arch)), torch.arange(6)
+    found = []
+    for device in ("cpu", "cuda"):
+        there = (copy.deepcopy(net).to(device), x.to(device), y.to(device))
+        case = ProxyCase(
+            net, layout.blocks(arch), *there[1:], CLASSIFICATION, lambda t=there: (*t, [t[1]]), seed=3
+        )  # fmt: skip
+        found.append(PROXIES[name].value(case))
+    assert found[1] == pytest.approx(found[0], rel=1e-2)
+
+
 def test_networks_without_a_value_give_nan():
     layout = make_layout(load_recipe("nasbench201", ["supernet.cells_per_stage=1", "supernet.stem_width=8"]).supernet)
     arch = layout.space.smallest()  # nothing reaches the classifier

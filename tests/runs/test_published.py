@@ -5,7 +5,7 @@ import torch
 import yaml
 
 import hwnas
-from hwnas.errors import CheckpointError, RecipeError
+from hwnas.errors import CheckpointError, DataError, RecipeError
 from hwnas.runs.published import import_ofa
 from hwnas.supernet import build_supernet
 from hwnas.supernet.weights.once_for_all import ofa_names
@@ -49,6 +49,15 @@ def test_without_images_the_supernet_alone_is_written(recipe_file, tmp_path):
     assert same_weights(hwnas.load_supernet(tmp_path / "out"), supernet)
     assert told[0][3].startswith("the supernet alone: ")
     assert told[0][3].endswith("with images (data.path=...) it becomes a run")
+
+
+def test_images_that_are_there_and_of_no_use_are_an_error(recipe_file, tmp_path):
+    (tmp_path / "photos" / "bee").mkdir(parents=True)
+    recipe = recipe_file(data={"source": "folder", "path": str(tmp_path / "photos")})
+    checkpoint_of(recipe, tmp_path / "theirs.pth")
+    with pytest.raises(DataError, match="photos"):
+        import_ofa(tmp_path / "theirs.pth", str(recipe), tmp_path / "out")
+    assert not (tmp_path / "out" / "supernet.safetensors").exists()
 
 
 def test_a_recipe_without_phases_takes_the_weights_as_they_are(recipe_file, tiny_recipe, tmp_path):

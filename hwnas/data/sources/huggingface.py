@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.data.left_out import LeftOutCounter
-from hwnas.data.pictures import square_picture
+from hwnas.data.pictures import room_for, square_picture
 from hwnas.data.source import Entry, Labels, Opened, Pixels, Source, SourceConfig
 from hwnas.data.sources.labels import MISSING, mapped, names_of, numbered
 from hwnas.data.split_names import chosen_splits
@@ -181,7 +181,7 @@ class RowImages:
 
     def pixels(self, indices: NDArray[np.int64], size_px: int) -> Pixels:
         """Return ``(B, 3, size_px, size_px)``."""
-        out = np.empty((len(indices), 3, size_px, size_px), dtype=np.uint8)
+        out = room_for(len(indices), 3, size_px, size_px)
         for place, index in enumerate(indices.tolist()):
             with _one_line(self.place(index)):
                 stored = self.rows[int(self.index[index])][self.column] or {}

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.data.left_out import LeftOutCounter
-from hwnas.data.pictures import square_picture
+from hwnas.data.pictures import room_for, square_picture
 from hwnas.data.source import Entry, Labels, Opened, Pixels, Source, SourceConfig
 from hwnas.data.sources.files import existing_path
 from hwnas.data.sources.labels import MISSING, mapped, names_of, numbered
@@ -159,7 +159,7 @@ class TarImages:
 
     def pixels(self, indices: NDArray[np.int64], size_px: int) -> Pixels:
         """Return ``(B, 3, size_px, size_px)``; see `Images.pixels`."""
-        out = np.empty((len(indices), 3, size_px, size_px), dtype=np.uint8)
+        out = room_for(len(indices), 3, size_px, size_px)
         for row, index in enumerate(indices.tolist()):
             where = self.place(index)
             try:

@@ -23,8 +23,8 @@ def naswot(net: nn.Module, images: Tensor) -> float:
     Reference:
         Mellor et al., 2021, Neural Architecture Search without Training.
     """
-    kernel = torch.zeros(len(images), len(images), dtype=torch.float64)
-    for bits in activation_patterns(training_copy(net), images):
+    kernel = torch.zeros(len(images), len(images), dtype=torch.float64, device=images.device)
+    for bits in activation_patterns(training_copy(net, images.device), images):
         on = bits.float()
         kernel += (on @ on.T + (1 - on) @ (1 - on).T).double()
     return float(torch.linalg.slogdet(kernel).logabsdet)
@@ -36,7 +36,7 @@ def jacob_cov(net: nn.Module, images: Tensor) -> float:
     Reference:
         Mellor et al., 2020, Neural Architecture Search without Training, version 1; k is 1e-5.
     """
-    net = training_copy(net)
+    net = training_copy(net, images.device)
     x = images.clone().requires_grad_()
     (jacobian,) = torch.autograd.grad(net(x).sum(), x)
     correlations = torch.corrcoef(jacobian.flatten(1).double())
@@ -55,5 +55,5 @@ def linear_regions(net: nn.Module, images: Tensor) -> int:
     Reference:
         Chen et al., 2021, TE-NAS; Xiong et al., 2020, On the Number of Linear Regions of CNNs.
     """
-    bits = torch.cat(list(activation_patterns(training_copy(net), images)), dim=1)
+    bits = torch.cat(list(activation_patterns(training_copy(net, images.device), images)), dim=1)
     return len(torch.unique(bits, dim=0))

@@ -53,9 +53,9 @@ class ProxyCase:
         """Return what proxies look at of a subnet: some training images, and the subnet without its weights."""
         images, targets = case.training_inputs.first(case.config.proxy_images).tensors()
         return cls(
-            case.fresh_network, case.layout.blocks(case.arch), images.cpu(), targets.cpu(), case.task,
+            case.fresh_network, case.layout.blocks(case.arch), images, targets, case.task,
             lambda: (case.network, *case.validation, list(case.calibration_batches)), case.seed,
-            case.training_inputs.first(case.config.ntk_images).tensors()[0].cpu(), case.config.ntk_initialisations,
+            case.training_inputs.first(case.config.ntk_images).tensors()[0], case.config.ntk_initialisations,
         )  # fmt: skip
 
     @cached_property
@@ -148,11 +148,11 @@ def _log(value: float) -> float:
 GRAD_NORM = Proxy("grad_norm", "gradient norm", "max", lambda c: c.saliencies["grad_norm"])
 SNIP = Proxy("snip", "SNIP", "max", lambda c: c.saliencies["snip"])
 GRASP = Proxy("grasp", "GraSP", "max", _grasp)
-SYNFLOW = Proxy("synflow", "log SynFlow", "max", lambda c: _log(synflow(c.network, c.input_shape)))
+SYNFLOW = Proxy("synflow", "log SynFlow", "max", lambda c: _log(synflow(c.network, c.input_shape, c.images.device)))
 FISHER = Proxy("fisher", "Fisher", "max", lambda c: c.saliencies["fisher"])
 JACOB_COV = Proxy("jacob_cov", "jacob-cov", "max", lambda c: jacob_cov(c.network, c.images[:GRADIENT_IMAGES]))
 NASWOT = Proxy("naswot", "NASWOT", "max", lambda c: naswot(c.network, c.images))
-ZEN = Proxy("zen", "Zen score", "max", lambda c: zen(c.network, c.input_shape, c.seed))
+ZEN = Proxy("zen", "Zen score", "max", lambda c: zen(c.network, c.input_shape, c.seed, device=c.images.device))
 NTK_CONDITION = Proxy("ntk_condition", "NTK condition", "min", _ntk_condition)
 LINEAR_REGIONS = Proxy("linear_regions", "linear regions", "max", _linear_regions)
 FLATNESS = Proxy("flatness", "flatness", "max", _flatness)

@@ -42,7 +42,7 @@ def flatness(
     with seeded(seed):
         for sigma in FLATNESS_SIGMAS:
             for p in net.parameters():
-                p.add_(torch.randn(p.shape) * sigma)
+                p.add_(torch.randn(p.shape).to(p.device) * sigma)  # the same noise on every device
             calibrate_bn(net, calibration)
             losses.append(float(task.loss(net(images), targets)))
     slopes = [abs(losses[0] / FLATNESS_SIGMAS[0])]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from hwnas.data.inputs import CPU
 from hwnas.objectives.proxies.networks import hooked, training_copy, twice_differentiable, weights_of
 from hwnas.task import Task
 
@@ -30,7 +31,7 @@ def saliencies(net: nn.Module, images: Tensor, targets: Tensor, task: Task) -> d
         Abdelfattah et al., 2021, Zero-Cost Proxies for Lightweight NAS; Lee et al., 2019, SNIP; Turner et al., 2020,
         BlockSwap (Fisher).
     """
-    net = training_copy(net)
+    net = training_copy(net, images.device)
     weights = weights_of(net)
     outputs: list[Tensor] = []
     with hooked(net, (nn.Conv2d, nn.Linear), lambda m, i, o: outputs.append(o)):
@@ -57,7 +58,7 @@ def grasp(net: nn.Module, images: Tensor, targets: Tensor, task: Task) -> float:
     Reference:
         Wang et al., 2020, GraSP; its sign, so that larger is better, as in Abdelfattah et al., 2021.
     """
-    net = twice_differentiable(training_copy(net))
+    net = twice_differentiable(training_copy(net, images.device))
     weights = weights_of(net)
     loss = task.loss(net(images), targets)
     gradients = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
@@ -68,7 +69,7 @@ def grasp(net: nn.Module, images: Tensor, targets: Tensor, task: Task) -> float:
     return -float(sum((w * hg).detach().sum() for w, hg in zip(weights, second, strict=True) if hg is not None))
 
 
-def synflow(net: nn.Module, input_shape: Sequence[int]) -> float:
+def synflow(net: nn.Module, input_shape: Sequence[int], device: torch.device = CPU) -> float:
     """Return the sum of ``|w| dR/d|w|`` with R the sum of outputs for an input of ones, all weights positive.
 
     Batch norm is left out, and everything is computed in float64: values span tens of orders of magnitude.
@@ -76,16 +77,17 @@ def synflow(net: nn.Module, input_shape: Sequence[int]) -> float:
     Args:
         net: freshly initialised.
         input_shape: ``(C, H, W)``.
+        device: computes it.
 
     Reference:
         Tanaka et al., 2020, Pruning neural networks without any data by iteratively conserving synaptic flow.
     """
-    net = training_copy(net).double()
+    net = training_copy(net, device).double()
     with torch.no_grad():
         for p in net.parameters():
             p.abs_()
     with hooked(net, nn.BatchNorm2d, lambda m, inputs, output: inputs[0]):
-        total = net(torch.ones(1, *input_shape, dtype=torch.float64)).sum()
+        total = net(torch.ones(1, *input_shape, dtype=torch.float64, device=device)).sum()
     weights = weights_of(net)
     gradients = torch.autograd.grad(total, weights, allow_unused=True)
     return float(sum((w * g).detach().abs().sum() for w, g in zip(weights, gradients, strict=True) if g is not None))
@@ -108,7 +110,7 @@ def zico(net: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], task: Task) -
     Reference:
         Li et al., 2023, ZiCo (arXiv 2301.11300), and its code.
     """
-    net = training_copy(net)
+    net = training_copy(net, batches[0][0].device)
     weights = weights_of(net)
     total = [torch.zeros_like(w, dtype=torch.float64) for w in weights]
     gradients = []

@@ -7,16 +7,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from hwnas.data.inputs import CPU
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.GELU)
 """Activations that switch near 0: a unit is on where its input is above 0."""
 
 
-def training_copy(net: nn.Module) -> nn.Module:
-    """A copy in train mode without dropout: batch norm uses the batch, and nothing else is random."""
-    made = copy.deepcopy(net).train()
+def training_copy(net: nn.Module, device: torch.device = CPU) -> nn.Module:
+    """A copy on a device, in train mode without dropout: batch norm uses the batch, and nothing else is random."""
+    made = copy.deepcopy(net).train().to(device)
     for m in made.modules():
         if isinstance(m, nn.Dropout):
             m.p = 0.0

@@ -41,6 +41,7 @@ def ntk_condition(net: nn.Module, images: Tensor, seed: int = 0, repeats: int = 
                         nn.init.zeros_(m.bias)
                 elif isinstance(m, nn.BatchNorm2d):
                     m.reset_parameters()
+        fresh.to(images.device)  # drawn on the CPU, so that weights are the same on every device
         weights = [p for name, p in fresh.named_parameters() if "weight" in name]
         logits = fresh(images).sum(1)
         rows = [
@@ -50,7 +51,7 @@ def ntk_condition(net: nn.Module, images: Tensor, seed: int = 0, repeats: int = 
             ]
             for y in logits
         ]
-        kernel = torch.zeros(len(images), len(images), dtype=torch.float64)
+        kernel = torch.zeros(len(images), len(images), dtype=torch.float64, device=images.device)
         for columns in zip(*rows, strict=True):  # one tensor at a time, so that float64 takes little memory
             if used := [g for g in columns if g is not None]:
                 jacobian = torch.stack(used).double()

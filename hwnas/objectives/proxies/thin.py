@@ -63,4 +63,4 @@ def random_crops(images: Tensor, n: int, channels: int, seed: int) -> Tensor:
     channel = torch.randint(c, (n, channels, 1, 1), generator=g)
     top = torch.randint(h - CROP_PX + 1, (n, 1, 1, 1), generator=g) + reach[:, None]
     left = torch.randint(w - CROP_PX + 1, (n, 1, 1, 1), generator=g) + reach
-    return images[which, channel, top, left]
+    return images[tuple(index.to(images.device) for index in (which, channel, top, left))]
