@@ -265,7 +265,8 @@ def _show_run(done: Run, as_json: bool) -> None:
         "device", "origin", "models", "latency ms", f"best val {score.title} {score.unit}",
         f"best test {score.title} {score.unit}", "knee", "latency error", "predictor",
     ]  # fmt: skip
-    show(as_json, summary, f"{table(heading, rows)}\n\nreport: {summary['report']}")
+    follows = following("pareto", done.folder)
+    show(as_json, summary, f"{table(heading, rows)}\n\nreport: {summary['report']}\n{follows}")
 
 
 def _predicted(judged: dict[str, Any], score: str) -> str:
