@@ -13,6 +13,7 @@ line. Each exported ONNX file is then compared with the same subnet of the packa
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -81,7 +82,7 @@ def compare(theirs: Any, run_folder: Path, bundle: Path) -> tuple[float, float, 
     from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
 
     run = hwnas.open_run(run_folder)
-    arch = run.layout.space.arch(hwnas.Bundle(bundle).arch_json["arch"])
+    arch = run.layout.space.arch(hwnas.Bundle(bundle).arch_json["choices"])
     config = hwnas.format_ofa(arch, run.layout.space)
     theirs.set_active_subnet(ks=config["ks"], e=config["e"], d=config["d"])
     splits, px = run.context.splits, arch.int("resolution")
@@ -107,24 +108,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="cifar10_jpeg.npz")
     parser.add_argument("--evaluations", type=int, default=20)
+    parser.add_argument("--work", type=Path, help="folder that is kept; a second start goes on in it")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
+        work = args.work or Path(name)
+        work.mkdir(exist_ok=True)
         theirs = checkpoint(work / "ofa_mbv3_d234_e346_k357_w1.0")
-        photographs(work, args.data)
+        if not (work / "photos").exists():
+            photographs(work, args.data)
         hwnas_cli(
             work, "import-ofa", "ofa_mbv3_d234_e346_k357_w1.0", "data.path=photos",
             "evaluation.calibration_images=100", "evaluation.calibration_batch_size=25",
+            "evaluation.validation_images=100",
             "tables.n_networks=8", "tables.n_held_out=4", "tables.rounds=1", "tables.block_time_s=0.002",
             "tables.network_time_s=0.05", "--recipe", "ofa-mbv3-w1.0", "--out", "run",
         )  # fmt: skip
         hwnas_cli(work, "search", "run", "--devices", "note10-cpu,local-cpu", "--evaluations", str(args.evaluations))
         hwnas_cli(work, "export", "run", "--out", "models")
-        bundles = sorted(path.parent for path in (work / "models").rglob("model.onnx"))
+        os.chdir(work)  # the recipe names images by a path relative to it
+        bundles = sorted(path.parent for path in Path("models").rglob("model.onnx"))
         print(f"\n{len(bundles)} exported models, {TESTED} test photographs; differences of logits, of the largest one")
         print("device      model         same statistics  own statistics  equal answers")
         for bundle in bundles:
-            same, own, answers = compare(theirs, work / "run", bundle)
+            same, own, answers = compare(theirs, Path("run"), bundle)
             print(f"{bundle.parent.name:11} {bundle.name:12} {same:16.1e} {own:15.1e} {answers:13.0%}", flush=True)
 
 

@@ -14,7 +14,7 @@ from hwnas.task.task import PredictsClasses
 
 MOST_IMAGES = 25_000
 """Of which profiles are made, as in XNAS."""
-PASS_BYTES = 3 * 2**28
+PASS_BYTES = 2**29
 """What the profiles of one pass over the images may take; a score that needs more is gathered in several passes."""
 HELD_BYTES = 2**29
 """What the watched outputs of a batch may take, which are held until it is known what was predicted for its images."""

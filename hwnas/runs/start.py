@@ -11,7 +11,7 @@ from hwnas.arguments import checked_arguments
 from hwnas.data import Splits
 from hwnas.data.left_out import told
 from hwnas.errors import CheckpointError, RecipeError, ResumeError
-from hwnas.files import write_json, write_text
+from hwnas.files import first_rank, write_json, write_text
 from hwnas.progress import Progress, silent
 from hwnas.reading import sha256_of
 from hwnas.runs.budget import FEWEST_EVALUATIONS, check_sizable, parse_duration
@@ -77,6 +77,8 @@ def start_run(
     left_out = told(run.splits.left_out)  # data that cannot be used is found before anything is written
     if left_out:
         progress("images", 1, 1, left_out)
+    if not first_rank():  # another process of the same training writes
+        return run
     with folder.lock():
         # Before the recipe, whose phases follow from it. Without a budget it follows from the recipe at any time.
         if plan is not None and (not folder.plan.exists() or (plan.timed and read_plan(run.context) != plan)):

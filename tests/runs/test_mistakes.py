@@ -11,7 +11,7 @@ from hwnas.archive import Archive
 from hwnas.errors import CheckpointError, DeviceError, MissingBlockError, RecipeError, ResumeError, SearchError
 from hwnas.latency.table import load_device
 from hwnas.runs.history import read_settings
-from hwnas.runs.start import open_run
+from hwnas.runs.start import open_run, start_run
 
 DEVICES = ("hexagon-dsp", "myriad-vpu")
 
@@ -111,6 +111,14 @@ def test_an_archive_of_another_recipe_is_refused(copied, again):
     shutil.rmtree(copied / "devices")
     with pytest.raises(ResumeError, match=r"archive\.db belongs to another recipe"):
         again(copied)
+
+
+def test_a_process_that_comes_before_the_first_one_waits_for_no_file(recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    run = start_run(recipe_file(), tmp_path / "run")
+    assert run.recipe.supernet.classes == 10
+    assert not (tmp_path / "run").exists()
 
 
 def test_only_training_is_shared_by_several_processes(copied, monkeypatch):
