@@ -4,7 +4,7 @@ VENV ?= .venv
 OUT ?= runs/quickstart
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint install dev wheel clean
+.PHONY: quickstart test lint docs notebook install dev wheel clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/hwnas quickstart --out $(OUT)
@@ -17,11 +17,19 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet # strict, as mkdocs.yml says: a link that leads nowhere is an error
+
+notebook: $(VENV)/.dev # runs it again and keeps what it shows; two minutes
+	rm -rf examples/runs/first-run
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace examples/first_run.ipynb
+	rm -rf examples/runs
+
 install: $(VENV)/.installed
 dev: $(VENV)/.dev
 
-wheel: $(VENV)/.dev
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+wheel: $(VENV)/.dev # and the source distribution
+	$(BIN)/python -m hatchling build -t wheel -t sdist
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -35,4 +43,4 @@ $(VENV)/.dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) dist build site

@@ -165,7 +165,7 @@ if TYPE_CHECKING:
     from hwnas.train import train_supernet as train_supernet
     from hwnas.train.evaluate import scores as scores
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "ExitNetwork": "hwnas.supernet.exits",

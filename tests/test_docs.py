@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shlex
@@ -24,12 +25,21 @@ TEXTS = [
     ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "latency_tables").glob("*.md")), *sorted((ROOT / "examples").rglob("*.md")),
 ]  # fmt: skip
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))  # their code is executed by tests/test_site.py
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
+
+
+def text_of(path: Path) -> str:
+    """A text; of a notebook what stands between the code."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    return "\n\n".join("".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "markdown")
 
 
 def blocks(path: Path, *languages: str) -> list[str]:
     """The fenced blocks of a text in one of some languages."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.S | re.M)
+    found = re.findall(r"^```(\w*)\n(.*?)^```", text_of(path), flags=re.S | re.M)
     return [body for language, body in found if language in languages]
 
 
@@ -113,7 +123,7 @@ def commands(path: Path) -> list[str]:
 
 def mentioned(path: Path) -> list[str]:
     """Commands in prose, where what is not spoken of is left out."""
-    prose = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.S | re.M)
+    prose = re.sub(r"^```.*?^```", "", text_of(path), flags=re.S | re.M)
     return re.findall(r"`(hwnas [^`\n]*)`", prose)
 
 
@@ -135,7 +145,7 @@ def parse(line: str) -> None:
         command.make_context(command.name, words, parent=context)
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*TEXTS, *NOTEBOOKS], ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_commands_of_a_text_are_commands(path):
     for line in commands(path):
         parse(line)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli.options import Devices, Json, Overrides, split
+from hwnas.cli.options import Json, NewLimits, Overrides, split
 from hwnas.cli.output import following, progress, show, warn
 from hwnas.errors import escaped
 
@@ -17,7 +17,11 @@ def init(
     out: Annotated[
         Path | None, typer.Option("--out", help="The recipe; default: the folder's name and .yaml, here.")
     ] = None,
-    devices: Devices = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated names or folders, see `hwnas devices`; default: local-cpu, this machine."),
+    ] = None,
+    limit: NewLimits = None,
     size_px: Annotated[
         int | None, typer.Option("--size", help="Largest edge in pixels; default: the pictures' own, at most 128.")
     ] = None,
@@ -39,7 +43,7 @@ def init(
     from hwnas.runs.begin import init as begin
 
     with progress(as_json) as told:
-        found = begin(pictures, out, split(devices), size_px, like, start, told)
+        found = begin(pictures, out, split(devices), size_px, like, start, limit or (), told)
     if not as_json:
         for text in found.warnings:
             warn(text)

@@ -33,11 +33,22 @@ Limits = Annotated[
         show_default=False,
     ),
 ]
+NewLimits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        help="What every model must keep, such as latency_ms<=5, or for one device edge-tpu:latency_ms<=3; repeatable; "
+        "default: as the recipe says, or none.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<recipe name>.")]
 Devices = Annotated[
     str | None,
-    typer.Option("--devices", help="Comma-separated names or folders, see `hwnas devices`; default: all known."),
+    typer.Option(
+        "--devices", help="Comma-separated names or folders, see `hwnas devices`; default: all of the recipe or run."
+    ),
 ]
 RecipeName = Annotated[str, typer.Argument(help="YAML file or name of a shipped recipe.")]
 Overrides = Annotated[

@@ -18,6 +18,7 @@ from hwnas.cli.options import (
     ExecutorOptions,
     Json,
     Limits,
+    NewLimits,
     Out,
     Overrides,
     RecipeName,
@@ -29,6 +30,7 @@ from hwnas.cli.options import (
 from hwnas.cli.output import following, progress, show, table, warn
 
 if TYPE_CHECKING:
+    from hwnas.runs.plan import Plan
     from hwnas.runs.reach import DeviceReach
     from hwnas.runs.run import Run
 
@@ -38,7 +40,7 @@ def quickstart(
     devices: Devices = None,
     as_json: Json = False,
 ) -> None:
-    """Train a small supernet on real digits in clutter and search three devices, in minutes on two cores."""
+    """Train a small supernet on real digits and search three devices, in minutes on two cores."""
     from hwnas.runs.start import QUICKSTART
 
     run(QUICKSTART, devices=devices, out=out, as_json=as_json)
@@ -78,55 +80,79 @@ def plan(
     models: Annotated[
         int | None, typer.Option(min=0, help="Models for each device; default: as the recipe says.")
     ] = None,
+    limit: NewLimits = None,
     as_json: Json = False,
 ) -> None:
-    """Say beforehand what archs can be on the devices, how a run would be divided, and whether a supernet pays."""
+    """Say beforehand what archs can be on the devices, how long a run takes, and whether a supernet pays."""
     from hwnas.runs.reach import reach
+    from hwnas.runs.recipe import load_recipe
     from hwnas.runs.start import plan as plan_recipe
 
     with progress(as_json) as told:
-        found = plan_recipe(recipe, overrides or (), split(devices), budget, models, told)
-    reached = reach(recipe, overrides or (), split(devices))
-    total = found.train_gmacs + found.search_gmacs + found.finish_gmacs
-    rows = [
-        [name, f"{gmacs:,.0f}", f"{100 * gmacs / total:.0f} %"]
-        for name, gmacs in (
-            ("train the supernet", found.train_gmacs), ("search", found.search_gmacs), ("finish", found.finish_gmacs)
-        )
-    ]  # fmt: skip
-    times = "".join(
-        f"\n{what}: {seconds:.0f} s"
-        for what, seconds in (("search", found.search_s), ("training of the models", found.finish_s))
-        if seconds is not None
-    )
+        found = plan_recipe(recipe, overrides or (), split(devices), budget, models, limit, told)
+    reached = reach(recipe, overrides or (), split(devices), limit)
+    limited = limit is not None or bool(load_recipe(recipe, overrides or ()).constraints)
     show(
         as_json, {**found.as_dict(), "devices": [one.as_dict() for one in reached]},
-        f"{_reached(reached)}\n\n{found}\n\n{table(['as the recipe says', 'thousand million MACs', 'share'], rows)}\n"
-        f"without a supernet: {found.direct_epochs:.3g} epochs for each model{times}\n"
-        + following("run", recipe, *_same(overrides, devices, budget, models)),
+        f"{_reached(reached, limited)}\n\n{found}\n\n{_divided(found)}\n"
+        + ("" if budget else "for another time add --budget, such as --budget 30min\n")
+        + following("run", recipe, *_same(overrides, devices, budget, models, limit)),
     )  # fmt: skip
 
 
-def _reached(found: Sequence[DeviceReach]) -> str:
-    """Ranges of values on each device."""
+def _divided(found: Plan) -> str:
+    """What each part of a run costs; in a run without a supernet there is one."""
+    parts = [
+        ("train the supernet", found.train_gmacs * found.phase_factor, "train"),
+        ("search all devices", found.search_gmacs, "search"),
+        ("train the chosen models to their end", found.finish_gmacs, "finish"),
+    ]
+    if found.strategy == "direct":
+        parts = [("train each model alone", sum(gmacs for _, gmacs, _ in parts), "finish")]
+    if found.estimated_s is None:
+        return table(["what", "GMACs"], [[name, f"{gmacs:,.0f}"] for name, gmacs, _ in parts])
+    times = found.estimated_s
+    rows = [[name, _duration(times[part])] for name, _, part in parts]
+    if times["tables"]:
+        rows.append(["time blocks and networks on this machine", _duration(times["tables"])])
+    rows.append(["together, with exports", _duration(1.05 * sum(times.values()))])
+    return table(["what a run does", "about"], rows)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as one reads them."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _reached(found: Sequence[DeviceReach], limited: bool) -> str:
+    """Ranges of values on each device, and where there are limits, how many archs keep them."""
     names = list(dict.fromkeys(name for one in found for name in one.values))
     rows = [
-        [one.device, *(f"{v[0]:.4g} - {v[2]:.4g}" if (v := one.values.get(n)) else "-" for n in names),
-         f"{one.within_percent:g} %"]
+        [one.device, *(f"{_number(v[0])} - {_number(v[2])}" if (v := one.values.get(n)) else "-" for n in names),
+         *([f"{one.within_percent:g} %{', but for latency' if one.measured_later else ''}"] if limited else [])]
         for one in found
     ]  # fmt: skip
     later = [one.device for one in found if one.measured_later]
     note = f"\nlatencies of {', '.join(later)} are measured when the run begins" if later else ""
     size = found[0].space_size if found else 0
-    return f"{size:,} archs\n\n{table(['can have, on', *names, 'within the limits'], rows)}{note}"
+    heading = ["can have, on", *names, *(["keep the limits"] if limited else [])]
+    return f"{size:,} archs\n\n{table(heading, rows)}{note}"
+
+
+def _number(value: float) -> str:
+    """Four digits that count, without an exponent where it can be read so."""
+    return f"{float(f'{value:.4g}'):,.0f}" if 1000 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
 def _same(
-    overrides: Sequence[str] | None, devices: str | None, budget: str | None, models: int | None
+    overrides: Sequence[str] | None, devices: str | None, budget: str | None, models: int | None,
+    limits: Sequence[str] | None,
 ) -> list[str]:  # fmt: skip
     """What makes a command mean the same run."""
     given = [*(overrides or ()), *([] if models is None else [f"finish.models={models}"])]
-    named = (("--devices", devices), ("--budget", budget))
+    named = (("--devices", devices), ("--budget", budget), *(("--limit", one) for one in limits or ()))
     return [*given, *(word for option, value in named if value is not None for word in (option, value))]
 
 
@@ -239,7 +265,8 @@ def _show_run(done: Run, as_json: bool) -> None:
         "device", "origin", "models", "latency ms", f"best val {score.title} {score.unit}",
         f"best test {score.title} {score.unit}", "knee", "latency error", "predictor",
     ]  # fmt: skip
-    show(as_json, summary, f"{table(heading, rows)}\n\nreport: {summary['report']}")
+    follows = following("pareto", done.folder)
+    show(as_json, summary, f"{table(heading, rows)}\n\nreport: {summary['report']}\n{follows}")
 
 
 def _predicted(judged: dict[str, Any], score: str) -> str:

@@ -103,8 +103,8 @@ class FinishConfig(BaseModel):
     epochs: Annotated[float, Field(gt=0, le=1e5)] = 20
     """Passes over the training images. All models of a run are trained on the same batches."""
     time_s: Annotated[float, Field(gt=0, le=366 * 86400)] | None = None
-    """Time for the models of one device, in place of ``epochs``; how many epochs that is follows from a few timed
-    steps, once."""
+    """Time for the models of one device, in place of ``epochs``: a few steps are timed, and the number of epochs is
+    computed from them once."""
     small_percent: Annotated[float, Field(ge=0, lt=100)] = 50.0
     """Share of the steps, the first ones, in which images are smaller (`FinetuneConfig.small_size_percent`)."""
     lr: Annotated[float, Field(gt=0, le=1e38)] | None = None

@@ -21,6 +21,7 @@ from hwnas.files import write_text
 from hwnas.latency.device import load_profile
 from hwnas.progress import Progress, silent
 from hwnas.runs.first_recipe import SMALL_PX, SMALLEST_PX, commented_yaml, recipe_values
+from hwnas.runs.problem import read_limits
 from hwnas.runs.recipe import Recipe, load_recipe
 from hwnas.task import TASKS
 
@@ -65,6 +66,7 @@ def init(
     size_px: int | None = None,
     like: str | Path | None = None,
     start: str | Path | None = None,
+    limits: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Begun:
     """Write a recipe with comments that fits a folder of pictures; nothing is trained.
@@ -76,11 +78,14 @@ def init(
         size_px: largest resolution; default: the pictures' own, at most 128.
         like: a recipe whose network, training and search are taken, such as ``ofa-mbv3-w1.0``.
         start: weights to begin with: a folder of a run, or a checkpoint of once-for-all (then also give ``like``).
+        limits: what the models must keep, such as ``latency_ms<=5`` or ``edge-tpu:latency_ms<=3``; they stand in the
+            recipe as its constraints.
         progress: told how many pictures are decoded.
 
     Raises:
         DataError: the pictures cannot be used; the message says what to do.
         RecipeError, DeviceError: ``out`` is there, or something that was asked for is unknown.
+        SearchError: a limit that cannot be read.
     """
     folder = Path(pictures)
     if not os.path.isdir(folder):
@@ -99,8 +104,7 @@ def init(
             f"pictures of {size_px} pixels are too small for a network; give --size {SMALLEST_PX} or more"
         )
     named = list(devices) if devices is not None else ["local-cpu"]
-    for device in named:
-        load_profile(device)
+    read_limits(limits, [load_profile(device).name for device in named])
     if start is not None and like is None:
         like = _recipe_of(Path(start))
     config = DataConfig(source="folder", path=str(pictures))
@@ -113,7 +117,7 @@ def init(
     ]  # fmt: skip
     config = config.model_copy(update={"validation_percent": float(_validation_percent(dataset))})
     dataset = _opened(config)
-    values = recipe_values(name, folder, pictures, dataset, config, named, px, like, start)
+    values = recipe_values(name, folder, pictures, dataset, config, named, px, like, start, limits)
     write_text(path, commented_yaml(values, path, dataset, own_px, like))
     try:
         recipe = load_recipe(path)

@@ -24,7 +24,7 @@ FULL_STEPS = 2000
 
 def recipe_values(
     name: str, folder: Path, pictures: str | Path, dataset: Dataset, config: DataConfig, devices: Sequence[str],
-    px: int, like: str | Path | None, start: str | Path | None,
+    px: int, like: str | Path | None, start: str | Path | None, limits: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """The recipe as plain values, section by section."""
     n, classes = len(dataset.train), max(2, len(dataset.classes))
@@ -36,6 +36,7 @@ def recipe_values(
         "description": f"pictures of {folder.resolve().name}",
         "devices": list(devices),
         "objectives": ["top1_percent", "latency_ms", "params"],
+        **({"constraints": list(limits)} if limits else {}),
         "data": {
             "source": "folder", "path": str(pictures), "validation_percent": config.validation_percent,
             "augment": {"flip": True, "shift_percent": 10, "scale_percent": 15},
@@ -118,6 +119,7 @@ def _phases(full: int) -> list[dict[str, Any]]:
 COMMENTS = {
     "devices": "What the models are for; `hwnas devices` lists more. local-cpu is this machine, measured here.",
     "objectives": "What is traded off. introspectability is another, computed with every evaluation.",
+    "constraints": "What every model must keep, as it was asked for; also for one device.",
     "data": """`hwnas data {path} --sheet sheet.png` shows what a network sees.
 Leave out flip where left and right differ (digits, text).""",
     "supernet": """The space of networks: resolutions, and for each stage the numbers of blocks, kernel sizes and expand
@@ -152,7 +154,7 @@ def commented_yaml(
         comment = COMMENTS.get(name, "").replace("{path}", escaped(shlex.quote(str(path))))
         lines += ["", *(f"# {line}" for line in comment.splitlines())] if comment else []
         lines.append(_section(name, value))
-    return "\n".join(lines) + "\n" + AT_THE_END
+    return "\n".join(lines) + "\n" + ("" if "constraints" in values else AT_THE_END)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -78,6 +78,8 @@ class Plan:
     search_s: float | None = None
     finish_s: float | None = None
     """Time of the training of the models to their end; None: as many epochs as the plan or the recipe says."""
+    estimated_s: Mapping[str, float] | None = None
+    """Of a plan that is made to be looked at: seconds of each part on this machine, from a few timed steps."""
 
     @property
     def timed(self) -> bool:
@@ -86,7 +88,10 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return asdict(self)
+        values = asdict(self)
+        if self.estimated_s is None:
+            del values["estimated_s"]
+        return values
 
     def __str__(self) -> str:
         return self.why
@@ -101,7 +106,7 @@ def make_plan(
         context: of the run; nothing of it needs to be trained.
         wanted: what is searched, by the device's name.
         budget_s: for everything; None: as much compute as the recipe's own numbers give.
-        begun: whether what stands in the folder counts; else it is planned as a new run.
+        begun: whether what stands in the folder counts; else it is planned as a new run, and its time estimated.
 
     Raises:
         RecipeError: too little time, or ``direct`` without models to train.
@@ -122,10 +127,10 @@ def make_plan(
     finish = epochs * epoch_gmacs
     trained = begun and (context.folder.train / "supernet.safetensors").exists()
     given = not recipe.train.phases  # the weights of train.start_from are used as they are
-    seconds = _time_steps(context) if budget_s is not None and not given else {}
+    seconds = _time_steps(context) if (budget_s is not None or not begun) and not given else {}
+    tables_s = TABLE_S * sum(needs_table(context.devices[name]) for name in wanted)
     to_spend = 0.0
     if budget_s is not None:
-        tables_s = TABLE_S * sum(needs_table(context.devices[name]) for name in wanted)
         to_spend = max(0.5 * budget_s, budget_s * (1 - RESERVE) - tables_s - (time.monotonic() - started))
     direct_epochs = 0.0
     if archs and budget_s is None:
@@ -151,16 +156,37 @@ def make_plan(
         pays = seen < ENOUGH_IMAGES
         strategy = "supernet" if pays else "direct"
         why = (
-            f"{len(archs)} models, each trained alone, see {seen:,.0f} images each for the same compute "
-            f"({direct_epochs:.3g} epochs), {'too few' if pays else 'enough'} without a supernet, which pays below "
-            f"{ENOUGH_IMAGES:,}"
+            f"for the same compute each of {len(archs)} models, trained alone, would see {seen:,.0f} images "
+            f"({direct_epochs:.3g} epochs); below {ENOUGH_IMAGES:,} a supernet is taken to give better models"
         )
     known = read_plan(context) if begun else None
-    divided = {"phase_factor": known.phase_factor} if trained and known is not None else {}
+    divided: dict[str, Any] = {"phase_factor": known.phase_factor} if trained and known is not None else {}
     if budget_s is not None:
         train_s = 0.0 if trained else sum(seconds.values())
         divided |= {"finish_s": to_spend} if strategy == "direct" else _shares(to_spend, train_s, bool(archs))
-    return Plan(strategy, f"{strategy}: {why}", asked, n_models, train, search, finish, direct_epochs, **divided)
+    found = Plan(strategy, f"{strategy}: {why}", asked, n_models, train, search, finish, direct_epochs, **divided)
+    if begun or not seconds:
+        return found
+    per_gmac = sum(seconds.values()) / _train_gmacs(context, {})
+    return replace(found, estimated_s=_estimated_s(found, per_gmac, epoch_gmacs) | {"tables": tables_s})
+
+
+def _estimated_s(plan: Plan, s_per_gmac: float, epoch_gmacs: float) -> dict[str, float]:
+    """Seconds of each part of a plan.
+
+    Args:
+        plan: with or without a budget.
+        s_per_gmac: seconds that a thousand million multiply-adds of the training take here.
+        epoch_gmacs: what a pass over the images costs for all models that are trained alone.
+    """
+    if plan.strategy == "direct":
+        alone_s = plan.direct_epochs * epoch_gmacs * s_per_gmac
+        return {"train": 0.0, "search": 0.0, "finish": plan.finish_s if plan.finish_s is not None else alone_s}
+    return {
+        "train": plan.train_gmacs * plan.phase_factor * s_per_gmac,
+        "search": plan.search_s if plan.search_s is not None else plan.search_gmacs * s_per_gmac,
+        "finish": plan.finish_s if plan.finish_s is not None else plan.finish_gmacs * s_per_gmac,
+    }
 
 
 def what_is_asked(recipe: Recipe, wanted: Mapping[str, DeviceSearch], budget_s: float | None) -> dict[str, Any]:

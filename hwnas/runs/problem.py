@@ -60,7 +60,9 @@ def read_limits(texts: Sequence[str], devices: Mapping[str, object] | Sequence[s
     """
     limits = tuple(map(Limit.parse, texts))
     if unknown := sorted({c.device for c in limits if c.device is not None} - set(devices)):
-        raise RecipeError(f"limits name {unknown}; devices here are {', '.join(devices)}")
+        raise RecipeError(
+            f"limits name {unknown}; devices here are {', '.join(devices)}: add the device, or leave out its limit"
+        )
     return limits
 
 

@@ -19,6 +19,7 @@ from hwnas.runs.context import RunContext
 from hwnas.runs.devices import load_devices
 from hwnas.runs.folder import RunFolder
 from hwnas.runs.history import DeviceSearch
+from hwnas.runs.problem import read_limits
 from hwnas.runs.recipe import load_recipe, with_values
 from hwnas.search.limits import Limit
 from hwnas.supernet.slot_sum import SlotSum
@@ -39,7 +40,7 @@ class DeviceReach:
     space_size: int
     """Archs of the space."""
     within_percent: float
-    """Share of the sampled archs that keep every limit which can be checked now."""
+    """Share of the sampled archs that keep every limit which can be checked now; 100 where there is none."""
     measured_later: bool = False
     """Whether its latencies are measured when a run begins, and are not known yet."""
 
@@ -49,21 +50,30 @@ class DeviceReach:
 
 
 @checked_arguments
-def reach(recipe: str | Path, overrides: Sequence[str] = (), devices: Sequence[str] | None = None) -> list[DeviceReach]:
+def reach(
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    devices: Sequence[str] | None = None,
+    limits: Sequence[str] | None = None,
+) -> list[DeviceReach]:
     """Return what the archs of a recipe can be on its devices: latency, size and memory, before anything is trained.
 
     Args:
         recipe: a YAML file or the name of a shipped recipe.
         overrides: dotted settings such as ``constraints=[latency_ms<=5]``.
         devices: names or folders of device profiles; default: those of the recipe.
+        limits: such as ``latency_ms<=5``; default: those of the recipe.
 
     Raises:
         SearchError: a limit that no arch of the space can meet.
         HwnasError: anything else the user can correct, in one line.
     """
-    loaded = with_values(load_recipe(recipe, overrides), {} if devices is None else {"devices": devices}, str(recipe))
+    given_values = {"devices": devices, "constraints": limits}
+    values = {name: list(given) for name, given in given_values.items() if given is not None}
+    loaded = with_values(load_recipe(recipe, overrides), values, str(recipe))
     context = RunContext(RunFolder(Path("runs") / loaded.name), loaded)
     context.devices = load_devices(context.folder, loaded.devices)
+    read_limits(loaded.constraints, context.devices)
     return [
         reach_of(context, device, context.recipe_settings(name, given))
         for (name, device), given in zip(context.devices.items(), loaded.devices, strict=True)

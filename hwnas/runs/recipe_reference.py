@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import textwrap
 from collections.abc import Iterator
 from functools import cache
@@ -150,7 +151,8 @@ def _first_line(model: type[BaseModel]) -> str:
 def _row(model: type[BaseModel], name: str, info: FieldInfo) -> str:
     parts = [_first_line(inner) for inner in _models_in(info.annotation) if inner is not FamilyConfig]
     meaning = meanings(model).get(name) or " ".join(parts) or "The network; see the families below."
-    cells = [f"`{name}`", _default(info), _allowed(info), _unit(name), meaning.replace("``", "`")]
+    meaning = re.sub(r"\bNone\b", "null", meaning.replace("``", "`"))  # as a recipe writes it
+    cells = [f"`{name}`", _default(info), _allowed(info), _unit(name), meaning]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

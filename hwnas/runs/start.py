@@ -143,18 +143,20 @@ def plan(
     devices: Sequence[str] | None = None,
     budget: str | float | None = None,
     models: int | None = None,
+    limits: Sequence[str] | None = None,
     progress: Progress = silent,
 ) -> Plan:
-    """Estimate how a run would be divided and whether a supernet pays, before anything is trained.
+    """Estimate how a run would be divided, how long it takes and whether a supernet pays, before anything is trained.
 
-    What archs can be on the devices says `reach`.
+    A few steps of each phase are timed. What archs can be on the devices says `reach`.
 
     Args:
         recipe: a YAML file or the name of a shipped recipe.
         overrides: dotted settings such as ``finish.models=2``.
         devices: names or folders of device profiles; default: those of the recipe.
-        budget: time for everything, such as ``2h`` or seconds; a few steps are timed to divide it.
+        budget: time for everything, such as ``2h`` or seconds.
         models: for each device; default: as the recipe says.
+        limits: such as ``latency_ms<=5``; default: those of the recipe.
         progress: told of everything that takes time.
 
     Raises:
@@ -162,6 +164,8 @@ def plan(
         HwnasError: anything else the user can correct, in one line.
     """
     values: dict[str, object] = {} if devices is None else {"devices": list(devices)}
+    if limits is not None:
+        values["constraints"] = list(limits)
     if models is not None:
         values["finish"] = {"models": models}
     loaded = with_values(load_recipe(recipe, overrides), values, str(recipe))
@@ -272,7 +276,7 @@ def run(
         overrides: dotted settings such as ``search.evaluations=50``.
         devices: names or folders of device profiles; default: those of the recipe.
         evaluations: archs to evaluate for each device; default: as the recipe says.
-        budget: time for the search of all devices, such as ``20min`` or seconds, which sizes it.
+        budget: time for everything, such as ``20min`` or seconds; default: as long as the recipe takes.
         limits: such as ``latency_ms<=5``; default: those of the recipe.
         out: the run folder; default: ``runs/<name of the recipe>``.
         progress: told of everything that takes time.

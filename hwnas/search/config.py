@@ -50,7 +50,7 @@ class AdaptationConfig(BaseModel):
 
 
 class SearchConfig(BaseModel):
-    """Settings of one search; everything that is left out is sized by ``evaluations``."""
+    """Settings of one search; a size that is not given is computed from ``evaluations``."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
@@ -67,7 +67,7 @@ class SearchConfig(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Equal seeds give equal archs."""
     population: int | None = Field(default=None, ge=1, le=100_000)
-    """Archs in a generation; None: sized by ``evaluations``."""
+    """Archs in a generation; None: computed from ``evaluations``."""
     validation_images: int | None = Field(default=None, ge=1, le=10**9)
     """Validation images of an evaluation while searching; None: all of ``evaluation.validation_images``. What could be
     on a front is evaluated on all of them afterwards."""

@@ -61,9 +61,11 @@ def test_from_training_to_a_timed_model(follow, place):
 
 @pytest.mark.slow
 def test_from_a_plan_and_from_a_look_at_the_images_to_a_run(follow, place):
-    assert follow("plan", "my recipe.yaml", "search.evaluations=6") == ["plan", "run"]
+    to_the_end = ["run", "pareto", "export", "profile"]
+    assert follow("plan", "my recipe.yaml", "search.evaluations=6") == ["plan", *to_the_end]
     shutil.rmtree("runs")
-    assert follow("data", "my recipe.yaml", "search.evaluations=6") == ["data", "run"]
+    shutil.rmtree("chosen")
+    assert follow("data", "my recipe.yaml", "search.evaluations=6", stop=("pareto",)) == ["data", "run", "(pareto)"]
     assert os.path.isfile("runs/tiny/report.html")
 
 

@@ -220,3 +220,19 @@ def test_recipes_are_printed(hwnas_command):
     assert out.splitlines()[:-1] == shipped_recipes()
     assert out.splitlines()[-1] == f"next: hwnas recipe {shipped_recipes()[0]}"
     assert hwnas_command("recipe", "--reference")[1] == recipe_reference()
+
+
+def test_limits_that_were_asked_for_stand_in_the_recipe(pictures):
+    folder = pictures()
+    asked = ["latency_ms<=5", "hexagon-dsp:latency_ms<=3"]
+    begun = init(folder, devices=["hexagon-dsp"], limits=asked)
+    assert begun.recipe.constraints == tuple(asked)
+    assert "# constraints:" not in begun.path.read_text()  # no second place for them
+    assert init(folder, "none.yaml").recipe.constraints == ()
+    for limits, words in (
+        (["edge-tpu:latency_ms<=3"], r"limits name \['edge-tpu'\]; devices here are hexagon-dsp: add the device"),
+        (["latency_ms=3"], "latency_ms=3"),
+    ):
+        with pytest.raises(HwnasError, match=words):
+            init(folder, "refused.yaml", devices=["hexagon-dsp"], limits=limits)
+        assert not Path("refused.yaml").exists()

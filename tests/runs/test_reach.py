@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hwnas import load_recipe, plan, reach, start_run
-from hwnas.errors import SearchError
+from hwnas.errors import RecipeError, SearchError
 from hwnas.objectives.exact import params_of_space
 
 DEVICE = "hexagon-dsp"
@@ -91,3 +91,42 @@ def test_plan_prints_it(hwnas_command, recipe_file):
     code, _, err = hwnas_command("plan", recipe_file(), "constraints=[params<=1]")
     assert code == 2
     assert err.count("\n") == 1
+
+
+def test_limits_of_the_command_line_are_those_of_the_recipe(hwnas_command, recipe_file):
+    limit = "params<=3000"
+    limited = reach(recipe_file(constraints=[limit]))
+    path = recipe_file()
+    assert reach(path, limits=[limit]) == limited != reach(path)
+    code, out, _ = hwnas_command("plan", path, "--limit", limit, "--devices", DEVICE)
+    assert code == 0
+    assert "keep the limits" in out
+    assert out.splitlines()[-1].endswith(f"--devices {DEVICE} --limit '{limit}'")
+    _, out, _ = hwnas_command("plan", path, "--devices", DEVICE)
+    assert "keep the limits" not in out
+    code, _, err = hwnas_command("plan", path, "--limit", "params<=1")
+    assert (code, err.count("\n")) == (2, 1)
+    for ask in (plan, reach):
+        with pytest.raises(RecipeError, match="limits name"):
+            ask(path, devices=[DEVICE], limits=["edge-tpu:params<=3000"])
+
+
+def test_a_plan_says_how_long_its_parts_take(hwnas_command, recipe_file):
+    finish = {"models": 2, "epochs": 1}
+    path = recipe_file(search={"strategy": "supernet"}, finish=finish)
+    found = plan(path)
+    assert set(found.estimated_s) == {"train", "search", "finish", "tables"}
+    assert found.estimated_s["tables"] == 0  # no device of the recipe is measured here
+    parts = {name: found.estimated_s[name] / getattr(found, f"{name}_gmacs") for name in ("train", "search", "finish")}
+    assert len({round(seconds, 9) for seconds in parts.values()}) == 1  # the speed that was timed
+    assert plan(path, devices=["local-cpu"]).estimated_s["tables"] > 0
+    within = plan(path, budget=10)
+    assert 5 <= sum(within.estimated_s.values()) <= 10  # at least half of it, however long the plan itself took
+    alone = plan(recipe_file(search={"strategy": "direct"}, finish=finish))
+    assert (alone.estimated_s["train"], alone.estimated_s["search"]) == (0, 0)
+    assert alone.estimated_s["finish"] > 0
+    for strategy, words in (("supernet", "train the supernet"), ("direct", "train each model alone")):
+        code, out, _ = hwnas_command("plan", recipe_file(search={"strategy": strategy}, finish=finish))
+        assert code == 0
+        assert words in out
+        assert "together, with exports" in out
