@@ -85,7 +85,9 @@ if TYPE_CHECKING:
     from hwnas.objectives.subnets import SubnetEvaluator as SubnetEvaluator
     from hwnas.predictors import CellFeatures as CellFeatures
     from hwnas.runs.analysis.baseline import Baseline as Baseline
+    from hwnas.runs.analysis.compare import RunComparison as RunComparison
     from hwnas.runs.analysis.fleet import Fleet as Fleet
+    from hwnas.runs.analysis.gains import DeviceGains as DeviceGains
     from hwnas.runs.analysis.quality import SupernetQuality as SupernetQuality
     from hwnas.runs.analysis.why_not import WhyNot as WhyNot
     from hwnas.runs.begin import Begun as Begun
@@ -113,6 +115,8 @@ if TYPE_CHECKING:
     from hwnas.runs.start import quickstart as quickstart
     from hwnas.runs.start import run as run
     from hwnas.runs.start import start_run as start_run
+    from hwnas.runs.watch import RunState as RunState
+    from hwnas.runs.watch import run_state as run_state
     from hwnas.search import Problem as Problem
     from hwnas.search import Result as Result
     from hwnas.search import SearchConfig as SearchConfig
@@ -191,6 +195,8 @@ _HOMES = {
     "Dataset": "hwnas.data",
     "DatasetSplit": "hwnas.data",
     "Device": "hwnas.latency.table",
+    "DeviceGains": "hwnas.runs.analysis.gains",
+    "RunComparison": "hwnas.runs.analysis.compare",
     "DeviceError": "hwnas.errors",
     "DeviceProfile": "hwnas.latency.device",
     "DeviceRanks": "hwnas.latency.rank",
@@ -245,6 +251,7 @@ _HOMES = {
     "Result": "hwnas.search",
     "ResumeError": "hwnas.errors",
     "Run": "hwnas.runs.run",
+    "RunState": "hwnas.runs.watch",
     "Score": "hwnas.task",
     "SearchConfig": "hwnas.search",
     "SearchError": "hwnas.errors",
@@ -306,6 +313,7 @@ _HOMES = {
     "reach": "hwnas.runs.reach",
     "recipe_schema": "hwnas.runs.recipe_reference",
     "run": "hwnas.runs.start",
+    "run_state": "hwnas.runs.watch",
     "sample_networks": "hwnas.latency.fit",
     "save_supernet": "hwnas.train",
     "scores": "hwnas.train.evaluate",

@@ -266,6 +266,36 @@ class Archive:
             found.setdefault(key, {}).setdefault(split, {})[name] = self._number(value)
         return found
 
+    def evaluations(self) -> list[Evaluation]:
+        """Return everything that was evaluated, in the order in which it was first known.
+
+        Values of one arch under the same weights, precision and split are one evaluation, whenever they were added;
+        what else is said of it (duration, conditions) is of the first of them.
+        """
+        rows = self._read(
+            "SELECT arch_key, weights_version, precision, split, value_name, value, seed, duration_s, conditions "
+            "FROM evaluations ORDER BY rowid"
+        )
+        known = dict(self._read("SELECT key, choices FROM archs"))
+        values: dict[tuple[str, ...], dict[str, float]] = {}
+        first: dict[tuple[str, ...], tuple[Any, ...]] = {}
+        for key, version, precision, split, name, value, *about in rows:
+            place = (key, version, precision, split)
+            values.setdefault(place, {})[name] = self._number(value)
+            first.setdefault(place, tuple(about))
+        found = []
+        for (key, version, precision, split), (seed, duration_s, conditions) in first.items():
+            if key not in known:
+                raise self._damaged(f"it has an evaluation of {shown(key, 40)}, and no such arch")
+            try:
+                said = dict(json.loads(conditions))
+            except (*ROUGHLY, RecursionError) as error:
+                raise self._damaged(f"conditions of {shown(key, 40)}: {error}") from None
+            place, number = (key, version, precision, split), self._number(duration_s)
+            arch = self._arch(key, known[key])
+            found.append(Evaluation(arch, values[place], version, split, int(seed), number, said, precision))
+        return found
+
     @property
     def last_row(self) -> int:
         """Number of the last row of evaluations; it grows with every value."""

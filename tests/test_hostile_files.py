@@ -343,7 +343,7 @@ def test_a_host_is_no_option_of_ssh(host, cli, tmp_path):
 
 
 def test_a_name_of_a_class_is_text_wherever_it_is_shown(bundle, tmp_path, make_net):
-    from hwnas.export.bundle import _model_card
+    from hwnas.export.card import model_card
 
     description = json.loads((bundle / "arch.json").read_text())
     description["classes"] = [
@@ -354,7 +354,7 @@ def test_a_name_of_a_class_is_text_wherever_it_is_shown(bundle, tmp_path, make_n
         "n_01",
         "`c`",
     ]
-    card = _model_card(description, {"device": "<img src=x>|"})
+    card = model_card(description, {"device": "<img src=x>|"})
     assert "<script>" not in card.replace("\\<", "")
     assert r"\<script\>alert(1)\</script\>, a\|b, \[x\](javascript:y), line break\\x1b\[31m, n_01, \`c\`." in card
     assert r"| device | \<img src=x\>\| |" in card

@@ -26,6 +26,7 @@ from hwnas.cli.profile import profile
 from hwnas.cli.published import import_ofa
 from hwnas.cli.runs import VERBS as RUN_VERBS
 from hwnas.cli.tables import app as tables_app
+from hwnas.cli.watch import VERBS as WATCH_VERBS
 from hwnas.errors import HwnasError, one_line
 
 app = typer.Typer(
@@ -37,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(init)
-for verb in (*RUN_VERBS, *MODEL_VERBS):
+for verb in (*RUN_VERBS, *MODEL_VERBS, *WATCH_VERBS):
     app.command()(verb)
 app.command()(data)
 app.command()(operators)

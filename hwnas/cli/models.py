@@ -117,6 +117,18 @@ def export(
     best: Annotated[bool, typer.Option("--best", help="Short for --select best.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Also write model.int8.onnx.")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Also write model.fp16.onnx.")] = False,
+    image: Annotated[
+        bool,
+        typer.Option("--image-input", help="Also write *.image.onnx, which take images as uint8 and prepare them."),
+    ] = False,
+    static: Annotated[bool, typer.Option("--static", help="Also write *.static.onnx, for a batch of one.")] = False,
+    openvino: Annotated[
+        bool, typer.Option("--openvino", help="Also write model.openvino.xml (extra openvino-ir).")
+    ] = False,
+    litert: Annotated[bool, typer.Option("--litert", help="Also write model.tflite (extra litert).")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time the files of every number format where the device is at hand.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="Also copy the chosen bundles to OUT/<device>/<key>; default: no copy.")
     ] = None,
@@ -129,8 +141,9 @@ def export(
     with progress(as_json) as told:
         opened = open_run(folder, told)
         bundles = opened.export(
-            device, key, limit or (), knee, fastest, best, int8 or None, out, tuple(select or ()), fp16 or None
-        )
+            device, key, limit or (), knee, fastest, best, int8 or None, out, tuple(select or ()), fp16 or None,
+            image or None, static or None, openvino or None, litert or None, measure,
+        )  # fmt: skip
     folders = [str(bundle.folder) for bundle in bundles]
     text = "\n".join(folders)
     if out is not None and bundles:

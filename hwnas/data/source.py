@@ -173,6 +173,14 @@ class HasColumns(Protocol):
     """Which of the settings ``label_column`` and ``image_column`` it takes; a source that does not say takes none."""
 
 
+@runtime_checkable
+class HasLicence(Protocol):
+    """What a `Source` may also have: the licence of its images, where it is the same for everybody."""
+
+    licence: str
+    """Such as ``CC BY 4.0``, with whose images they are."""
+
+
 @dataclass(frozen=True)
 class MemoryImages:
     """Images of one size, in memory or in a memory map."""

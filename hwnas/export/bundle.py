@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import glob
 import math
-import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.arguments import checked_arguments
-from hwnas.errors import CheckpointError, OutputError, SpaceError, UnreadableError, one_line
+from hwnas.errors import CheckpointError, OutputError, SpaceError, UnreadableError
+from hwnas.export.card import FORMATS, model_card
+from hwnas.export.forms import FORMS, write_forms
 from hwnas.export.half import halve_onnx
 from hwnas.export.int8_network import Int8Network
 from hwnas.export.onnx_check import verify_int8, verify_onnx
@@ -29,16 +30,30 @@ from hwnas.space import Arch
 from hwnas.supernet import SupernetConfig, make_layout, read_settings
 from hwnas.train.checkpoint import load_tensors, load_weights, save_tensors, shapes_of
 
-INT8_FILE = "model.int8.onnx"
-FP16_FILE = "model.fp16.onnx"
+INT8_FILE = FORMATS["int8"]
+FP16_FILE = FORMATS["fp16"]
+CARD_FILE = "MODEL_CARD.md"
 RUN_FILE = "run_model.py"
 """Classifies images with the model, and needs onnxruntime, numpy and pillow only."""
 FILES = frozenset({
-    "model.onnx", INT8_FILE, FP16_FILE, "weights.safetensors", "arch.json", "metrics.json", "MODEL_CARD.md", RUN_FILE,
+    "model.onnx", INT8_FILE, FP16_FILE, "weights.safetensors", "arch.json", "metrics.json", CARD_FILE, RUN_FILE,
+    *(name for form in FORMS.values() for name in form.files),
 })  # fmt: skip
 """What a bundle consists of."""
 
 EXPORT_AGAIN = "write the bundle again with `hwnas export RUN`"
+
+
+@dataclass(frozen=True)
+class About:
+    """What is to be said of a model beside what it is and how good it is."""
+
+    test_scores: Mapping[str, str] = field(default_factory=dict)
+    """Names of the numbers that are test scores: ``own`` of the bundle's own number format, others by theirs."""
+    licences: Mapping[str, str] = field(default_factory=dict)
+    """Of the ``weights``, of what they ``start`` with, and of the ``data``; what is not there is unknown."""
+    device_commands: Sequence[str] = ()
+    """Command lines of the vendor's tools that take the exported files on to the device."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +103,21 @@ class Bundle:
         """Every number known of the model, with its unit in the name."""
         return _read_json(self.folder / "metrics.json")
 
+    def add_metrics(self, numbers: Mapping[str, Any]) -> None:
+        """Add numbers, such as measured latencies, and write the model card again.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        metrics = {**self.metrics, **numbers}
+        write_json(self.folder / "metrics.json", metrics)
+        described = self.arch_json
+        write_text(self.folder / CARD_FILE, model_card(described, metrics))
+        sums = described.get("files")
+        if isinstance(sums, dict):  # bundles of older versions have none
+            known = {**sums, CARD_FILE: sha256_of(self.folder / CARD_FILE)}
+            write_json(self.folder / "arch.json", {**described, "files": known})
+
 
 def write_bundle(
     folder: Path,
@@ -102,6 +132,9 @@ def write_bundle(
     only_int8: bool = False,
     fp16: bool = False,
     decoded_px: int | None = None,
+    forms: Collection[str] = (),
+    pixels: Tensor | None = None,
+    about: About | None = None,
 ) -> Bundle:
     """Write the folder of one model; it appears whole or not at all.
 
@@ -119,9 +152,13 @@ def write_bundle(
         fp16: whether ``model.fp16.onnx`` is written too.
         decoded_px: edge to which image files were decoded for training, before they were brought to the resolution of
             the network; None: that resolution.
+        forms: further forms of the files, of `hwnas.export.forms.FORMS`.
+        pixels: ``(N, C, decoded_px, decoded_px)`` uint8: the images of ``parity_inputs``; needed for form ``image``.
+        about: what its card says besides.
 
     Raises:
-        ExportError: an ONNX file does not compute what the network does.
+        RecipeError: a form needs a package that is not installed.
+        ExportError: a file does not compute what the network does.
         OutputError: the folder cannot be written, or holds something else.
     """
     check_replaceable(folder)
@@ -139,6 +176,7 @@ def write_bundle(
         "classes": list(classes),
         "input": {"shape": [in_channels, resolution, resolution], "mean": mean, "std": std, "range": [0.0, 1.0],
                   "decoded_px": decoded_px or resolution},
+        **asdict(about or About()),
     }  # fmt: skip
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=PARTIAL, dir=folder.parent))
@@ -162,11 +200,12 @@ def write_bundle(
             checked["int8_computed_in_float"] = in_float or "nothing"
         if fp16:
             halve_onnx(temporary / "model.onnx", temporary / FP16_FILE)
+        checked |= write_forms(temporary, forms, subnet, description["input"], parity_inputs, pixels)
         write_text(temporary / RUN_FILE, _run_script())
         all_metrics = {**finite, **checked}
         save_tensors(temporary / "weights.safetensors", subnet.state_dict(), {"arch": arch.as_dict()})
         sizes = {p.name: p.stat().st_size for p in sorted(temporary.iterdir())}
-        write_text(temporary / "MODEL_CARD.md", _model_card(description, all_metrics))
+        write_text(temporary / CARD_FILE, model_card({**description, "bytes": sizes}, all_metrics))
         # Not metrics.json, to which measured latencies are added; it has its own seal.
         sums = {p.name: sha256_of(p) for p in sorted(temporary.iterdir())}
         write_json(temporary / "metrics.json", all_metrics)
@@ -248,43 +287,3 @@ def _read_json(path: Path) -> dict[str, Any]:
         return read_object(path)
     except UnreadableError as error:
         raise CheckpointError(f"{path} is damaged: {error.reason}; {EXPORT_AGAIN}") from None
-
-
-def _markdown(text: object) -> str:
-    """Return a text as Markdown shows it in a line or a cell: nothing in it is markup, a link or a new line."""
-    return re.sub(r"([\\`*{}\[\]<>|#]|(?<!\w)_|_(?!\w))", r"\\\1", one_line(str(text)))
-
-
-def _model_card(description: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    shape = " x ".join(map(str, description["input"]["shape"]))
-    rows = "\n".join(
-        f"| {_markdown(k)} | {f'{v:.6g}' if isinstance(v, float) else _markdown(v)} |"
-        for k, v in metrics.items()
-        if not isinstance(v, Mapping)
-    )
-    classes = ", ".join(map(_markdown, description["classes"]))
-    blocks = "\n".join(
-        f"| {b['slot']} | {b['kind']} | {b['in_channels']} | {b['out_channels']} | {b['in_size_px']} | "
-        f"{b.get('kernel_size', '')} | {b.get('mid_channels', '')} |"
-        for b in description["blocks"]
-    )
-    return f"""# {description["key"]}
-
-A subnet of a `{description["supernet"]["family"]}` supernet, exported by hwnas.
-
-- Input `input`: float32, batch x {shape}; pixel values in 0..1, minus mean {description["input"]["mean"]},
-  divided by standard deviation {description["input"]["std"]}, per channel.
-- Output `logits`: batch x {len(description["classes"])}, in the order {classes}.
-- `python run_model.py IMAGE` classifies images; it needs onnxruntime, numpy and pillow. Images are turned upright,
-  resized at their shorter edge to {description["input"]["decoded_px"]} px (bilinear), cut to the centre, and brought to
-  the size of the input.
-- `hwnas.load_model(FOLDER)` gives the PyTorch network back.
-
-| number | value |
-|---|---|
-{rows}
-
-| slot | block | in channels | out channels | input px | kernel | middle channels |
-|---|---|---|---|---|---|---|
-{blocks}
-"""

@@ -107,6 +107,36 @@ class Stage:
     latency_ms: float | None = None
     size_mb: float | None = None
     note: str = ""
+    score_stderr: float | None = None
+    test_stderr: float | None = None
+    latency_stderr_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a device gets from one source of models: its own front, that of another device, or a fleet for all."""
+
+    source: str
+    limit_ms: float
+    """Latency that the model keeps: that of the knee of the own front."""
+    key: str = ""
+    """Of the best model that keeps it; empty: the source has none, and what follows is not known."""
+    latency_ms: float | None = None
+    """Estimate on this device."""
+    latency_error_ms: float | None = None
+    """How far such estimates are off on average, by what the profile publishes."""
+    measured_ms: float | None = None
+    score: float | None = None
+    """On validation images, in the device's precision."""
+    score_stderr: float | None = None
+    difference: float | None = None
+    """How much better it is than the own front's; below 0: how much worse."""
+    difference_stderr: float | None = None
+    mean_difference: float | None = None
+    """The same on average over the latencies of the own front's models, of those that the source can keep."""
+    mean_stderr: float | None = None
+    served_share: float = 0.0
+    """Share (0 to 1) of these latencies that the source can keep."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +201,8 @@ class DeviceReport:
     """By the key of a model."""
     commands: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     """By the key of a model: what a command does, and the command, with ``{run}`` for the folder of the page."""
+    gains: Sequence[Gain] = ()
+    """What the device gets from its own front and from elsewhere; empty: there is no other source."""
 
 
 @dataclass(frozen=True)
@@ -218,3 +250,5 @@ class RunReport:
     """Settings in which this run and the others differ: name, and the value in each run, this one's first."""
     runs: Sequence[str] = ()
     """Names of this run and of the others; empty: the report is of one run."""
+    licences: Mapping[str, str] = field(default_factory=dict)
+    """Of the ``weights``, of what they ``start`` with, and of the ``data``."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ from hwnas.runs.devices import known_devices
 from hwnas.runs.executor import EXECUTORS, Executor
 from hwnas.runs.folder import RunFolder
 from hwnas.runs.history import DeviceSearch, read_settings
+from hwnas.runs.progress_log import ProgressLog
 from hwnas.runs.recipe import Recipe
 from hwnas.search.config import SearchConfig
 from hwnas.search.limits import Limit, limits_for
@@ -205,6 +207,21 @@ class RunContext:
             self.progress(f"{task} for {device}", done, total, note)
 
         return told
+
+    @contextmanager
+    def recorded(self, verb: str) -> Iterator[None]:
+        """Let ``progress.jsonl`` say, too, what a verb tells; of verbs within each other the outermost counts."""
+        told = self.progress
+        if isinstance(told, ProgressLog):
+            yield
+            return
+        log = ProgressLog(self.folder.progress, told)
+        with log.of(verb):
+            self.progress = log
+            try:
+                yield
+            finally:
+                self.progress = told
 
     def check_phases(self) -> None:
         """Raise where a training phase names a field or value that the space does not have."""

@@ -20,6 +20,10 @@ OPTIONAL = {
     "kornia": "kornia",
     "datasets": "datasets",
     "qai_hub": "qai-hub",
+    "optuna": "optuna",
+    "mlflow": "mlflow",
+    "openvino": "openvino-ir",
+    "litert_torch": "litert",
 }
 
 PROVIDERS = {

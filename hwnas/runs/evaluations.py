@@ -203,7 +203,8 @@ class Evaluations:
         started, context = time.monotonic(), self.context
         tested = context.test_scores if self.precision == "fp32" else context.test_scores_in_8_bits
         found = tested(network, candidate.arch)
-        kept = {self.context.score.name: found[self.context.score.name]}
+        score = self.context.score
+        kept = {name: found[name] for name in (score.name, score.named("stderr")) if name in found}
         self.archive.add(
             Evaluation(
                 candidate.arch, kept, candidate.weights_version, "test", self.context.recipe.search.seed,

@@ -11,9 +11,11 @@ from typing import Any
 from torch import nn
 
 from hwnas.errors import OutputError, SearchError
-from hwnas.export.bundle import FP16_FILE, INT8_FILE, RUN_FILE, Bundle, write_bundle
+from hwnas.export.bundle import RUN_FILE, About, Bundle, write_bundle
+from hwnas.export.card import FORMATS
+from hwnas.export.forms import FORMS
 from hwnas.export.onnx_check import OnnxNetwork
-from hwnas.files import write_json
+from hwnas.latency.device import DeviceProfile
 from hwnas.latency.number_format import Precision
 from hwnas.latency.table import Device
 from hwnas.objectives.exact import fvcore_macs
@@ -23,13 +25,12 @@ from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.folder import DeviceFolder
 from hwnas.runs.front import Front, FrontModel, SearchedDevice
 from hwnas.runs.history import DeviceSearch
+from hwnas.runs.licences import licences_of
 from hwnas.runs.problem import evaluated_values
 from hwnas.runs.select import Selection
 from hwnas.space import Arch
 from hwnas.supernet import count_params
 
-FORMATS = {"fp16": FP16_FILE, "int8": INT8_FILE}
-"""Number formats that a bundle may have besides float32, and their files."""
 PARITY_IMAGES = 64
 
 
@@ -41,14 +42,15 @@ def export_front(
     Args:
         evaluations: of the run.
         device: whose front it is.
-        formats: number formats, of `FORMATS`, that every bundle has besides.
-        progress: told after every model.
+        formats: number formats and forms, of `FORMATS` and `FORMS`, that every bundle has besides.
+        progress: told after every model that is written.
     """
     models, precision = candidates_of_front(evaluations, device.front), evaluations.of_device(device.device).precision
-    for done, (row, model) in enumerate(zip(device.front, models, strict=True), 1):
-        if not is_exported(row, model.weights_version, formats, precision):
-            export_model(evaluations, device.device, device.settings, model, row.folder, formats)
-        progress("export", done, len(models), row.key)
+    pairs = list(zip(device.front, models, strict=True))
+    missing = [(row, m) for row, m in pairs if not is_exported(row, m.weights_version, formats, precision)]
+    for done, (row, model) in enumerate(missing, 1 + len(pairs) - len(missing)):
+        export_model(evaluations, device.device, device.settings, model, row.folder, formats)
+        progress("export", done, len(pairs), row.key)
     remove_stale(evaluations.context.folder.device(device.name), device.front)
 
 
@@ -64,7 +66,11 @@ def is_exported(
 ) -> bool:  # fmt: skip
     """Say whether a model's bundle is whole: of these weights, with the front's latency, in the formats asked for."""
     bundle = Bundle(model.folder)
-    wanted = [RUN_FILE, *(FORMATS[name] for name in formats if precision == "fp32")]
+    numbers = ["model.onnx", *(FORMATS[name] for name in formats if name in FORMATS and precision == "fp32")]
+    images = [file.replace(".onnx", ".image.onnx") for file in numbers if "image" in formats]
+    static = [file.replace(".onnx", ".static.onnx") for file in (*numbers, *images) if "static" in formats]
+    others = [FORMS[name].files[0] for name in formats if name in FORMS]
+    wanted = [RUN_FILE, *numbers, *images, *static, *others]
     if not bundle.is_whole or not all((model.folder / file).exists() for file in wanted):
         return False
     metrics = bundle.metrics
@@ -124,41 +130,61 @@ def export_model(
         "latency_origin": device.profile.origin,
         **{name: values[name] for name in dict.fromkeys(named) if name in values},
         f"test_{score.name}": test[score.name],
+        **{f"test_{name}": test[name] for name in (score.named("stderr"),) if name in test},
         **in_float,
         "params": count_params(subnet),
         "macs": fvcore_macs(subnet, context.layout.input_shape(model.arch)),
         "weights_version": model.weights_version,
         **{f"{name}_by_layer": values for name, values in layers.items()},
     }
-    return write_model(context, subnet, model.arch, folder, metrics, formats, precision)
+    return write_model(context, subnet, model.arch, folder, metrics, formats, device, precision)
 
 
 def write_model(
     context: RunContext, network: nn.Sequential, arch: Arch, folder: Path, metrics: Mapping[str, Any],
-    formats: Collection[str], precision: Precision = "fp32",
+    formats: Collection[str], device: Device, precision: Precision = "fp32",
 ) -> Bundle:  # fmt: skip
-    """Write a bundle of any network of the run's family, in further number formats where ``formats`` names some.
+    """Write a bundle of any network of the run's family, in further number formats and forms that ``formats`` names.
 
     What a further format scores on the test images, in ONNX Runtime, is kept with the other numbers; formats that a
     bundle in its place has besides stay. In ``precision`` int8 the quantised model is the bundle's only one.
     """
     networks, splits, score = context.networks, context.splits, context.score
-    formats = [name for name, file in FORMATS.items() if name in formats or (folder / file).exists()]
+    numbers = [name for name, file in FORMATS.items() if name in formats or (folder / file).exists()]
     if precision == "int8":
-        formats = []
+        numbers = []
+    forms = [name for name, form in FORMS.items() if name in formats or (folder / form.files[0]).exists()]
+    images = splits.validation.first(PARITY_IMAGES)
+    scores = {"own": f"test_{score.name}", **{name: f"test_{score.named(name)}" for name in FORMATS}}
+    px = arch.int("resolution")
+    about = About(
+        scores, licences_of(context.recipe), commands_for(device.profile, context.recipe.supernet.in_channels, px)
+    )
     bundle = write_bundle(
         folder, network, arch, context.recipe.supernet, splits.classes, splits.mean_std, metrics,
-        networks.inputs(splits.validation.first(PARITY_IMAGES), arch).tensors()[0].cpu(),
-        networks.in_8_bits(network, arch) if "int8" in (*formats, precision) else None, precision == "int8",
-        fp16="fp16" in formats, decoded_px=splits.train.size_px,
+        networks.inputs(images, arch).tensors()[0].cpu(),
+        networks.in_8_bits(network, arch) if "int8" in (*numbers, precision) else None, precision == "int8",
+        fp16="fp16" in numbers, decoded_px=splits.train.size_px, forms=forms,
+        pixels=next(iter(images.batches(PARITY_IMAGES)))[0] if "image" in forms else None, about=about,
     )  # fmt: skip
     found = {
-        f"test_{score.named(name)}": context.test_scores(OnnxNetwork(folder / FORMATS[name]), arch)[score.name]
-        for name in formats
+        scores[name]: context.test_scores(OnnxNetwork(folder / FORMATS[name]), arch)[score.name] for name in numbers
     }
     if found:
-        write_json(folder / "metrics.json", {**bundle.metrics, **found})
+        bundle.add_metrics(found)
     return bundle
+
+
+def commands_for(profile: DeviceProfile, in_channels: int, size_px: int) -> list[str]:
+    """Return the command lines of a device's own tools for a model with an input of this shape."""
+    shape = (1, in_channels, size_px, size_px)
+    words = {"{shape}": ",".join(map(str, shape)), "{shape_x}": "x".join(map(str, shape))}
+    found = []
+    for command in profile.device_commands:
+        for word, value in words.items():
+            command = command.replace(word, value)
+        found.append(command)
+    return found
 
 
 def chosen_models(

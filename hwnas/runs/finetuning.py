@@ -69,7 +69,7 @@ def finetune_model(
     if result.saw_validation:  # what it does on them now says nothing
         metrics |= {score.name: result.score, "trained_on_validation": True}
     formats = context.recipe.export.formats()
-    return result, write_model(context, network, arch, out, metrics, formats, precision)
+    return result, write_model(context, network, arch, out, metrics, formats, device, precision)
 
 
 def _scores(
@@ -77,7 +77,8 @@ def _scores(
 ) -> dict[str, Any]:  # fmt: skip
     """Values of a network in a precision, on validation and test images; those in float stand beside."""
     full, score = context.networks.score(lambda: network, arch, names), context.score
-    test = {f"test_{score.name}": context.test_scores(network, arch)[score.name]}
+    tested = context.test_scores(network, arch)
+    test = {f"test_{name}": tested[name] for name in (score.name, score.named("stderr")) if name in tested}
     if precision == "fp32":
         return {**full, **test}
     return {

@@ -112,6 +112,16 @@ class RunFolder:
         return self.root / "report.html"
 
     @property
+    def progress(self) -> Path:
+        """What is being done and how far it is, line by line; `hwnas watch` reads it."""
+        return self.root / "progress.jsonl"
+
+    @property
+    def tracking(self) -> Path:
+        """Folder of what `hwnas track` makes for other tools."""
+        return self.root / "tracking"
+
+    @property
     def other_models(self) -> Path:
         """Folder of bundles that were asked for by key and are on no front, by device."""
         return self.root / "models"

@@ -154,7 +154,7 @@ class History:
         return replace(self, front=self.front_identity(settings, search))
 
 
-WORDS = ("title", "source", "licence", "notes", "error", "family_error", "interpolation")
+WORDS = ("title", "source", "licence", "notes", "error", "family_error", "interpolation", "device_commands")
 """Fields of a profile that change no latency: what is said of it, and how far it is from measurements."""
 
 

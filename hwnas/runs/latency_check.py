@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from hwnas.archive import Archive, Evaluation
 from hwnas.errors import ResumeError
 from hwnas.export.bundle import Bundle
-from hwnas.files import write_json
+from hwnas.export.card import FORMATS
+from hwnas.export.card import MEASURED as TIMED
 from hwnas.latency.correction import correction_features, fit_correction
 from hwnas.latency.measure import MeasureConfig
 from hwnas.latency.measurement import Measurement
@@ -26,7 +27,6 @@ from hwnas.pareto import non_dominated
 from hwnas.progress import Progress
 from hwnas.report.data import LatencyCheck
 from hwnas.runs.evaluations import Candidate
-from hwnas.runs.export import FORMATS
 from hwnas.runs.folder import DeviceFolder
 from hwnas.runs.front import MEASURED, FrontModel
 from hwnas.runs.kept import read_kept
@@ -80,9 +80,8 @@ def check_models(
     )  # fmt: skip
     in_format = dict(zip(((m.key, name) for m, name in further), found[len(models) :], strict=True))
     for model, t in zip(models, found, strict=False):
-        metrics = {**Bundle(model.folder).metrics, "measured_latency": t.as_dict()}
-        metrics |= {f"measured_latency_{n}": one.as_dict() for (key, n), one in in_format.items() if key == model.key}
-        write_json(model.folder / "metrics.json", metrics)
+        measured = {f"{TIMED}_{n}": one.as_dict() for (key, n), one in in_format.items() if key == model.key}
+        Bundle(model.folder).add_metrics({TIMED: t.as_dict(), **measured})
     as_timed = np.array([t.median_ms for t in found[: len(models)]])
     order = np.argsort(as_timed, kind="stable")
     models, archs, as_timed = [models[i] for i in order], [archs[i] for i in order], as_timed[order]
@@ -145,6 +144,11 @@ def keep_measured(archive: Archive, device: str, checked: Checked, models: Seque
         archive.add(Evaluation(arch, values, weights[arch.key], _split(device), seed, 0.0, asdict(t.conditions)))
 
 
+def measured_on(archive: Archive, device: str, model: Candidate) -> dict[str, float]:
+    """Return what the check of a model on a device gave, by name; empty where it was not timed there."""
+    return archive.values(model.arch, model.weights_version, _split(device))
+
+
 def measured_columns(
     archive: Archive, device: str, models: Sequence[Candidate], losses: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
@@ -156,7 +160,7 @@ def measured_columns(
         models: of a front.
         losses: ``(n,)`` their scores, minimised.
     """
-    found = [archive.values(m.arch, m.weights_version, _split(device)).get(MEASURED) for m in models]
+    found = [measured_on(archive, device, m).get(MEASURED) for m in models]
     known = [v for v in found if v is not None]
     if len(known) < len(models) or not models:
         return {}
@@ -192,7 +196,7 @@ def was_checked(path: Path, models: Sequence[FrontModel]) -> bool:
         return False
     bundles = [m.folder for m in models if (m.folder / "metrics.json").exists()]
     return all(
-        "measured_latency" in (metrics := Bundle(b).metrics)
-        and all(f"measured_latency_{name}" in metrics or not (b / file).exists() for name, file in FORMATS.items())
+        TIMED in (metrics := Bundle(b).metrics)
+        and all(f"{TIMED}_{name}" in metrics or not (b / file).exists() for name, file in FORMATS.items())
         for b in bundles
     )

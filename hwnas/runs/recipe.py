@@ -55,11 +55,38 @@ class ExportConfig(BaseModel):
     """Also write ``model.int8.onnx``."""
     fp16: bool = False
     """Also write ``model.fp16.onnx``."""
+    image: bool = False
+    """Also write files that take images as bytes (height, width, channel) and prepare them themselves
+    (``*.image.onnx``)."""
+    static: bool = False
+    """Also write files for a batch of one, as compilers of devices want them (``*.static.onnx``)."""
+    openvino: bool = False
+    """Also write OpenVINO's format (``model.openvino.xml``; extra ``openvino-ir``)."""
+    litert: bool = False
+    """Also write a file for LiteRT, that is TensorFlow Lite (``model.tflite``, float32; extra ``litert``)."""
 
-    def formats(self, int8: bool | None = None, fp16: bool | None = None) -> frozenset[str]:
-        """Return the number formats besides float32; what is given counts in place of the recipe."""
-        wanted = {"int8": self.int8 if int8 is None else int8, "fp16": self.fp16 if fp16 is None else fp16}
+    def formats(self, **given: bool | None) -> frozenset[str]:
+        """Return the number formats and forms besides the own one; what is given counts in place of the recipe."""
+        names = ("int8", "fp16", "image", "static", "openvino", "litert")
+        own = {name: getattr(self, name) for name in names}
+        wanted = own | {name: on for name, on in given.items() if on is not None}
         return frozenset(name for name, on in wanted.items() if on)
+
+
+class LicenceConfig(BaseModel):
+    """Under which terms the images and the weights are; said in model cards and in the report.
+
+    What is left out is taken from what is known: shipped images say their licence, and weights of another run theirs.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=1000)
+
+    data: str = ""
+    """Of the images, such as ``CC-BY-4.0``."""
+    start: str = ""
+    """Of the weights that training begins with (``train.start_from``)."""
+    weights: str = ""
+    """Under which the trained weights are handed on."""
 
 
 class Recipe(BaseModel):
@@ -91,6 +118,7 @@ class Recipe(BaseModel):
     export: ExportConfig = ExportConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     executor: ExecutorConfig = ExecutorConfig()
+    licences: LicenceConfig = LicenceConfig()
 
     @field_validator("objectives")
     @classmethod

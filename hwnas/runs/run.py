@@ -16,6 +16,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from hwnas.arguments import checked_arguments
 from hwnas.errors import HwnasError, RecipeError
 from hwnas.export.bundle import Bundle
+from hwnas.export.forms import FORMS, check_forms
 from hwnas.files import free_folder, n_ranks, write_json
 from hwnas.finetune import FinetuneConfig, FinetuneResult
 from hwnas.latency.build import build_table, needs_table
@@ -60,7 +61,7 @@ def _writes(verb: Callable[Concatenate[Run, _P], _R]) -> Callable[Concatenate[Ru
                 f"{n_ranks()} processes were started by torchrun, but only `hwnas train` shares its work among them; "
                 "train so, then go on with one process and the same --out"
             )
-        with run.context.folder.lock():
+        with run.context.folder.lock(), run.context.recorded(verb.__name__.partition("_")[0]):
             if verb.__name__ not in ("train", "tables"):
                 run.mend_fronts()
             return verb(run, *args, **kwargs)
@@ -218,6 +219,11 @@ class Run(RunView):
         out: str | Path | None = None,
         select: Sequence[str] = (),
         fp16: bool | None = None,
+        image: bool | None = None,
+        static: bool | None = None,
+        openvino: bool | None = None,
+        litert: bool | None = None,
+        measure: bool = False,
     ) -> list[Bundle]:
         """Write the bundles of all fronts, and return those that are chosen.
 
@@ -232,6 +238,11 @@ class Run(RunView):
             out: also copy the chosen bundles to ``out/<device>/<key>``; other models that lie there stay.
             select: selections such as ``best:local-cpu:latency_ms<=1`` or ``different:4``; see `Front.select`.
             fp16: whether every bundle has ``model.fp16.onnx``, too; default: as the recipe says.
+            image: whether every bundle has files that take images as bytes, too (``*.image.onnx``).
+            static: whether every bundle has files for a batch of one, too (``*.static.onnx``).
+            openvino: whether every bundle has OpenVINO's format, too (``model.openvino.xml``).
+            litert: whether every bundle has a file for LiteRT, too (``model.tflite``).
+            measure: time the files of every number format on devices that are at hand, too; see `check_latency`.
 
         Raises:
             SearchError: no model keeps the limits, or a selection of another form.
@@ -239,13 +250,18 @@ class Run(RunView):
         """
         names = self.with_fronts() if device is None else [self.context.device(device).name]
         read_limits(limits, names)
-        formats = self.recipe.export.formats(int8, fp16)
+        formats = self.recipe.export.formats(
+            int8=int8, fp16=fp16, image=image, static=static, openvino=openvino, litert=litert
+        )
+        check_forms(formats & FORMS.keys())
         rules = {"knee": knee, "fastest": fastest, "best": best}
         chosen = chosen_models([self.front(n) for n in names], select, key, limits, rules)
         others = [k for k in keys_meant(select, key) if not any(model.key.startswith(k) for model in chosen)]
         with self.evaluations() as evaluations:
             archs = [self.find(digits, evaluations) for digits in others]  # a mistake costs no time
             self.write_bundles(formats)
+            if measure:
+                self.check_latency()
             bundles = [model.export(out) if out is not None else Bundle(model.folder) for model in chosen]
             bundles += [self._export_other(evaluations, names[0], arch, formats, out) for arch in archs]
         self._refresh_report()

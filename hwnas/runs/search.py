@@ -30,6 +30,7 @@ from hwnas.search.limits import Limit, limits_for
 from hwnas.search.loop import Evaluate, run_search
 from hwnas.search.problem import Problem, Searcher
 from hwnas.search.quality import PredictorQuality
+from hwnas.search.standing import Standing
 from hwnas.space import Arch
 
 FloatArray = NDArray[np.float64]
@@ -87,21 +88,28 @@ def evaluate_for(
         wanted: what an evaluation gives; see `evaluated_values`.
         weights: version of the weights now.
     """
-    context, told, n_done = evaluations.context, evaluations.context.told_for(device), 0
-    images = context.searched_images(config)
+    context, told, n_done, note = evaluations.context, evaluations.context.told_for(device), 0, config.algorithm
+    images, score = context.searched_images(config), context.score
+    standings: dict[str, Standing] = {}  # values under other weights do not mix
 
     def evaluate(archs: Sequence[Arch]) -> FloatArray:
-        nonlocal n_done
-        candidates = [Candidate(arch, weights()) for arch in archs]
+        nonlocal n_done, note
+        version = weights()
+        candidates = [Candidate(arch, version) for arch in archs]
         before = n_done
 
         def on_done(done: int) -> None:
-            told("search", before + done, config.evaluations, config.algorithm)
+            told("search", before + done, config.evaluations, note)
 
         evaluations.evaluate(candidates, wanted, images, on_done)
         n_done += len(archs)
         evaluations.archive.request(search, archs)
-        return evaluations.values(problem, candidates, images)
+        values = evaluations.values(problem, candidates, images)
+        standing = standings.setdefault(version, Standing(problem, score.name, score.unit))
+        standing.add(values)
+        note = standing.note(config.algorithm)
+        told("search", n_done, config.evaluations, note)
+        return values
 
     return evaluate
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from hwnas.archive import Archive
 from hwnas.arguments import checked_arguments
 from hwnas.data import Splits
-from hwnas.errors import ResumeError
+from hwnas.errors import RecipeError, ResumeError
 from hwnas.latency.table import Device
 from hwnas.objectives.resolve import objectives_of
 from hwnas.objectives.subnets import SubnetEvaluator
+from hwnas.runs.analysis.compare import RunComparison, compare_runs
+from hwnas.runs.analysis.gains import DeviceGains, device_gains
 from hwnas.runs.analysis.why_not import WhyNot, why_not
 from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations
@@ -22,6 +24,8 @@ from hwnas.runs.export import chosen_models
 from hwnas.runs.front import Front, FrontModel, SearchedDevice, read_front
 from hwnas.runs.history import DeviceSearch, History, read_history
 from hwnas.runs.recipe import Recipe
+from hwnas.runs.tracking.track import track
+from hwnas.runs.tracking.trials import TrackedDevice
 from hwnas.runs.weights import RunWeights
 from hwnas.space import Arch
 from hwnas.supernet import Layout, SuperNet
@@ -140,6 +144,52 @@ class RunView:
         """
         with self.evaluations() as evaluations:
             return why_not(evaluations, self.searched_device(device), self.find(key, evaluations))
+
+    def compare(self, *others: RunView) -> RunComparison:
+        """Compare what runs on the same data reached, and their settings; see `RunComparison`.
+
+        Args:
+            others: runs, such as ones of other seeds; at least one.
+
+        Raises:
+            RecipeError: a run on other data, or one that has no device in common; or none is given.
+        """
+        if not others:
+            raise RecipeError(f"{self.folder} is alone; name a second run, or ask for its gains")
+        fronts = {run.folder: {name: run.front(name) for name in run.with_fronts()} for run in (self, *others)}
+        return compare_runs(fronts, self.context.score)
+
+    def gains(self) -> dict[str, DeviceGains]:
+        """Return what each device gains from its own front, and what its usual models were on their way.
+
+        Raises:
+            ResumeError: the run has no front.
+        """
+        with self.evaluations() as evaluations:
+            return device_gains(evaluations, [self.searched_device(name) for name in self.with_fronts()])
+
+    @checked_arguments
+    def track(self, tool: str, out: str | Path | None = None) -> str:
+        """Write what the run has found for another tool; return the command that opens it.
+
+        Made from the archive: also while a search goes on, and again later, when only what is new is added (optuna)
+        or what was written is replaced.
+
+        Args:
+            tool: ``optuna`` (a study for its dashboard), ``mlflow`` or ``tensorboard``.
+            out: file or folder, for mlflow also the address of a server; default: in the run's folder ``tracking/``.
+
+        Raises:
+            RecipeError: an unknown tool, one whose package is not installed, or a server that does not answer.
+            ResumeError: no search has begun.
+        """
+        with self.evaluations() as evaluations:
+            begun = [name for name in self.devices if evaluations.archive.searches(name)]
+            if not begun:
+                raise ResumeError(f"{self.folder} has no search yet; begin one with `hwnas search {self.folder}`")
+            fronts = {name: self.front(name) for name in self.searched()}
+            devices = [TrackedDevice(self.devices[n], self.settings(n), fronts.get(n)) for n in begun]
+            return track(evaluations, devices, tool, out)
 
     def searched_device(self, name: str) -> SearchedDevice:
         """Return a device with its settings and its front."""

@@ -152,7 +152,7 @@ def test_no_space_is_one_line_and_leaves_earlier_results(mistake, cli, recipe_fi
     line = mistake("run", recipe_file(), "--devices", "edge-tpu", "--json", "--out", copied)
     assert "No space left on device; free space" in line
     after = files(copied)
-    kept = ("archive.db", "archive.db.sha256")
+    kept = ("archive.db", "archive.db.sha256", "progress.jsonl")
     assert {p: c for p, c in after.items() if p.name not in kept} == {
         p: c for p, c in before.items() if p.name not in kept
     }

@@ -42,7 +42,7 @@ def test_a_model_is_fine_tuned_into_a_new_bundle(copied):
     with torch.no_grad():
         assert torch.equal(net(x), result.network(x))
     after = {k: v for k, v in digests(copied).items() if not k.startswith("finetuned")}
-    shown = ("archive.db", "report.html", "fronts.png")  # the page shows the model at once
+    shown = ("archive.db", "report.html", "fronts.png", "progress.jsonl")  # the page shows the model at once
     assert {k: v for k, v in after.items() if not k.startswith(shown)} == {
         k: v for k, v in before.items() if not k.startswith(shown)
     }

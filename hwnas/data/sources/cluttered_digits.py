@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.data.source import MemoryImages, Opened, Source, SourceConfig
+from hwnas.data.sources.digits import DIGITS
 
 SIZE_PX = 12
 """Edge of a picture; a digit has 8."""
@@ -24,6 +25,8 @@ class ClutteredDigits(Source):
     Much as Mnih et al., 2014, Recurrent Models of Visual Attention, section 4.1, clutter MNIST: pieces of other digits
     lie anywhere, each pixel is the brightest of what lies there. The pictures are always the same.
     """
+
+    licence = DIGITS.licence
 
     def open(self, config: SourceConfig, size_px: int) -> Opened:
         """Make them from scikit-learn's images."""

@@ -10,6 +10,8 @@ from hwnas.data.source import MemoryImages, Opened, Source, SourceConfig
 class Digits(Source):
     """1,797 handwritten digits of 43 people (Alpaydin and Kaynak, 1998), 8x8, 17 grey levels."""
 
+    licence = "CC BY 4.0 (Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI)"
+
     def open(self, config: SourceConfig, size_px: int) -> Opened:
         """Read them from scikit-learn."""
         from sklearn.datasets import load_digits

@@ -22,7 +22,8 @@ function devicesTable() {
 function stagesTable(model) {
   const heading = ["step", `validation ${titleOf(report.score.name).replace("validation ", "")}`, "test", "measured ms", "size MB", ""];
   const line = stage => element("tr", {}, element("td", { class: "text" }, stage.name),
-    ...[["score", report.score.name], ["test_score", report.score.name], ["latency_ms", "ms"], ["size_mb", "mb"]].map(([field, name]) => element("td", {}, number(stage[field], name))),
+    ...[["score", report.score.name, "score_stderr"], ["test_score", report.score.name, "test_stderr"], ["latency_ms", "ms", "latency_stderr_ms"], ["size_mb", "mb", ""]].map(([field, name, error]) =>
+      element("td", {}, `${number(stage[field], name)}${(stage[field] ?? null) !== null && (stage[error] ?? null) !== null ? ` ± ${Number(stage[error].toPrecision(2))}` : ""}`)),
     element("td", { class: "text wrap" }, stage.note));
   return element("div", { class: "scroll" }, element("table", { id: "stages" },
     element("thead", {}, element("tr", {}, ...heading.map((text, i) => element("th", i === 0 || i === 5 ? { class: "text" } : {}, text)))),

@@ -68,8 +68,13 @@ def differences(runs: Mapping[Path, Sequence[str]]) -> list[tuple[str, list[str]
     return [(name, values) for name, values in rows if len(set(values)) > 1]
 
 
+def flat_settings(settings: BaseModel) -> dict[str, str]:
+    """Return every setting as text, by its dotted name."""
+    return dict(_flat(settings.model_dump(mode="json"), ""))
+
+
 def _flat_run(folder: RunFolder, devices: Sequence[str]) -> dict[str, str]:
-    found = dict(_flat(load_recipe(folder.recipe).model_dump(mode="json"), ""))
+    found = flat_settings(load_recipe(folder.recipe))
     for name in devices:
         if (settings := read_settings(folder.device(name))) is not None:
             found |= dict(_flat(settings.model_dump(mode="json"), f"{name}: "))

@@ -174,8 +174,9 @@ def _least_sum(regret: FloatArray, t: float, k: int) -> IntArray | None:
 
 
 def plan_fleet(
-    evaluations: Evaluations, devices: Sequence[SearchedDevice], models: int, limits: Sequence[Limit] = ()
-) -> Fleet:
+    evaluations: Evaluations, devices: Sequence[SearchedDevice], models: int, limits: Sequence[Limit] = (),
+    look_up: bool = False,
+) -> Fleet:  # fmt: skip
     """Pick at most ``models`` evaluated archs that serve all devices.
 
     A device can use a model that keeps its limits; its regret is how much worse the model scores than the best that the
@@ -187,6 +188,7 @@ def plan_fleet(
         models: how many at most.
         limits: beside those of the devices' searches, on any known value; a device without a limit on ``latency_ms``
             keeps the latency of its front's knee.
+        look_up: run no network: models whose scores are not known in the precision of every device are left out.
 
     Raises:
         SearchError: fewer than 1 model, a limit that nothing meets, limits that so few models cannot meet together, or
@@ -204,7 +206,7 @@ def plan_fleet(
     wanted = {n: v for d in devices for n, v in evaluated_values(context, d.settings).items()}
     views = {view.precision: view for view in (evaluations.of_device(d.device) for d in devices)}
     fronts = [m for d in devices for m in candidates_of_front(evaluations, d.front)] if len(views) > 1 else []
-    for view in views.values():  # what is best in one precision is looked at in the others
+    for view in () if look_up else views.values():  # what is best in one precision is looked at in the others
         view.evaluate(list(dict.fromkeys([*finished_models(view), *fronts])), wanted)
     # Without adaptation every device may get the same models: finished ones where there are any.
     models_known = [
@@ -212,6 +214,8 @@ def plan_fleet(
         for model in candidates_of(evaluations, devices[0].name, devices[0].settings)
         if all(v in e.known(model, wanted.values()) for e in views.values() for v in wanted.values())
     ]
+    if not models_known:
+        raise SearchError(f"no model of {root} is known in the precision of every device; give `hwnas fleet` a try")
     columns = {d.name: model_columns(evaluations, d.device, d.settings, models_known) for d in devices}
     limits_ms: dict[str, float] = {}
     usable_rows = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hwnas.report.data import Bands, Column, DeviceReport, Overlay, Pieces, Remo
 from hwnas.runs.analysis.baseline import read_baseline
 from hwnas.runs.analysis.curves import curves_of
 from hwnas.runs.analysis.decisions import decisions_of, differences
+from hwnas.runs.analysis.gains import gains_of
 from hwnas.runs.analysis.pieces import by_layer_of, pieces_of, unfitted_shares
 from hwnas.runs.analysis.stages import commands_of, stages_of
 from hwnas.runs.choose import candidates_of, inherited_candidates, model_columns
@@ -27,6 +29,7 @@ from hwnas.runs.front import Front, FrontModel, SearchedDevice
 from hwnas.runs.history import STAGE, History, read_history
 from hwnas.runs.kept import read_kept
 from hwnas.runs.latency_check import read_check
+from hwnas.runs.licences import licences_of
 from hwnas.runs.problem import evaluated_values, exact_values, make_problem
 from hwnas.search.specialise import Specialisation
 from hwnas.space import Arch
@@ -52,9 +55,13 @@ def collect(
         RecipeError: a run on other data, or one that has no device in common.
     """
     context = evaluations.context
-    _check_comparable(context.folder.root, devices, others or {})
+    check_comparable(context.folder.root, [device.name for device in devices], others or {})
     specs, pieces = _pieces(evaluations, devices)
-    reports = tuple(_device(evaluations, device, others or {}, specs) for device in devices)
+    gains = gains_of(evaluations, devices) if len(devices) > 1 else {}
+    reports = tuple(
+        replace(_device(evaluations, device, others or {}, specs), gains=gains.get(device.name, ()))
+        for device in devices
+    )
     keys = {d.name: {m["key"] for m in d.models} for d in reports}
     shared = {f"{a} & {b}": len(keys[a] & keys[b]) for a, b in itertools.combinations(keys, 2)}
     versions = [evaluations.weights.trained, *evaluations.weights.finished.by_version]
@@ -71,7 +78,7 @@ def collect(
         [{"kind": spec.kind, **spec.columns} for spec in specs], pieces,
         decisions_of(context.recipe, context.folder, [d.name for d in devices]),
         differences({root: [d.name for d in devices] for root in (context.folder.root, *others)}) if others else (),
-        names_of([context.folder.root, *others]) if others else (),
+        names_of([context.folder.root, *others]) if others else (), licences_of(context.recipe),
     )  # fmt: skip
 
 
@@ -141,9 +148,13 @@ def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tup
     )  # fmt: skip
 
 
-def _check_comparable(root: Path, devices: Sequence[SearchedDevice], others: Mapping[Path, Fronts]) -> None:
+def check_comparable(root: Path, names: Sequence[str], others: Mapping[Path, Fronts]) -> None:
+    """Raise where a run cannot be compared with the one in ``root``, which was searched for devices ``names``.
+
+    Raises:
+        RecipeError: it is of other data, or has no device in common.
+    """
     data = _data_of(root)
-    names = [device.name for device in devices]
     for other, fronts in others.items():
         if _data_of(other) != data:
             raise RecipeError(f"{other} is of other data than {root}; compare runs of the same data")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.export.bundle import Bundle
+from hwnas.export.card import FORMATS
 from hwnas.report.data import Stage
 from hwnas.runs.evaluations import Evaluations
-from hwnas.runs.export import FORMATS
 from hwnas.runs.front import MEASURED, FrontModel
 from hwnas.task import Score
 
@@ -30,9 +30,14 @@ def stages_of(evaluations: Evaluations, model: FrontModel) -> list[Stage]:
     note = "" if finished is None else f"{finished.epochs:g} epochs, best after {finished.best_epoch}"
     exported = Stage(
         name, model.values[score.name], _number(metrics, f"test_{score.name}"), model.values.get(MEASURED),
-        sizes.get("model.onnx"), note,
+        sizes.get("model.onnx"), note, _number(model.values, score.named("stderr")),
+        _number(metrics, f"test_{score.named('stderr')}"), _measured_stderr(metrics, "measured_latency"),
     )  # fmt: skip
     found.append(exported)
+    in_float = _number(metrics, f"test_{score.named('fp32')}")
+    if in_float is not None:  # of a device in 8 bits: what the network is before it is quantised
+        stderr = _number(metrics, f"test_{score.named('stderr')}")
+        found.append(Stage("the same in FP32", model.values.get(score.named("fp32")), in_float, test_stderr=stderr))
     found += _formats(metrics, sizes, score, "")
     tuned = (folder.finetuned / model.device).glob(f"{model.key}*")
     for path in sorted(tuned, key=lambda p: (len(p.name), p.name)):  # ...-10 after ...-2
@@ -50,7 +55,8 @@ def _finetuned(bundle: Path, score: Score) -> list[Stage]:
         note = "no epoch was better, the start is kept"
     found = Stage(
         "fine-tuned", _number(metrics, score.name), _number(metrics, f"test_{score.name}"),
-        _measured(metrics, "measured_latency"), sizes.get("model.onnx"), note,
+        _measured(metrics, "measured_latency"), sizes.get("model.onnx"), note, _number(metrics, score.named("stderr")),
+        _number(metrics, f"test_{score.named('stderr')}"), _measured_stderr(metrics, "measured_latency"),
     )  # fmt: skip
     return [found, *_formats(metrics, sizes, score, "fine-tuned, ")]
 
@@ -60,6 +66,8 @@ def _formats(metrics: Mapping[str, Any], sizes: Mapping[str, float], score: Scor
         Stage(
             f"{before}{name.upper()}", None, _number(metrics, f"test_{score.named(name)}"),
             _measured(metrics, f"measured_latency_{name}"), sizes[file],
+            test_stderr=_number(metrics, f"test_{score.named('stderr')}"),  # of as many images, as many of them right
+            latency_stderr_ms=_measured_stderr(metrics, f"measured_latency_{name}"),
         )
         for name, file in FORMATS.items()
         if file in sizes
@@ -83,6 +91,13 @@ def _number(metrics: Mapping[str, Any], name: str) -> float | None:
 def _measured(metrics: Mapping[str, Any], name: str) -> float | None:
     found = metrics.get(name)
     return _number(found, "median_ms") if isinstance(found, Mapping) else None
+
+
+def _measured_stderr(metrics: Mapping[str, Any], name: str) -> float | None:
+    """Standard error of a measured median: half of its 95 % confidence interval is 1.96 of them."""
+    found, median = metrics.get(name), _measured(metrics, name)
+    width = _number(found, "ci_percent") if isinstance(found, Mapping) else None
+    return None if median is None or width is None else median * width / 100 / (2 * 1.96)
 
 
 RUN = "{run}"

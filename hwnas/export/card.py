@@ -1,0 +1,147 @@
+"""What does a reader of a bundle need to know? Its model card: input, files with their accuracy and speed, licences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hwnas.errors import one_line
+from hwnas.export.pixels import LEVELS_TOLERANCE, Preparation
+
+FORMATS = {"fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
+"""Number formats that a bundle may have besides its own, and their files."""
+MEASURED = "measured_latency"
+"""Number of a bundle: how long its model takes on its device; with a number format behind it, that file."""
+UNKNOWN = "unknown"
+"""What is said of a licence that nobody has stated."""
+
+
+def model_card(described: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """Return the card of a bundle as Markdown.
+
+    Args:
+        described: its ``arch.json``.
+        metrics: its ``metrics.json``.
+    """
+    preparation = Preparation.of(described["input"])
+    shape = " x ".join(map(str, described["input"]["shape"]))
+    rows = "\n".join(
+        f"| {_markdown(k)} | {f'{v:.6g}' if isinstance(v, float) else _markdown(v)} |"
+        for k, v in metrics.items()
+        if not isinstance(v, Mapping)
+    )
+    classes = ", ".join(map(_markdown, described["classes"]))
+    blocks = "\n".join(
+        f"| {b['slot']} | {b['kind']} | {b['in_channels']} | {b['out_channels']} | {b['in_size_px']} | "
+        f"{b.get('kernel_size', '')} | {b.get('mid_channels', '')} |"
+        for b in described["blocks"]
+    )
+    parts = [
+        f"""# {described["key"]}
+
+A subnet of a `{described["supernet"]["family"]}` supernet, exported by hwnas.
+
+- Input `input`: float32, batch x {shape}; pixel values in 0..1, minus mean {described["input"]["mean"]},
+  divided by standard deviation {described["input"]["std"]}, per channel.
+- Output `logits`: batch x {len(described["classes"])}, in the order {classes}.
+- `python run_model.py IMAGE` classifies images; it needs onnxruntime, numpy and pillow. Images are turned upright,
+  resized at their shorter edge to {preparation.decoded_px} px (bilinear), cut to the centre, and brought to
+  the size of the input.
+- `hwnas.load_model(FOLDER)` gives the PyTorch network back.
+""",
+        _files(described, metrics),
+        _images(described, preparation, metrics),
+        _commands(described),
+        _licences(described),
+        f"""## Numbers
+
+| number | value |
+|---|---|
+{rows}
+""",
+        f"""## Blocks
+
+| slot | block | in channels | out channels | input px | kernel | middle channels |
+|---|---|---|---|---|---|---|
+{blocks}
+""",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _files(described: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """Every model file: its size, and of number formats the test score and the measured latency."""
+    sizes = {n: s for n, s in described.get("bytes", {}).items() if n.startswith("model.")}
+    if not sizes:
+        return ""
+    tests = {"model.onnx": "own", **{file: name for name, file in FORMATS.items()}}
+    scores = described.get("test_scores", {})
+    names = {"own": str(metrics.get("precision", "fp32")), **{name: name for name in FORMATS}}
+    lines = []
+    for file, size in sizes.items():
+        which = tests.get(file, "")
+        tested = metrics.get(scores.get(which, "")) if which else None
+        timed = metrics.get(MEASURED if which == "own" else f"{MEASURED}_{which}") if which else None
+        lines.append(
+            f"| {file} | {names.get(which, '').upper()} | {size / 1000:.1f} | {_number(tested)} | {_measured(timed)} |"
+        )
+    heading = _markdown(scores.get("own", "test score"))
+    return (
+        f"## Files\n\n| file | number format | kB | {heading} | measured latency, ms |\n|---|---|---|---|---|\n"
+        + "\n".join(lines)
+        + "\n"
+    )
+
+
+def _number(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, int | float) else ""
+
+
+def _measured(value: Any) -> str:
+    if not isinstance(value, Mapping) or not isinstance(value.get("median_ms"), int | float):
+        return ""
+    where = value.get("conditions")
+    if not isinstance(where, Mapping):
+        return f"{value['median_ms']:.4g}"
+    on, runtime, threads = (_markdown(where.get(k, "")) for k in ("device", "runtime", "threads"))
+    return f"{value['median_ms']:.4g} ({on}, {runtime}, {threads} thread(s))"
+
+
+def _images(described: Mapping[str, Any], preparation: Preparation, metrics: Mapping[str, Any]) -> str:
+    """What the files do that take images."""
+    if not any(".image." in name for name in described.get("bytes", {})):
+        return ""
+    p = preparation
+    steps = [f"resized from {p.resize}"] if p.resize else []
+    off = metrics.get("image_input_off_levels")
+    seen = f" (seen: {off:.1g})" if isinstance(off, float) else ""
+    return f"""## Files that take images
+
+`*.image.onnx` have the input `image`: uint8, batch x {p.decoded_px} x {p.decoded_px} x {p.channels} (height, width,
+channel), and do the rest themselves: {", ".join([*steps, "divided by 255", "shifted and scaled as above"])}.
+The result is that of the data pipeline within {LEVELS_TOLERANCE:g} of a level of 8 bits{seen}. Photographs
+are still to be turned upright, resized at their shorter edge and cut to the centre before.
+"""
+
+
+def _commands(described: Mapping[str, Any]) -> str:
+    commands = described.get("device_commands", ())
+    if not commands:
+        return ""
+    lines = "\n".join(commands)
+    return f"## On the device\n\nWith the vendor's tools, which are not part of hwnas:\n\n```\n{lines}\n```\n"
+
+
+def _licences(described: Mapping[str, Any]) -> str:
+    stated = described.get("licences", {})
+    lines = "\n".join(
+        f"- {what}: {_markdown(stated.get(name) or UNKNOWN)}"
+        for name, what in (("weights", "These weights"), ("start", "What they began with"), ("data", "Training images"))
+    )
+    return f"## Licences\n\n{lines}\n"
+
+
+def _markdown(text: object) -> str:
+    """Return a text as Markdown shows it in a line or a cell: nothing in it is markup, a link or a new line."""
+    return re.sub(r"([\\`*{}\[\]<>|#]|(?<!\w)_|_(?!\w))", r"\\\1", one_line(str(text)))
