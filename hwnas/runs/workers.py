@@ -30,21 +30,27 @@ REACHED_S = 10.0
 class Processes:
     """Processes of this machine; they stay until the executor is gone."""
 
-    def __init__(self, workers: int = 0, threads: int = 1) -> None:
+    def __init__(self, workers: int = 0, threads: int = 1, gpus: int = 0) -> None:
         """Say how many.
 
         Args:
-            workers: processes; 0: one a usable core.
+            workers: processes; 0: one a usable core, or one a GPU.
             threads: of each.
+            gpus: of this machine, one for each worker in turn, which sees no other; 0: every worker sees all.
 
         Raises:
             PluginError: negative numbers.
         """
-        if workers < 0 or threads < 1:
-            raise PluginError(f"executor processes has workers={workers}, threads={threads}; give 0 or more, and 1")
+        if workers < 0 or threads < 1 or gpus < 0:
+            raise PluginError(
+                f"executor processes has workers={workers}, threads={threads}, gpus={gpus}; give 0 or more, 1 or more, "
+                "and 0 or more"
+            )
         cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-        self.workers = workers or len(cores)
+        self.workers = workers or gpus or len(cores)
         self.threads = threads
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        self._gpus = (visible.split(",") if visible else [str(i) for i in range(gpus)])[:gpus]
         self._pool: ProcessPoolExecutor | None = None
 
     def map(self, function: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
@@ -79,7 +85,8 @@ class Processes:
         if self._pool is None:
             # A fresh interpreter each: a copy of this process would share locks of its threads and of its libraries.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.workers, context, _begin, (self.threads,))
+            begun = context.Value("i", 0)
+            self._pool = ProcessPoolExecutor(self.workers, context, _begin_one, (self.threads, self._gpus, begun))
         try:
             return self._pool.submit(function, item)
         except BrokenProcessPool:
@@ -91,7 +98,7 @@ class Processes:
 class Ray:
     """Workers of a Ray cluster, which may join and leave while a search runs (extra ``ray``)."""
 
-    def __init__(self, address: str | None = None, cpus: float = 1, threads: int = 1) -> None:
+    def __init__(self, address: str | None = None, cpus: float = 1, threads: int = 1, gpus: float = 0) -> None:
         """Join a cluster, or begin one on this machine.
 
         Args:
@@ -99,6 +106,7 @@ class Ray:
                 of the environment variable ``RAY_ADDRESS``, or else one that is begun on this machine.
             cpus: processors that an evaluation needs.
             threads: of each worker.
+            gpus: that an evaluation needs; Ray hides the GPUs of a node from tasks that ask for none.
 
         Raises:
             PluginError: Ray is not installed, or there is no such cluster.
@@ -119,7 +127,7 @@ class Ray:
                     "cluster that was begun with a token needs RAY_AUTH_MODE=token here, too"
                 ) from None
         # Retries are Ray's: what a node that left had is done again on another.
-        self._remote = ray.remote(num_cpus=cpus, max_retries=-1, scheduling_strategy="SPREAD")
+        self._remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=-1, scheduling_strategy="SPREAD")
 
     def map(self, function: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
         """See `hwnas.runs.executor.Executor.map`.
@@ -155,6 +163,15 @@ def _check_reachable(address: str | None) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_S).close()
     except (OSError, OverflowError) as error:
         raise PluginError(f"there is no Ray cluster at {address!r}: {_one_line(error)}") from None
+
+
+def _begin_one(threads: int, gpus: Sequence[str], begun: Any) -> None:
+    """Prepare one of several processes; it gets the next GPU, before PyTorch looks for any."""
+    if gpus:
+        with begun.get_lock():
+            number, begun.value = begun.value, begun.value + 1
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+    _begin(threads)
 
 
 def _begin(threads: int) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,22 @@ def test_an_item_that_ends_its_workers_is_given_up():
         list(Processes(1).map(always_lost, ["an arch"]))
 
 
+def gpu_seen(item):
+    time.sleep(0.3)  # long enough that both workers get some
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+@pytest.mark.parametrize(("visible", "seen"), [(None, {"0", "1"}), ("4,7,8", {"4", "7"})])
+def test_each_worker_sees_a_gpu_of_its_own(monkeypatch, visible, seen):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    executor = Processes(gpus=2)
+    assert executor.workers == 2
+    assert set(executor.map(gpu_seen, range(12))) == seen
+    assert set(Processes(1).map(gpu_seen, range(1))) == {visible}
+
+
 def archive_of(folder, device):
     run = hwnas.open_run(folder)
     with run.evaluations() as evaluations:
@@ -88,7 +105,7 @@ def test_a_search_on_workers_finds_the_same_archive(executor, copied, recipe_fil
 def test_what_cannot_be_an_executor_is_named(copied):
     with pytest.raises(RecipeError, match="are of no executor; name it, such as --executor ray"):
         hwnas.open_run(copied, executor_options={"workers": 2})
-    with pytest.raises(PluginError, match="has workers=-1, threads=1; give 0 or more, and 1"):
+    with pytest.raises(PluginError, match="has workers=-1, threads=1, gpus=0; give 0 or more, 1 or more"):
         Processes(-1)
     with pytest.raises(PluginError, match="cannot be made with"):
         hwnas.open_run(copied, executor="processes", executor_options={"speed": 3}).context.executor  # noqa: B018
