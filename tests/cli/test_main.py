@@ -285,7 +285,8 @@ def test_a_run_as_text(cli, recipe_file, copied):
     assert code == 0
     assert "hexagon-dsp" in out
     assert re.search(r"tau -?[01]\.\d\d ± [01]\.\d\d on 8$", out, re.MULTILINE)
-    assert out.splitlines()[-1] == f"report: {copied / 'report.html'}"
+    assert f"report: {copied / 'report.html'}" in out.splitlines()
+    assert out.splitlines()[-1] == f"next: hwnas pareto {copied}"
     assert not any("\x1b" in line for line in lines), "no colours where there is no terminal"
 
 
