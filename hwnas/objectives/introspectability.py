@@ -14,6 +14,7 @@ from hwnas.objectives.case import SubnetCase
 from hwnas.objectives.class_pairs import confusion_weights, read_similarities
 from hwnas.objectives.class_profiles import MOST_IMAGES, ClassProfiles, Division, Features, Reduce, divide, score_of
 from hwnas.objectives.plugin import EvaluatedObjective
+from hwnas.reading.memory import give_back
 from hwnas.task import Task
 from hwnas.task.task import PredictsClasses
 from hwnas.train.evaluate import inference_batch_size
@@ -178,6 +179,9 @@ class _Profiled:
         value = _with_further_passes(
             self.profiles, self.case.network, self.division, lambda: (x for x, _ in inputs.batches(size)), weights
         )
+        self.profiles.clear()
+        if self.most_images < inference_batch_size(inputs.resolution**2):  # a large network, with much to be freed
+            give_back()
         return {INTROSPECTABILITY.name: value}
 
 

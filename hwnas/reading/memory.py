@@ -1,12 +1,14 @@
-"""Is there enough memory for what a packed file holds? Asked before it is unpacked."""
+"""Is there enough memory for what a packed file holds? Asked before it is unpacked. And how is memory given back?"""
 
 from __future__ import annotations
 
+import ctypes
 import gzip
 import os
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from hwnas.errors import UnreadableError
@@ -34,6 +36,12 @@ def check_memory(n_bytes: int, where: str | Path) -> None:
             str(where),
             f"it unpacks to {n_bytes / 2**30:,.1f} GB, this machine has {memory_bytes() / 2**30:,.0f} GB of memory",
         )
+
+
+def give_back() -> None:
+    """Give memory that was freed back to the system, which the allocator would keep otherwise (glibc)."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def unpacked_zip_bytes(path: Path) -> int:
