@@ -68,7 +68,7 @@ class TrainBatches:
         pixels, readable = self._pixels(step, rows, part)
         if self.augment.varies_pixels:
             x = augment_pixels(resized(pixels, resolution), self.augment, generator, draws)
-            x = normalised(x, self.mean, self.std)
+            x = normalised(x, self.mean, self.std).contiguous(memory_format=torch.channels_last)
         else:
             x = as_input(pixels, resolution, self.mean, self.std)
         x = augment(x, self.augment, generator, draws)

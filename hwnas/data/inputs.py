@@ -25,26 +25,25 @@ def as_input(images: Tensor, resolution: int, mean: Sequence[float], std: Sequen
     Returns:
         ``(B, C, resolution, resolution)`` float32, channels-last.
     """
-    device, per_image = images.device, images.shape[1] * max(resolution**2, images.shape[2] * images.shape[3])
-    if device != CPU or len(images) * per_image <= BLOCK:
-        return normalised(resized(images, resolution), mean, std)
-    size = (len(images), images.shape[1], resolution, resolution)
+    n, channels = images.shape[:2]
     # Images of one channel have the same numbers in the same order either way, and are called contiguous.
-    order = torch.channels_last if images.shape[1] > 1 else torch.contiguous_format
-    inputs = torch.empty(size, memory_format=order)
-    shift, scale = (torch.tensor(v, dtype=torch.float32).repeat(resolution) for v in (mean, std))
-    block = max(1, BLOCK // per_image)
+    order = torch.channels_last if channels > 1 else torch.contiguous_format
+    inputs = torch.empty((n, channels, resolution, resolution), device=images.device, memory_format=order)
+    shift, scale = (torch.tensor(v, dtype=torch.float32, device=images.device).expand(channels) for v in (mean, std))
+    block = max(1, BLOCK // (channels * max(resolution**2, images.shape[2:].numel())) if images.device == CPU else n)
     for into, some in zip(inputs.split(block), images.split(block), strict=True):
-        if some.shape[2:] == into.shape[2:] and some.is_contiguous(memory_format=torch.channels_last):
-            _rows(into).copy_(_rows(some)).div_(255.0).sub_(shift).div_(scale)
+        if some.shape == into.shape and some.is_contiguous(memory_format=torch.channels_last):
+            rows = _rows(into).copy_(_rows(some)).div_(255.0)
+            rows.sub_(shift.repeat(resolution)).div_(scale.repeat(resolution))
         else:
-            into.copy_(_scaled(resized(some, resolution), mean, std))
+            into.copy_(normalised(resized(some, resolution), mean, std))
     return inputs
 
 
 def _rows(images: Tensor) -> Tensor:
-    """Return channels-last images as ``(B, H, W C)``: long rows, which a processor works through fastest."""
-    return images.permute(0, 2, 3, 1).flatten(2)
+    """Return a view of channels-last images, ``(B, H, W C)``: long rows, which a processor works through fastest."""
+    n, channels, height_px, width_px = images.shape
+    return images.permute(0, 2, 3, 1).view(n, height_px, width_px * channels)
 
 
 def resized(images: Tensor, resolution: int) -> Tensor:
@@ -57,11 +56,6 @@ def resized(images: Tensor, resolution: int) -> Tensor:
 
 
 def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return pixels in 0..1 shifted and scaled per channel, channels-last; the memory of ``pixels`` is used up."""
-    return _scaled(pixels, mean, std).contiguous(memory_format=torch.channels_last)
-
-
-def _scaled(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Shift and scale in place."""
+    """Shift and scale pixels in 0..1 per channel, in place, and return them."""
     shift, scale = (torch.tensor(v, dtype=torch.float32, device=pixels.device).view(1, -1, 1, 1) for v in (mean, std))
     return pixels.sub_(shift).div_(scale)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.arguments import checked_arguments
+from hwnas.data import DataConfig
+from hwnas.data.sources.files import existing_path
 from hwnas.errors import CheckpointError, DataError
 from hwnas.progress import Progress, silent
 from hwnas.runs.recipe import load_recipe, shipped_recipes, with_values
@@ -66,11 +68,20 @@ def import_ofa(
     try:
         run = start_run(with_values(loaded, values, recipe), out, progress=progress)
     except DataError as error:
-        if loaded.data.path is None or Path(loaded.data.path).exists():
+        if loaded.data.path is None or _is_there(loaded.data):
             raise
         return supernet_alone(f"the supernet alone: {error}; with images (data.path=...) it becomes a run")
     run.train()
     return supernet_file(out)
+
+
+def _is_there(data: DataConfig) -> bool:
+    """Whether there is anything at ``data.path``, or below the folder HWNAS_DATA."""
+    try:
+        existing_path(data)
+    except DataError:
+        return False
+    return True
 
 
 def _shipped() -> dict[str, FamilyConfig]:

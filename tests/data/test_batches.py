@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hwnas.data import AugmentConfig, ImageSet, TrainBatches, as_input
+from hwnas.data import inputs as inputs_module
 
 FULL = AugmentConfig(flip=True, shift_percent=10, cutout_percent=20)
 
@@ -67,6 +68,25 @@ def test_pixels_of_the_right_size_are_only_normalised(rng):
     out = as_input(torch.from_numpy(pixels), 11, mean, std)
     wanted = (pixels / 255 - np.reshape(mean, (1, 2, 1, 1))) / np.reshape(std, (1, 2, 1, 1))
     np.testing.assert_allclose(out.numpy(), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("block", [1, 700, 10**9], ids=["an image at a time", "two or three", "all"])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("resolution", [7, 11, 16])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last], ids=["planes", "channels last"])
+def test_blocks_and_the_order_of_channels_change_no_bit(rng, monkeypatch, block, channels, resolution, order):
+    pixels = torch.from_numpy(rng.integers(0, 256, (7, channels, 11, 11), dtype=np.uint8))
+    mean, std = (torch.tensor(v[:channels]).view(1, -1, 1, 1) for v in ((0.3, 0.4, 0.5), (0.2, 0.3, 0.4)))
+    x = pixels.to(torch.float32) / 255
+    if resolution != 11:
+        x = torch.nn.functional.interpolate(x, (resolution,) * 2, mode="bilinear", antialias=resolution < 11)
+    wanted = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr(inputs_module, "BLOCK", block)
+    found = as_input(
+        pixels.contiguous(memory_format=order), resolution, mean.flatten().tolist(), std.flatten().tolist()
+    )
+    assert torch.equal(found, wanted)
+    assert found.stride() == wanted.stride()
 
 
 def test_enlarging_is_bilinear_by_hand():

@@ -294,37 +294,39 @@ def test_crops_are_windows_of_the_images():
     assert len(torch.unique(crops[:, 0, 0, 0])) > 10
 
 
-@pytest.mark.parametrize("name", sorted(PROXIES))
-def test_a_proxy_leaves_the_network_and_the_generator_alone(name, layout):
+@pytest.fixture
+def made_case(layout):
+    """A network, and what a proxy sees of it on a device."""
     arch = layout.space.largest()
     torch.manual_seed(0)
     net = layout.build_subnet(arch)
     x, y = torch.randn(6, *layout.input_shape(arch)), torch.arange(6)
-    case = ProxyCase(net, layout.blocks(arch), x, y, CLASSIFICATION, lambda: (net, x, y, [x]), seed=3)
+
+    def case(device="cpu"):
+        there = copy.deepcopy(net).to(device) if device != "cpu" else net
+        images, targets = x.to(device), y.to(device)
+        trained = (there, images, targets, [images])
+        return ProxyCase(net, layout.blocks(arch), images, targets, CLASSIFICATION, lambda: trained, seed=3)
+
+    return net, case
+
+
+@pytest.mark.parametrize("name", sorted(PROXIES))
+def test_a_proxy_leaves_the_network_and_the_generator_alone(name, made_case):
+    net, case = made_case
     before, state = copy.deepcopy(net.state_dict()), torch.random.get_rng_state()
-    first = PROXIES[name].value(case)
+    first = PROXIES[name].value(case())
     assert math.isfinite(first)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(t, before[k]) for k, t in net.state_dict().items())
-    again = ProxyCase(net, layout.blocks(arch), x, y, CLASSIFICATION, lambda: (net, x, y, [x]), seed=3)
-    assert PROXIES[name].value(again) == first
+    assert PROXIES[name].value(case()) == first
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", sorted(PROXIES))
-def test_a_proxy_is_the_same_on_a_gpu(name, layout):
-    arch = layout.space.largest()
-    torch.manual_seed(0)
-    net = layout.build_subnet(arch)
-    x, y = torch.randn(6, *layout.input_shape(arch)), torch.arange(6)
-    found = []
-    for device in ("cpu", "cuda"):
-        there = (copy.deepcopy(net).to(device), x.to(device), y.to(device))
-        case = ProxyCase(
-            net, layout.blocks(arch), *there[1:], CLASSIFICATION, lambda t=there: (*t, [t[1]]), seed=3
-        )  # fmt: skip
-        found.append(PROXIES[name].value(case))
-    assert found[1] == pytest.approx(found[0], rel=1e-2)
+def test_a_proxy_is_the_same_on_a_gpu(name, made_case):
+    _, case = made_case
+    assert PROXIES[name].value(case("cuda")) == pytest.approx(PROXIES[name].value(case()), rel=1e-2)
 
 
 def test_networks_without_a_value_give_nan():

@@ -51,9 +51,11 @@ def test_without_images_the_supernet_alone_is_written(recipe_file, tmp_path):
     assert told[0][3].endswith("with images (data.path=...) it becomes a run")
 
 
-def test_images_that_are_there_and_of_no_use_are_an_error(recipe_file, tmp_path):
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "below HWNAS_DATA"])
+def test_images_that_are_there_and_of_no_use_are_an_error(recipe_file, tmp_path, monkeypatch, elsewhere):
     (tmp_path / "photos" / "bee").mkdir(parents=True)
-    recipe = recipe_file(data={"source": "folder", "path": str(tmp_path / "photos")})
+    monkeypatch.setenv("HWNAS_DATA", str(tmp_path))
+    recipe = recipe_file(data={"source": "folder", "path": "photos" if elsewhere else str(tmp_path / "photos")})
     checkpoint_of(recipe, tmp_path / "theirs.pth")
     with pytest.raises(DataError, match="photos"):
         import_ofa(tmp_path / "theirs.pth", str(recipe), tmp_path / "out")
