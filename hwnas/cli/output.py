@@ -33,6 +33,14 @@ def following(*words: object) -> str:
     return f"next: {shlex.join(['hwnas', *map(str, words)])}"
 
 
+def duration(seconds: float) -> str:
+    """Return a time as one reads it, such as ``45 s``, ``12 min`` or ``3 h 05 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def progress(quiet: bool) -> TerminalProgress:
     """Return what shows progress; use it as a context."""
     from hwnas.cli.progress import TerminalProgress

@@ -27,7 +27,7 @@ from hwnas.cli.options import (
     chosen_executor,
     split,
 )
-from hwnas.cli.output import following, progress, show, table, warn
+from hwnas.cli.output import duration, following, progress, show, table, warn
 
 if TYPE_CHECKING:
     from hwnas.runs.plan import Plan
@@ -112,18 +112,11 @@ def _divided(found: Plan) -> str:
     if found.estimated_s is None:
         return table(["what", "GMACs"], [[name, f"{gmacs:,.0f}"] for name, gmacs, _ in parts])
     times = found.estimated_s
-    rows = [[name, _duration(times[part])] for name, _, part in parts]
+    rows = [[name, duration(times[part])] for name, _, part in parts]
     if times["tables"]:
-        rows.append(["time blocks and networks on this machine", _duration(times["tables"])])
-    rows.append(["together, with exports", _duration(1.05 * sum(times.values()))])
+        rows.append(["time blocks and networks on this machine", duration(times["tables"])])
+    rows.append(["together, with exports", duration(1.05 * sum(times.values()))])
     return table(["what a run does", "about"], rows)
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as one reads them."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _reached(found: Sequence[DeviceReach], limited: bool) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli.options import Json, RunFolder
-from hwnas.cli.output import show, table
+from hwnas.cli.output import duration, show, table
 
 if TYPE_CHECKING:
     from hwnas.runs.analysis.compare import RunComparison
@@ -61,17 +61,9 @@ def _line_text(line: ProgressLine) -> str:
 def _task_text(line: ProgressLine) -> str:
     note = f" ({line.note})" if line.note else ""
     if line.ended:
-        return f"{line.what}: {line.done:g}/{line.total:g}{note}, {_duration(line.at - line.started)}"
-    left = "" if line.left_s is None else f", {_duration(line.left_s)} left"
+        return f"{line.what}: {line.done:g}/{line.total:g}{note}, {duration(line.at - line.started)}"
+    left = "" if line.left_s is None else f", {duration(line.left_s)} left"
     return f"{line.what}: {line.done:g}/{line.total:g}{note}{left}"
-
-
-def _duration(seconds: float) -> str:
-    """Such as ``45 s``, ``12 min`` or ``3 h 05 min``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def compare(

@@ -11,7 +11,7 @@ from hwnas.export.pixels import LEVELS_TOLERANCE, Preparation
 
 FORMATS = {"fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 """Number formats that a bundle may have besides its own, and their files."""
-MEASURED = "measured_latency"
+TIMING = "measured_latency"
 """Number of a bundle: how long its model takes on its device; with a number format behind it, that file."""
 UNKNOWN = "unknown"
 """What is said of a licence that nobody has stated."""
@@ -82,7 +82,7 @@ def _files(described: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     for file, size in sizes.items():
         which = tests.get(file, "")
         tested = metrics.get(scores.get(which, "")) if which else None
-        timed = metrics.get(MEASURED if which == "own" else f"{MEASURED}_{which}") if which else None
+        timed = metrics.get(TIMING if which == "own" else f"{TIMING}_{which}") if which else None
         lines.append(
             f"| {file} | {names.get(which, '').upper()} | {size / 1000:.1f} | {_number(tested)} | {_measured(timed)} |"
         )

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from hwnas.archive import Archive, Evaluation
 from hwnas.errors import ResumeError
 from hwnas.export.bundle import Bundle
-from hwnas.export.card import FORMATS
-from hwnas.export.card import MEASURED as TIMED
+from hwnas.export.card import FORMATS, TIMING
 from hwnas.latency.correction import correction_features, fit_correction
 from hwnas.latency.measure import MeasureConfig
 from hwnas.latency.measurement import Measurement
@@ -80,8 +79,8 @@ def check_models(
     )  # fmt: skip
     in_format = dict(zip(((m.key, name) for m, name in further), found[len(models) :], strict=True))
     for model, t in zip(models, found, strict=False):
-        measured = {f"{TIMED}_{n}": one.as_dict() for (key, n), one in in_format.items() if key == model.key}
-        Bundle(model.folder).add_metrics({TIMED: t.as_dict(), **measured})
+        measured = {f"{TIMING}_{n}": one.as_dict() for (key, n), one in in_format.items() if key == model.key}
+        Bundle(model.folder).add_metrics({TIMING: t.as_dict(), **measured})
     as_timed = np.array([t.median_ms for t in found[: len(models)]])
     order = np.argsort(as_timed, kind="stable")
     models, archs, as_timed = [models[i] for i in order], [archs[i] for i in order], as_timed[order]
@@ -196,7 +195,7 @@ def was_checked(path: Path, models: Sequence[FrontModel]) -> bool:
         return False
     bundles = [m.folder for m in models if (m.folder / "metrics.json").exists()]
     return all(
-        TIMED in (metrics := Bundle(b).metrics)
-        and all(f"{TIMED}_{name}" in metrics or not (b / file).exists() for name, file in FORMATS.items())
+        TIMING in (metrics := Bundle(b).metrics)
+        and all(f"{TIMING}_{name}" in metrics or not (b / file).exists() for name, file in FORMATS.items())
         for b in bundles
     )

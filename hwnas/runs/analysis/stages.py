@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.export.bundle import Bundle
-from hwnas.export.card import FORMATS
+from hwnas.export.card import FORMATS, TIMING
 from hwnas.report.data import Stage
 from hwnas.runs.evaluations import Evaluations
 from hwnas.runs.front import MEASURED, FrontModel
@@ -31,7 +31,7 @@ def stages_of(evaluations: Evaluations, model: FrontModel) -> list[Stage]:
     exported = Stage(
         name, model.values[score.name], _number(metrics, f"test_{score.name}"), model.values.get(MEASURED),
         sizes.get("model.onnx"), note, _number(model.values, score.named("stderr")),
-        _number(metrics, f"test_{score.named('stderr')}"), _measured_stderr(metrics, "measured_latency"),
+        _number(metrics, f"test_{score.named('stderr')}"), _measured_stderr(metrics, TIMING),
     )  # fmt: skip
     found.append(exported)
     in_float = _number(metrics, f"test_{score.named('fp32')}")
@@ -55,8 +55,8 @@ def _finetuned(bundle: Path, score: Score) -> list[Stage]:
         note = "no epoch was better, the start is kept"
     found = Stage(
         "fine-tuned", _number(metrics, score.name), _number(metrics, f"test_{score.name}"),
-        _measured(metrics, "measured_latency"), sizes.get("model.onnx"), note, _number(metrics, score.named("stderr")),
-        _number(metrics, f"test_{score.named('stderr')}"), _measured_stderr(metrics, "measured_latency"),
+        _measured(metrics, TIMING), sizes.get("model.onnx"), note, _number(metrics, score.named("stderr")),
+        _number(metrics, f"test_{score.named('stderr')}"), _measured_stderr(metrics, TIMING),
     )  # fmt: skip
     return [found, *_formats(metrics, sizes, score, "fine-tuned, ")]
 
@@ -65,9 +65,9 @@ def _formats(metrics: Mapping[str, Any], sizes: Mapping[str, float], score: Scor
     return [
         Stage(
             f"{before}{name.upper()}", None, _number(metrics, f"test_{score.named(name)}"),
-            _measured(metrics, f"measured_latency_{name}"), sizes[file],
+            _measured(metrics, f"{TIMING}_{name}"), sizes[file],
             test_stderr=_number(metrics, f"test_{score.named('stderr')}"),  # of as many images, as many of them right
-            latency_stderr_ms=_measured_stderr(metrics, f"measured_latency_{name}"),
+            latency_stderr_ms=_measured_stderr(metrics, f"{TIMING}_{name}"),
         )
         for name, file in FORMATS.items()
         if file in sizes

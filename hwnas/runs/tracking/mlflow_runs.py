@@ -17,8 +17,7 @@ from hwnas.runs.analysis.decisions import flat_settings
 from hwnas.runs.evaluations import Evaluations
 from hwnas.runs.front import FrontModel
 from hwnas.runs.manifest import package_versions
-from hwnas.runs.tracking.optuna_study import parameters
-from hwnas.runs.tracking.trials import TrackedDevice, problem_of, trials_of
+from hwnas.runs.tracking.trials import TrackedDevice, parameters, problem_of, trials_of
 from hwnas.train.monitor import read_log
 
 OF_RUN = "hwnas.run"

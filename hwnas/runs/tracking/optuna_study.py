@@ -9,9 +9,8 @@ from typing import Any
 
 from hwnas.files import make_folder
 from hwnas.runs.evaluations import Evaluations
-from hwnas.runs.tracking.trials import TrackedDevice, Trial, problem_of, trials_of
-from hwnas.space import Arch, SearchSpace
-from hwnas.space.choice import Option
+from hwnas.runs.tracking.trials import TrackedDevice, Trial, parameter, problem_of, trials_of
+from hwnas.space import SearchSpace
 
 NAME = "trial"
 """Attribute of a trial that tells it from all others."""
@@ -73,23 +72,11 @@ def _trial(one: Trial, space: SearchSpace) -> Any:
     }  # fmt: skip
     return optuna.trial.create_trial(
         state=state, values=None if one.failed else one.values,
-        params={name: _parameter(option) for name, option in one.arch.items},
+        params={name: parameter(option) for name, option in one.arch.items},
         distributions={
-            name: optuna.distributions.CategoricalDistribution([_parameter(o) for o in choices[name].options])
+            name: optuna.distributions.CategoricalDistribution([parameter(o) for o in choices[name].options])
             for name in one.arch
         },
         user_attrs=about,
         system_attrs={"constraints": list(one.violations)} if one.violations and not one.failed else {},
     )  # fmt: skip
-
-
-def parameters(arch: Arch) -> dict[str, str]:
-    """Return the choices of an arch as texts."""
-    return {name: str(_parameter(option)) for name, option in arch.items}
-
-
-def _parameter(option: Option) -> str | float | int | bool:
-    """An option as other tools take parameters: lists become texts."""
-    if isinstance(option, tuple):
-        return ", ".join("-" if entry is None else str(entry) for entry in option)
-    return option

@@ -26,6 +26,9 @@ def write_curves(evaluations: Evaluations, devices: Sequence[TrackedDevice], whe
 
     Returns:
         What opens it.
+
+    Raises:
+        OutputError: the folder holds other files, or cannot be made.
     """
     from torch.utils.tensorboard.writer import SummaryWriter
 

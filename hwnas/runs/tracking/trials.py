@@ -16,6 +16,7 @@ from hwnas.runs.history import DeviceSearch
 from hwnas.runs.problem import make_problem
 from hwnas.search.problem import Problem
 from hwnas.space import Arch
+from hwnas.space.choice import Option
 
 FloatArray = NDArray[np.float64]
 
@@ -107,3 +108,15 @@ def _beyond(problem: Problem, row: FloatArray) -> tuple[float, ...]:
         by_name[limit.value] - limit.bound if limit.comparison == "<=" else limit.bound - by_name[limit.value]
         for limit in problem.limits
     )
+
+
+def parameters(arch: Arch) -> dict[str, str]:
+    """Return the choices of an arch as texts."""
+    return {name: str(parameter(option)) for name, option in arch.items}
+
+
+def parameter(option: Option) -> str | float | int | bool:
+    """Return an option as other tools take parameters: lists become texts."""
+    if isinstance(option, tuple):
+        return ", ".join("-" if entry is None else str(entry) for entry in option)
+    return option
