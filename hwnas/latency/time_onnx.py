@@ -346,6 +346,7 @@ def bursts(
         TimingError: see `open_session`.
     """
     clock = clock or Clock()
+    gc.collect()  # once: in a process with many objects it takes as long as timing dozens of small models
     with pinned(config.cores):
         speed = open_session(reference, "the reference model", replace(config, input_shape=None))
         yield _burst(speed, REFERENCE, 0, REFERENCE_BURST_S, REFERENCE_RUNS, config.warmup_runs, clock)
@@ -422,7 +423,6 @@ class _PeakMemory:
 
 def _give_back() -> None:
     """Give memory that was freed back to the system: the next model would take it, and seem to need none (glibc)."""
-    gc.collect()
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
