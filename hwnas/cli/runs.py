@@ -40,7 +40,7 @@ def quickstart(
     devices: Devices = None,
     as_json: Json = False,
 ) -> None:
-    """Train a small supernet on real digits and search three devices, in minutes on two cores."""
+    """Train a small supernet on real digits in clutter and search three devices, in minutes on two cores."""
     from hwnas.runs.start import QUICKSTART
 
     run(QUICKSTART, devices=devices, out=out, as_json=as_json)

@@ -87,7 +87,7 @@ def test_cluttered_digits_are_the_digits_among_pieces_of_others():
     digits = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     found = SOURCES.get("cluttered-digits").open(SourceConfig(source="cluttered-digits"), 12)
     members = []
-    for part, n, times in ((found.train, 4312, 4), (found.validation, 1800, 5), (found.test, 1795, 5)):
+    for part, n, times in ((found.train, 4312, 4), (found.validation, 3600, 10), (found.test, 1795, 5)):
         assert len(part) == n
         pixels = part.pixels(np.arange(n), 12)[:, 0]
         assert pixels.shape == (n, 12, 12)

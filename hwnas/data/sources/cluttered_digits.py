@@ -15,12 +15,12 @@ SHIFT_PX = 1
 DIGIT_PX, PIECE_PX = 8, 4
 PIECES = 2
 """Of other digits in each picture."""
-PARTS = {"train": (0.6, 4), "validation": (0.2, 5), "test": (0.2, 5)}
+PARTS = {"train": (0.6, 4), "validation": (0.2, 10), "test": (0.2, 5)}
 """Share of the digits, and pictures of each. No digit, and no piece of one, is in two parts."""
 
 
 class ClutteredDigits(Source):
-    """1,797 handwritten digits of 43 people (Alpaydin and Kaynak, 1998), 8x8, in 7,907 pictures of 12x12 pixels.
+    """1,797 handwritten digits of 43 people (Alpaydin and Kaynak, 1998), 8x8, in 9,707 pictures of 12x12 pixels.
 
     Much as Mnih et al., 2014, Recurrent Models of Visual Attention, section 4.1, clutter MNIST: pieces of other digits
     lie anywhere, each pixel is the brightest of what lies there. The pictures are always the same.
