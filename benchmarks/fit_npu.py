@@ -42,7 +42,7 @@ from hwnas.latency.cost_terms import (
     kind_sums,
     model_sums,
 )  # fmt: skip
-from hwnas.latency.device import check_profile, devices, write_profile
+from hwnas.latency.device import PROFILE_FILE, check_profile, devices, write_profile
 from hwnas.latency.fit_candidates import NPU_FLOAT, NPU_INT8, OPERATORS
 from hwnas.latency.op_lists import read_op_lists
 from hwnas.latency.spreadsheet import read_text
@@ -454,6 +454,9 @@ def main(write: bool = False) -> None:
             folder = ROOT / "latency_tables" / one.source.name
             folder.mkdir(exist_ok=True)
             values = profile_of(one)
+            if (path := folder / PROFILE_FILE).exists():  # what does not follow from the measurements stays
+                there = yaml.safe_load(path.read_text(encoding="utf-8"))
+                values |= {name: there[name] for name in ("in_8_bits", "device_commands") if name in there}
             values["cost_model"] = CostModel.model_validate(values["cost_model"])
             write_profile(check_profile(values, one.source.name), folder)
     if write:

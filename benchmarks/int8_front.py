@@ -1,9 +1,10 @@
 """Does searching in 8 bits give better models in 8 bits than quantising what a search in float found? On MNIST.
 
-For each seed one supernet is trained, and one NPU searched twice with as many evaluations: in its own precision and as
-if it computed in float (same latencies). The models of both fronts are tested as INT8 files in ONNX Runtime; compared
-are hypervolumes of test error and latency, scaled by everything that was found with the seed. Then which blocks lose
-most: of the models on the fronts, each block is kept float in turn, and the errors that this takes back are counted.
+For each seed one supernet is trained, and one NPU searched twice from nothing with as many evaluations: in its own
+precision and as if it computed in float (same latencies). The models of both fronts are tested as INT8 files in ONNX
+Runtime; compared are hypervolumes of test error and latency, scaled by everything that was found with the seed. Then
+which blocks lose most: of the models on the fronts, each block is kept float in turn, and the errors that this takes
+back are counted.
 
     python benchmarks/int8_front.py --data ../shared/data/images    # prints, and stores it in benchmarks/results/
 """
@@ -50,17 +51,17 @@ def tested(run: Run, device: str) -> np.ndarray:
     return np.array(rows)
 
 
-def block_losses(run: Run, devices: list[str]) -> dict[str, list[float]]:
+def block_losses(run: Run, device: str) -> dict[str, list[float]]:
     """Return by block how many points of validation top-1 its being float takes back, for each model."""
     found: dict[str, list[float]] = {}
-    networks, labels = run.context.networks, run.context.splits.validation.labels
-    keys = dict.fromkeys(m.key for d in devices for m in list(run.front(d))[::4])
+    networks = run.context.networks
+    keys = [m.key for m in list(run.front(device))[::4]]
     with run.evaluations() as evaluations:
         archs = evaluations.archive.archs_of(keys)
     for arch in archs:
         graph = trace(run.context.trained_evaluator.subnet(arch))
-        images = networks.prepared("calibration", arch)[:128]
-        x, y = networks.prepared("validation", arch)[:2000], labels[:2000]
+        images, _ = networks.prepared("quantization", arch).tensors()
+        x, y = networks.prepared("validation", arch).first(2000).tensors()
 
         def top1(*layers: str, graph=graph, images=images, x=x, y=y) -> float:
             made = int8_network(graph, images, QuantizationConfig(float_layers=layers))
@@ -94,12 +95,17 @@ def main() -> None:
         as_float.mkdir()
         write_profile(profile.model_copy(update={"name": as_float.name, "precision": "fp32"}), as_float)
         for seed in SEEDS[: args.seeds]:
+            given = [*SETTINGS, f"data.path={args.data}/mnist_uint8.npz", f"train.seed={seed}", f"search.seed={seed}"]
             run = hwnas.run(
-                "mnist-mbv3", out=Path(folder) / str(seed), devices=[DEVICE, str(as_float)], evaluations=EVALUATIONS,
-                overrides=[*SETTINGS, f"data.path={args.data}/mnist_uint8.npz", f"train.seed={seed}",
-                           f"search.seed={seed}"],
+                "mnist-mbv3", out=Path(folder) / f"{seed}-int8", devices=[DEVICE], evaluations=EVALUATIONS,
+                overrides=given,
             )  # fmt: skip
-            fronts = [tested(run, DEVICE), tested(run, as_float.name)]
+            # A run of its own: in one run the second search would begin with what the first has found.
+            other = hwnas.run(
+                "mnist-mbv3", out=Path(folder) / f"{seed}-float", devices=[str(as_float)], evaluations=EVALUATIONS,
+                overrides=[*given, "train.phases=[]", f"train.start_from={run.folder / 'train'}"],
+            )  # fmt: skip
+            fronts = [tested(run, DEVICE), tested(other, as_float.name)]
             every = np.concatenate(fronts)[:, :2]
             low, high = every.min(0), every.max(0)
             volumes = [hypervolume(normalise(f[:, :2], low, high), np.array([1.1, 1.1])) for f in fronts]
@@ -109,8 +115,9 @@ def main() -> None:
                 f"{cost.mean():>14.2f} (max {cost.max():.2f})"
             )
             print(lines[-1], flush=True)
-            for slot, values in block_losses(run, [DEVICE, as_float.name]).items():
-                losses.setdefault(slot, []).extend(values)
+            for one, device in ((run, DEVICE), (other, as_float.name)):
+                for slot, values in block_losses(one, device).items():
+                    losses.setdefault(slot, []).extend(values)
     lines += ["", "points of validation top-1 that a block takes back when it alone stays float: mean (max), models"]
     lines += [
         f"{slot:<16}{np.mean(v):>6.2f} ({np.max(v):.2f}){len(v):>5}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +197,31 @@ def needs_table(device: Device) -> bool:
     """
     profile = device.profile
     missing = profile.origin == "measured" and not device.rows and profile.cost_model is None
-    return missing and not on_another_machine(profile)
+    if missing and not on_another_machine(profile):
+        return True
+    return device.in_8_bits is not None and needs_table(device.in_8_bits)
+
+
+def build_missing_tables(
+    layout: Layout, folder_of: Callable[[str], Path], device: Device, config: TableConfig, progress: Progress = silent
+) -> Device:  # fmt: skip
+    """Measure the tables that a device lacks, its own and that of the same device in 8 bits, and return it with them.
+
+    Args:
+        layout: the space whose blocks are needed.
+        folder_of: the folder of a table, by the name of its device.
+        device: see `needs_table`.
+        config: how much to measure.
+        progress: see `build_table`.
+    """
+    in_8_bits, alone = device.in_8_bits, replace(device, in_8_bits=None)
+    if needs_table(alone):
+        alone = build_table(
+            layout, folder_of(device.name), device.profile, device.name, config=config, progress=progress
+        )
+    if in_8_bits is None:
+        return alone
+    return replace(alone, in_8_bits=build_missing_tables(layout, folder_of, in_8_bits, config, progress))
 
 
 # -- inside a build --------------------------------------------------------------------------------------

@@ -159,6 +159,9 @@ class DeviceProfile(BaseModel):
     """Kinds of operators that the runtime runs elsewhere than on the device, and where, with the evidence."""
     unsupported: dict[OpKind, _Text] = {}
     """Kinds of operators that the runtime does not run at all, with the evidence."""
+    in_8_bits: _Text | None = None
+    """The profile of the same device where it computes in 8 bits: a shipped name, or a folder beside this one. A search
+    can then choose the precision of every arch (``supernet.precisions``). Left out of files where there is none."""
     device_commands: Annotated[tuple[_Text, ...], Field(strict=False, max_length=20)] = ()
     """Command lines of the vendor's tools that take an exported model on to the device, for its model card; ``{shape}``
     stands for ``1,3,32,32`` and ``{shape_x}`` for ``1x3x32x32``, the shape of the input. Left out of files where there
@@ -187,7 +190,15 @@ class DeviceProfile(BaseModel):
             values.pop("target", None)
         if not self.target_options:
             values.pop("target_options", None)
-        for name in ("family_error", "memory_kib", "flash_kib", "falls_back", "unsupported", "device_commands"):
+        for name in (
+            "family_error",
+            "memory_kib",
+            "flash_kib",
+            "falls_back",
+            "unsupported",
+            "in_8_bits",
+            "device_commands",
+        ):
             if getattr(self, name) in (None, {}, ()):
                 values.pop(name, None)
         return values

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import scipy
@@ -24,7 +25,10 @@ from hwnas.latency.device import PROFILE_FILE, DeviceProfile, device_folder, loa
 from hwnas.reading import checked_sums, made_of, read_text, sha256_of, unquoted
 from hwnas.space import Arch
 from hwnas.supernet import BlockSpec, Layout
+from hwnas.supernet.layout import PRECISION
 from hwnas.supernet.slot_sum import SlotSum
+
+SumT = TypeVar("SumT", bound=SlotSum)
 
 TABLE_FILE = "blocks.csv"
 NETWORKS_FILE = "networks.csv"
@@ -52,6 +56,8 @@ class Device:
     profile: DeviceProfile
     rows: Mapping[str, Row] = field(default_factory=dict)
     """Time by `BlockSpec.signature`."""
+    in_8_bits: Device | None = None
+    """The same device computing in 8 bits, where a search chooses the precision of every arch."""
 
     @property
     def name(self) -> str:
@@ -113,7 +119,7 @@ class Device:
             raise TableError(f"arch {arch.key} is of a space without blocks; take it from a supernet's space")
         found: dict[str, int] = {}
         for _, block in arch.space.blocks(arch):
-            for kind, n in self.fallback_layers(block).items():
+            for kind, n in self.computing(arch).fallback_layers(block).items():
                 found[kind] = found.get(kind, 0) + n
         return found
 
@@ -123,7 +129,24 @@ class Device:
         Raises:
             MissingBlockError: a block of the space has no time.
         """
-        return SlotSum.of(layout, self.block_ms, self.constant_ms)
+        return self.in_each_precision(layout, lambda one: SlotSum.of(layout, one.block_ms, one.constant_ms))
+
+    def computing(self, arch: Arch) -> Device:
+        """Return the device as it computes an arch: in 8 bits where the arch says so and the device can choose."""
+        return self.in_8_bits if self.in_8_bits is not None and arch.get(PRECISION) == "int8" else self
+
+    def in_each_precision(self, layout: Layout, values_of: Callable[[Device], SumT]) -> SumT:
+        """Return look-ups of a whole space that follow from the device, as it computes each arch.
+
+        Args:
+            layout: the space.
+            values_of: look-ups for a device that computes everything in one precision.
+        """
+        if self.in_8_bits is None or PRECISION not in layout.space:
+            return values_of(self)
+        alone = replace(self, in_8_bits=None)
+        made = {"fp32": values_of(alone), "int8": values_of(self.in_8_bits)}
+        return type(made["fp32"]).by_option(PRECISION, [made[str(o)] for o in layout.space[PRECISION].options])
 
     def estimate_ms(self, arch: Arch) -> float:
         """Return the latency of one arch of a supernet's space, in milliseconds for a batch of 1.
@@ -134,7 +157,8 @@ class Device:
         """
         if arch.space is None or arch.space.blocks is None:
             raise TableError(f"arch {arch.key} is of a space without blocks; take it from a supernet's space")
-        return self.constant_ms + sum(self.block_ms(block) for _, block in arch.space.blocks(arch))
+        device = self.computing(arch)
+        return device.constant_ms + sum(device.block_ms(block) for _, block in arch.space.blocks(arch))
 
 
 def block_ops(block: BlockSpec) -> list[Op]:

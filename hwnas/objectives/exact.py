@@ -72,5 +72,7 @@ PARAMS = SumOverBlocks("params", "parameters", lambda layout, device: params_of_
 MACS = SumOverBlocks("macs", "multiply-adds", lambda layout, device: macs_of_space(layout))
 FALLBACK_LAYERS = SumOverBlocks(
     "fallback_layers", "layers that run elsewhere",
-    lambda layout, device: SlotSum.of(layout, lambda block: float(sum(device.fallback_layers(block).values()))),
+    lambda layout, device: device.in_each_precision(
+        layout, lambda one: SlotSum.of(layout, lambda block: float(sum(one.fallback_layers(block).values())))
+    ),
 )  # fmt: skip

@@ -44,14 +44,23 @@ class MemoryObjective(ExactObjective):
 
     def compile(self, layout: Layout, device: Device) -> ValuesOfArchs:
         """Return its look-ups for a whole space, in KiB."""
-        numbers = number_format(device.profile.precision)
-
-        def of_block(block: BlockSpec) -> float:
-            return self.of_graph(_traced(block), block.in_channels, block.in_size_px, numbers) / BYTES_PER_KIB
-
         if not adds_up(layout):
-            return WholeNetworks(layout, lambda graph, c, px: self.of_graph(graph, c, px, numbers) / BYTES_PER_KIB)
-        return SlotSum.of(layout, of_block) if self.together == "sum" else SlotMax.of(layout, of_block)
+
+            def of_network(arch: Arch, graph: Graph, channels: int, size_px: int) -> float:
+                numbers = number_format(device.computing(arch).profile.precision)
+                return self.of_graph(graph, channels, size_px, numbers) / BYTES_PER_KIB
+
+            return WholeNetworks(layout, of_network)
+
+        def look_ups(device: Device) -> SlotSum:
+            numbers = number_format(device.profile.precision)
+
+            def of_block(block: BlockSpec) -> float:
+                return self.of_graph(_traced(block), block.in_channels, block.in_size_px, numbers) / BYTES_PER_KIB
+
+            return SlotSum.of(layout, of_block) if self.together == "sum" else SlotMax.of(layout, of_block)
+
+        return device.in_each_precision(layout, look_ups)
 
 
 def adds_up(layout: Layout) -> bool:
@@ -79,7 +88,7 @@ class WholeNetworks:
     """Values of archs whose networks are traced as a whole; each arch once."""
 
     layout: Layout
-    of_graph: Callable[[Graph, int, int], float]
+    of_graph: Callable[[Arch, Graph, int, int], float]
     known: dict[Arch, float] = field(default_factory=dict, compare=False)
 
     def of_archs(self, archs: Sequence[Arch]) -> NDArray[np.float64]:
@@ -89,7 +98,7 @@ class WholeNetworks:
                 channels, size_px, _ = self.layout.input_shape(arch)
                 with torch.device("meta"):
                     network = self.layout.build_subnet(arch, fresh_weights=False)
-                self.known[arch] = self.of_graph(trace(network), channels, size_px)
+                self.known[arch] = self.of_graph(arch, trace(network), channels, size_px)
         return np.array([self.known[arch] for arch in archs], dtype=float)
 
     def of_genomes(self, genomes: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -90,6 +90,8 @@ class Pieces:
 
     blocks: Sequence[tuple[str, int]]
     """Name of the slot, and the block's number in `RunReport.blocks`."""
+    in_8_bits: bool = False
+    """Whether the search chose 8 bits for it, on devices that compute in both precisions."""
     by_layer: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Values that are known for each slot or layer, such as introspectability: by their name, then by slot or layer,
     input to output."""
@@ -190,6 +192,9 @@ class DeviceReport:
     """What each of `RunReport.blocks` adds to a network on this device; empty: not known."""
     constant_ms: float = 0.0
     """What every network pays once."""
+    block_ms_in_8_bits: Sequence[float] = ()
+    """The same of models in 8 bits, where the search chose the precision; empty: all models have that of the device."""
+    constant_ms_in_8_bits: float = 0.0
     unfitted: Sequence[float] = ()
     """For each model, the share (0 to 1) of its latency that rests on constants which were not fitted to measurements
     of such operators, or on sizes that were interpolated."""

@@ -31,7 +31,7 @@ def payload(report: RunReport) -> dict[str, Any]:
         "devices": [_device(report, d, numeric) for d in report.devices],
         "blocks": [dict(block) for block in report.blocks],
         "pieces": {
-            key: {"blocks": [list(b) for b in p.blocks], "by_layer": _rounded(p.by_layer)}
+            key: {"blocks": [list(b) for b in p.blocks], "in_8_bits": p.in_8_bits, "by_layer": _rounded(p.by_layer)}
             for key, p in report.pieces.items()
         },
     }
@@ -70,7 +70,10 @@ def _device(report: RunReport, device: DeviceReport, numeric: Sequence[Column]) 
             }
             for o in device.overlays
         ],
-        "block_ms": _rounded(list(device.block_ms)), "constant_ms": _round(device.constant_ms),
+        "times": {"block_ms": _rounded(list(device.block_ms)), "constant_ms": _round(device.constant_ms)},
+        "times_in_8_bits": {
+            "block_ms": _rounded(list(device.block_ms_in_8_bits)), "constant_ms": _round(device.constant_ms_in_8_bits),
+        } if device.block_ms_in_8_bits else None,
         "error_percent": error,
     }  # fmt: skip
 

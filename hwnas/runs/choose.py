@@ -8,19 +8,20 @@ candidates.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.errors import SearchError
+from hwnas.latency.number_format import Precision
 from hwnas.latency.table import Device
 from hwnas.objectives import as_losses
 from hwnas.objectives.exact import FALLBACK_LAYERS
 from hwnas.pareto import non_dominated
 from hwnas.reading import sha256_of
-from hwnas.runs.evaluations import Candidate, Evaluations
+from hwnas.runs.evaluations import Candidate, Evaluations, as_in
 from hwnas.runs.folder import DeviceFolder
 from hwnas.runs.front import choose_front, read_front, write_front
 from hwnas.runs.history import DeviceSearch, History, read_history, write_history, write_settings
@@ -30,6 +31,11 @@ from hwnas.runs.problem import evaluated_values, make_problem
 from hwnas.search.problem import Problem
 
 FloatArray = NDArray[np.float64]
+
+SMALLEST_MS = 1e-6
+"""A correction that is fitted to few networks can put the smallest ones below 0."""
+
+BITS: Mapping[Precision, int] = {"fp32": 32, "int8": 8}
 
 
 def update_front(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> None:
@@ -47,7 +53,7 @@ def update_front(evaluations: Evaluations, device: Device, settings: DeviceSearc
         chosen = choose_models(evaluations, device, settings)
         write_models(evaluations, device, settings, chosen)
         history = read_history(folder)
-        search = history.name_of(device.name, settings.identity(device.profile, evaluations.weights.trained))
+        search = history.name_of(device.name, settings.identity(device, evaluations.weights.trained))
         write_history(folder, history.with_front(settings, search))
     write_settings(folder, settings)
 
@@ -56,7 +62,7 @@ def front_stands(evaluations: Evaluations, device: Device, settings: DeviceSearc
     """Say whether the front of a device was chosen with these settings from all searches that were done."""
     folder = evaluations.context.folder.device(device.name)
     history = read_history(folder)
-    search = history.name_of(device.name, settings.identity(device.profile, evaluations.weights.trained))
+    search = history.name_of(device.name, settings.identity(device, evaluations.weights.trained))
     return front_is_whole(folder, history) and history.front == history.front_identity(settings, search)
 
 
@@ -87,8 +93,8 @@ def write_models(evaluations: Evaluations, device: Device, settings: DeviceSearc
     """
     evaluations = evaluations.of_device(device)
     context = evaluations.context
-    if evaluations.precision != "fp32":
-        evaluations.in_precision("fp32").evaluate(models, {context.score.name: context.score.name})
+    in_8_bits = [m for m in models if evaluations.precision_of(m.arch) == "int8"]
+    evaluations.in_precision("fp32").evaluate(in_8_bits, {context.score.name: context.score.name})
     folder = context.folder.device(device.name)
     versions = [m.weights_version for m in models]
     write_front(
@@ -194,6 +200,7 @@ def spread_over_latency(
     front = np.flatnonzero(non_dominated(np.stack([losses, latency_ms], axis=1)))
     front = front[np.argsort(latency_ms[front], kind="stable")]
     chosen: dict[int, None] = {}
+    logarithm = np.log(np.maximum(latency_ms, SMALLEST_MS))
     if wanted_ms:
         for limit in sorted(wanted_ms):
             if len(within := front[latency_ms[front] <= limit]):
@@ -201,11 +208,11 @@ def spread_over_latency(
         return list(chosen)
     if len(front) <= n:
         return [int(i) for i in front]
-    at = np.log(latency_ms[front])
+    at = logarithm[front]
     for target in np.linspace(at[0], at[-1], n) if n > 1 else at[-1:]:
         chosen[int(front[np.flatnonzero(at <= target + 1e-12)[-1]])] = None
     while len(chosen) < n:  # several wanted latencies had the same model: those farthest from all chosen ones follow
-        taken = np.log(latency_ms[list(chosen)])
+        taken = logarithm[list(chosen)]
         gaps = np.abs(at[:, None] - taken[None]).min(axis=1)
         chosen[int(front[int(np.argmax(gaps))])] = None
     return sorted(chosen, key=lambda i: latency_ms[i])
@@ -298,8 +305,11 @@ def model_columns(
         out[FALLBACK_LAYERS.name] = FALLBACK_LAYERS.compile(context.layout, device).of_archs(archs)
     stderr = score.named("stderr")
     out[stderr] = column(stderr)
+    if evaluations.precision is None:
+        out["precision_bits"] = np.array([BITS[evaluations.precision_of(a)] for a in archs], dtype=float)
     if evaluations.precision != "fp32":
-        out[score.named("fp32")] = column(score.named("fp32"))
+        out[score.named("fp32")] = in_float = column(score.named("fp32"))
+        in_float[np.isnan(in_float)] = out[score.name][np.isnan(in_float)] if evaluations.precision is None else np.nan
     out["latency_stderr_ms"] = np.sqrt(latency_variance(device, context.layout).of_archs(archs))
     if any(m.weights_version in evaluations.weights.finished.by_version for m in models):
         out[score.named("inherited")] = np.array([_inherited(evaluations, m) for m in models])
@@ -325,7 +335,7 @@ def _further_exact(
 ) -> dict[str, FloatArray]:  # fmt: skip
     """Exact objectives and limited values that are not there yet, such as those of plug-ins."""
     problem = make_problem(evaluations.context, device, settings)
-    genomes = evaluations.context.layout.space.encode_many([m.arch for m in models])
+    genomes = problem.space.encode_many([as_in(problem.space, m.arch) for m in models])
     return {
         column.name: np.asarray(column.evaluate_genomes(genomes), dtype=float)
         for column in problem.columns

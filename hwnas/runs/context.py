@@ -77,7 +77,7 @@ class RunContext:
     @cached_property
     def devices(self) -> dict[str, Device]:
         """The recipe's devices, and those that were searched later, by name."""
-        return known_devices(self.folder, self.recipe.devices)
+        return known_devices(self.folder, self.recipe.devices, self.recipe.supernet.precisions)
 
     @cached_property
     def macs(self) -> SlotSum:

@@ -34,16 +34,21 @@ def choose_directly(context: RunContext, device: Device, settings: DeviceSearch)
         SearchError: no arch is within the limits that can be checked without training.
     """
     problem = make_problem(context, device, settings)
-    latency = device.compile(context.layout)
+    latency, whole = device.compile(context.layout), context.layout.space
+
+    def capacity_of(genomes: NDArray[np.int64]) -> NDArray[np.float64]:
+        known = whole.genomes_of(problem.space, genomes)
+        return capacity(context.macs.of_genomes(known), context.params.of_genomes(known))
+
+    def latency_of(genomes: NDArray[np.int64]) -> NDArray[np.float64]:
+        return latency.of_genomes(whole.genomes_of(problem.space, genomes))
 
     def violation_of(genomes: NDArray[np.int64]) -> NDArray[np.float64]:
         return problem.violation(problem.cheap_losses(genomes))
 
     archs = most_capable(
-        context.layout.space,
-        lambda genomes: capacity(context.macs.of_genomes(genomes), context.params.of_genomes(genomes)),
-        latency.of_genomes, violation_of, settings.finish.models,
-        settings.finish.latencies_ms.get(device.name, ()), settings.search.seed, _largest_images(context.layout.space),
+        problem.space, capacity_of, latency_of, violation_of, settings.finish.models,
+        settings.finish.latencies_ms.get(device.name, ()), settings.search.seed, _largest_images(problem.space),
     )  # fmt: skip
     if not archs:
         raise SearchError(
@@ -55,7 +60,7 @@ def choose_directly(context: RunContext, device: Device, settings: DeviceSearch)
 
 def _identity(device: Device, settings: DeviceSearch) -> dict[str, Any]:
     """What tells one choice of archs from another."""
-    return settings.identity(device.profile, FRESH) | {
+    return settings.identity(device, FRESH) | {
         "strategy": "direct",
         "finish": settings.finish.model_dump(mode="json"),
     }

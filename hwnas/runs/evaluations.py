@@ -30,7 +30,8 @@ from hwnas.runs.folder import RunFolder
 from hwnas.runs.recipe import Recipe
 from hwnas.runs.weights import RunWeights
 from hwnas.search.problem import Problem
-from hwnas.space import Arch
+from hwnas.space import Arch, SearchSpace
+from hwnas.supernet.layout import PRECISION
 from hwnas.task import Task
 
 FloatArray = NDArray[np.float64]
@@ -120,19 +121,29 @@ class Evaluations:
     context: RunContext
     weights: RunWeights
     archive: Archive
-    precision: Precision = "fp32"
-    """Of the scores that are evaluated and looked up; see `of_device`."""
-    _by_weights: dict[tuple[str, int | None, str], tuple[int, dict[str, Splits]]] = field(
+    precision: Precision | None = "fp32"
+    """Of the scores that are evaluated and looked up; None: of each arch the one that it names. See `of_device`."""
+    _by_weights: dict[tuple[str, int | None, Precision | None], tuple[int, dict[str, Splits]]] = field(
         default_factory=dict, repr=False
     )
 
     def of_device(self, device: Device | str) -> Evaluations:
         """Return the same evaluations, as a device sees them: scores are those of its own precision."""
         found = self.context.device(device) if isinstance(device, str) else device
-        return self.in_precision(evaluated_precision(found.profile.precision))
+        return self.in_precision(evaluated_precision(found.profile.precision) if found.in_8_bits is None else None)
 
-    def in_precision(self, precision: Precision) -> Evaluations:
-        """Return the same evaluations with scores of a precision."""
+    def precision_of(self, arch: Arch) -> Precision:
+        """Return in which precision an arch is evaluated."""
+        if self.precision is not None:
+            return self.precision
+        return "int8" if arch[PRECISION] == "int8" else "fp32"
+
+    def may_have(self, arch: Arch) -> bool:
+        """Say whether an arch is one of the device's: it names no other precision than that of the device."""
+        return self.precision is None or arch.get(PRECISION, self.precision) == self.precision
+
+    def in_precision(self, precision: Precision | None) -> Evaluations:
+        """Return the same evaluations with scores of a precision; None: of the one that an arch names."""
         return self if precision == self.precision else replace(self, precision=precision)
 
     # -- running networks ----------------------------------------------------------------------------
@@ -177,12 +188,13 @@ class Evaluations:
     def _missing(self, candidate: Candidate, wanted: Mapping[str, str], split: str) -> tuple[tuple[str, ...], bool]:
         """Objectives that are to be evaluated in float, and whether scores are in 8 bits."""
         arch, version = candidate.arch, candidate.weights_version
-        in_8_bits = self._scores if self.precision == "int8" else frozenset()
+        precision = self.precision_of(arch)
+        in_8_bits = self._scores if precision == "int8" else frozenset()
         known = self.archive.values(arch, version, split)
         missing = tuple(n for n, value in wanted.items() if value not in known and value not in in_8_bits)
         if not in_8_bits & set(wanted.values()):
             return missing, False
-        known = self.archive.values(arch, version, split, self.precision)
+        known = self.archive.values(arch, version, split, precision)
         return missing, any(value in in_8_bits and value not in known for value in wanted.values())
 
     @property
@@ -197,18 +209,19 @@ class Evaluations:
 
     def test(self, candidate: Candidate, network: nn.Module) -> dict[str, float]:
         """Return the scores of a model on the test images, from the archive or, once, from running its network."""
-        known = self.archive.values(candidate.arch, candidate.weights_version, "test", self.precision)
+        precision = self.precision_of(candidate.arch)
+        known = self.archive.values(candidate.arch, candidate.weights_version, "test", precision)
         if self.context.score.name in known:
             return known
         started, context = time.monotonic(), self.context
-        tested = context.test_scores if self.precision == "fp32" else context.test_scores_in_8_bits
+        tested = context.test_scores if precision == "fp32" else context.test_scores_in_8_bits
         found = tested(network, candidate.arch)
         score = self.context.score
         kept = {name: found[name] for name in (score.name, score.named("stderr")) if name in found}
         self.archive.add(
             Evaluation(
                 candidate.arch, kept, candidate.weights_version, "test", self.context.recipe.search.seed,
-                time.monotonic() - started, {"images": len(self.context.splits.test)}, self.precision,
+                time.monotonic() - started, {"images": len(self.context.splits.test)}, precision,
             )
         )  # fmt: skip
         return kept
@@ -249,13 +262,16 @@ class Evaluations:
         return all(name in full for name in names)
 
     def evaluated(self, weights_version: str, names: Sequence[str], last_row: int | None = None) -> list[Arch]:
-        """Return the archs of which all named values are known, in the order of their first evaluation."""
+        """Return the archs of which all named values are known, in the order of their first evaluation.
+
+        Where archs name a precision, those of another than the device's are left out: they are the same networks.
+        """
         found = [
             key
             for key, splits in self._splits(weights_version, last_row).items()
             if any(self.images_of(s) and all(n in values for n in names) for s, values in splits.items())
         ]
-        return self.archive.archs_of(found)
+        return [arch for arch in self.archive.archs_of(found) if self.may_have(arch)]
 
     def values(
         self, problem: Problem, candidates: Sequence[Candidate], images: int | None = None, last_row: int | None = None
@@ -263,7 +279,7 @@ class Evaluations:
         """Return ``(n, columns)`` values of a problem, NaN where unknown; see `known`."""
         evaluated = [column.name for column in problem.columns if column.evaluate_genomes is None]
         found = [self.known(c, evaluated, images, last_row) for c in candidates]
-        genomes = self.context.layout.space.encode_many([c.arch for c in candidates])
+        genomes = problem.space.encode_many([as_in(problem.space, c.arch) for c in candidates])
         columns = [
             column.evaluate_genomes(genomes)
             if column.evaluate_genomes is not None
@@ -279,21 +295,35 @@ class Evaluations:
         if kept is None or kept[0] != n:
             found = self.archive.splits(weights_version, last_row=last_row)
             if self.precision != "fp32":
-                found = self._beside(found, self.archive.splits(weights_version, self.precision, last_row))
+                found = self._beside(found, self.archive.splits(weights_version, "int8", last_row))
             kept = n, found
             self._by_weights[weights_version, last_row, self.precision] = kept
         return kept[1]
 
     def _beside(self, full: Mapping[str, Splits], own: Mapping[str, Splits]) -> dict[str, Splits]:
-        """What is known in the own precision, with what is known in float beside it; archs in the order of both."""
+        """What is known in 8 bits, with what is known in float beside it; archs in the order of both.
+
+        Of archs that name float, where each is seen in the precision that it names, what is known in float.
+        """
         found: dict[str, Splits] = {}
-        for key in dict.fromkeys([*own, *full]):
+        keys = list(dict.fromkeys([*own, *full]))
+        for key, arch in zip(keys, self.archive.archs_of(keys), strict=True):
+            if self.precision_of(arch) == "fp32":
+                found |= {key: full[key]} if key in full else {}
+                continue
             mine, others = own.get(key, {}), full.get(key, {})
             found[key] = {
                 split: beside(others.get(split, {}), mine.get(split, {}), self.context.task)
                 for split in dict.fromkeys([*mine, *others])
             }
         return found
+
+
+def as_in(space: SearchSpace, arch: Arch) -> Arch:
+    """Return an arch as it stands in a space that fixes the precision, as that of a device without the choice does."""
+    if PRECISION not in space or len(options := space[PRECISION].options) > 1:
+        return arch
+    return space.arch({**arch.as_dict(), PRECISION: options[0]})
 
 
 def beside(full: Mapping[str, float], own: Mapping[str, float], task: Task) -> dict[str, float]:

@@ -45,9 +45,11 @@ def export_front(
         formats: number formats and forms, of `FORMATS` and `FORMS`, that every bundle has besides.
         progress: told after every model that is written.
     """
-    models, precision = candidates_of_front(evaluations, device.front), evaluations.of_device(device.device).precision
+    models, view = candidates_of_front(evaluations, device.front), evaluations.of_device(device.device)
     pairs = list(zip(device.front, models, strict=True))
-    missing = [(row, m) for row, m in pairs if not is_exported(row, m.weights_version, formats, precision)]
+    missing = [
+        (row, m) for row, m in pairs if not is_exported(row, m.weights_version, formats, view.precision_of(m.arch))
+    ]
     for done, (row, model) in enumerate(missing, 1 + len(pairs) - len(missing)):
         export_model(evaluations, device.device, device.settings, model, row.folder, formats)
         progress("export", done, len(pairs), row.key)
@@ -114,7 +116,7 @@ def export_model(
     subnet = evaluations.weights.evaluator(model.weights_version).subnet(model.arch)
     test = evaluations.test(model, subnet)
     layers = context.networks.by_layer(lambda: subnet, model.arch, wanted)
-    score, precision = context.score, evaluations.precision
+    score, precision = context.score, evaluations.precision_of(model.arch)
     named = [score.name, score.named("stderr"), *wanted.values()]
     in_float: dict[str, Any] = {}
     if precision != "fp32":

@@ -52,7 +52,7 @@ def finetune_model(
         evaluator.subnet(arch), resolution, context.splits, config, context.recipe.data.augment, teacher,
         context.progress,
     )  # fmt: skip
-    network, score, precision = result.network, context.score, evaluations.of_device(device).precision
+    network, score, precision = result.network, context.score, evaluations.of_device(device).precision_of(arch)
     assert isinstance(network, nn.Sequential)
     metrics = {
         "key": arch.key,

@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from hwnas.errors import ResumeError, UnreadableError
 from hwnas.files import SEAL, seal_of, write_json, write_text
 from hwnas.finetune import FinishConfig
-from hwnas.latency.device import DeviceProfile
 from hwnas.latency.number_format import evaluated_precision
+from hwnas.latency.table import Device
 from hwnas.reading import as_type, inside, read_json, read_yaml
 from hwnas.runs.folder import DeviceFolder
 from hwnas.search.config import SearchConfig
@@ -45,14 +45,16 @@ class DeviceSearch(BaseModel):
     search: SearchConfig = SearchConfig()
     finish: FinishConfig = FinishConfig(models=0)
 
-    def identity(self, profile: DeviceProfile, weights: str) -> dict[str, Any]:
+    def identity(self, device: Device, weights: str) -> dict[str, Any]:
         """Return what tells one search from another; equal identities find the same archs.
 
         Defaults are left out, so that settings which later versions add do not make another search of it.
         """
+        profile, other = device.profile, device.in_8_bits
         precision = evaluated_precision(profile.precision)
         return {
             **({} if precision == "fp32" else {"evaluated_in": precision}),
+            **({} if other is None else {IN_8_BITS: other.profile.model_dump(mode="json", exclude_defaults=True)}),
             "search": self.search.model_dump(mode="json", exclude_defaults=True, exclude={"strategy"}),
             "objectives": list(self.objectives),
             "constraints": list(self.constraints),
@@ -154,13 +156,27 @@ class History:
         return replace(self, front=self.front_identity(settings, search))
 
 
-WORDS = ("title", "source", "licence", "notes", "error", "family_error", "interpolation", "device_commands")
+WORDS = (
+    "title",
+    "source",
+    "licence",
+    "notes",
+    "error",
+    "family_error",
+    "interpolation",
+    "device_commands",
+    "in_8_bits",
+)
 """Fields of a profile that change no latency: what is said of it, and how far it is from measurements."""
+
+IN_8_BITS = "device_in_8_bits"
+"""In the settings of a search: the profile of the device in 8 bits, where the search chooses the precision."""
 
 
 def _settings_of(identity: Mapping[str, Any]) -> str:
     """Return an identity as text, without what its profile says in words."""
-    return json.dumps({**identity, "device": _without_words(identity.get("device"))}, sort_keys=True)
+    profiles = {name: _without_words(identity.get(name)) for name in ("device", IN_8_BITS) if name in identity}
+    return json.dumps({**identity, **profiles}, sort_keys=True)
 
 
 def _without_words(values: Any) -> Any:

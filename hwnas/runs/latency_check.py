@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +86,16 @@ def check_models(
     models, archs, as_timed = [models[i] for i in order], [archs[i] for i in order], as_timed[order]
     predicted = np.array([m.values["latency_ms"] for m in models])
     fitted = [k for k in known if k.fitted]
+    own = np.array([device.computing(arch) is device for arch in archs])  # of the table, not of that in 8 bits
     refitted, left_out = _refit(
-        layout, device, [k.arch for k in fitted], np.array([k.measured_ms for k in fitted]), archs, as_timed / slowdown
-    )
+        layout, replace(device, in_8_bits=None), [k.arch for k in fitted], np.array([k.measured_ms for k in fitted]),
+        [arch for arch, is_own in zip(archs, own, strict=True) if is_own], (as_timed / slowdown)[own],
+    )  # fmt: skip
     if refitted is not None:
         save_device(refitted, folder.refitted, [b for b in distinct_blocks(layout) if block_ops(b)])
-    after = None if refitted is None else relative_errors(left_out * slowdown, as_timed)["mape_percent"]
+    after = None
+    if refitted is not None and own.any():
+        after = relative_errors(left_out * slowdown, as_timed[own])["mape_percent"]
     values = {
         "keys": [m.key for m in models], "predicted_ms": predicted.tolist(), "measured_ms": as_timed.tolist(),
         "machine_slowdown": round(slowdown, 4), **relative_errors(predicted * slowdown, as_timed),

@@ -24,13 +24,17 @@ def latency_variance(device: Device, layout: Layout) -> SlotSum:
     Each row of a table has the standard error of its median, from spread and number of timings; rows are independent.
     Cost models have no such noise: their error is that of the model, and stands in the profile.
     """
-    scale = device.profile.correction.scale if device.profile.correction is not None else 1.0
 
-    def variance(block: BlockSpec) -> float:
-        row = device.rows.get(block.signature)
-        return 0.0 if row is None else (scale * MEDIAN_STDERR * row.iqr_ms) ** 2 / max(row.n, 1)
+    def look_ups(device: Device) -> SlotSum:
+        scale = device.profile.correction.scale if device.profile.correction is not None else 1.0
 
-    return SlotSum.of(layout, variance)
+        def variance(block: BlockSpec) -> float:
+            row = device.rows.get(block.signature)
+            return 0.0 if row is None else (scale * MEDIAN_STDERR * row.iqr_ms) ** 2 / max(row.n, 1)
+
+        return SlotSum.of(layout, variance)
+
+    return device.in_each_precision(layout, look_ups)
 
 
 def may_be_on_front(problem: Problem, losses: FloatArray, stderr: FloatArray) -> BoolArray:

@@ -8,6 +8,7 @@ from hwnas.errors import RecipeError, SearchError
 from hwnas.finetune import FinishConfig
 from hwnas.latency.build import needs_table
 from hwnas.latency.device import shipped_devices
+from hwnas.latency.number_format import evaluated_precision
 from hwnas.latency.table import Device
 from hwnas.objectives import Objective
 from hwnas.objectives.class_pairs import read_similarities
@@ -19,6 +20,7 @@ from hwnas.runs.history import DeviceSearch
 from hwnas.search.limits import Limit
 from hwnas.search.problem import Problem
 from hwnas.space import Arch
+from hwnas.supernet.layout import PRECISION
 
 CAPACITY = ("macs", "params")
 """Exact values that stand for what an arch can learn; they inform predictors and the choice of operators."""
@@ -45,10 +47,13 @@ def make_problem(context: RunContext, device: Device, settings: DeviceSearch) ->
 
     edges = context.layout.cell_edges
     features = None if edges is None else CellFeatures(context.layout.space, edges)
-    return Problem(
+    problem = Problem(
         context.layout.space, compiled(objectives), limits, compiled(capacity), features=features,
         limited=compiled(limited),
     )  # fmt: skip
+    if PRECISION in problem.space and device.in_8_bits is None:  # it computes everything in its own
+        problem = problem.within({PRECISION: [evaluated_precision(device.profile.precision)]})
+    return problem
 
 
 def read_limits(texts: Sequence[str], devices: Mapping[str, object] | Sequence[str]) -> tuple[Limit, ...]:
@@ -81,8 +86,15 @@ def check_searchable(context: RunContext, wanted: Mapping[str, DeviceSearch]) ->
 
     Raises:
         PluginError, SearchError, MissingBlockError: see `make_problem`; or the searcher lacks a setting.
-        RecipeError: a file of similarities of classes that is damaged, or of other classes.
+        RecipeError: a file of similarities of classes that is damaged, or of other classes; or a choice of precision
+            that no device has.
     """
+    if context.recipe.supernet.precisions and all(context.devices[name].in_8_bits is None for name in wanted):
+        raise RecipeError(
+            "supernet.precisions lets the search choose the precision of every arch, but of no device here is it known "
+            f"how it computes in both: {', '.join(wanted)}; leave it out, or name the profile for 8 bits in a profile "
+            "(in_8_bits), as local-cpu does"
+        )
     pairs, n = context.recipe.evaluation.introspectability.pair_weights, context.recipe.supernet.classes
     if pairs.endswith(".csv") and len(found := read_similarities(pairs)) != n:
         raise RecipeError(

@@ -72,7 +72,7 @@ def reach(
     values = {name: list(given) for name, given in given_values.items() if given is not None}
     loaded = with_values(load_recipe(recipe, overrides), values, str(recipe))
     context = RunContext(RunFolder(Path("runs") / loaded.name), loaded)
-    context.devices = load_devices(context.folder, loaded.devices)
+    context.devices = load_devices(context.folder, loaded.devices, loaded.supernet.precisions)
     read_limits(loaded.constraints, context.devices)
     return [
         reach_of(context, device, context.recipe_settings(name, given))

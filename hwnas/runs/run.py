@@ -19,7 +19,7 @@ from hwnas.export.bundle import Bundle
 from hwnas.export.forms import FORMS, check_forms
 from hwnas.files import free_folder, n_ranks, write_json
 from hwnas.finetune import FinetuneConfig, FinetuneResult
-from hwnas.latency.build import build_table, needs_table
+from hwnas.latency.build import build_missing_tables, needs_table
 from hwnas.latency.validity import holds_now
 from hwnas.report.html import write_report
 from hwnas.runs.analysis.baseline import Baseline, compute_of_run, hand_scaled_baseline
@@ -108,9 +108,9 @@ class Run(RunView):
         for name in self.named(devices):
             device = self.context.devices[name]
             if needs_table(device):
-                self.context.devices[name] = build_table(
-                    self.layout, self.context.folder.device(name).table, device.profile, name,
-                    config=self.recipe.tables, progress=self.context.told_for(name),
+                self.context.devices[name] = build_missing_tables(
+                    self.layout, lambda own: self.context.folder.device(own).table, device, self.recipe.tables,
+                    self.context.told_for(name),
                 )  # fmt: skip
 
     @_writes
@@ -421,7 +421,9 @@ class Run(RunView):
     def _added(self, devices: Sequence[str]) -> dict[str, str | None]:
         """Names of devices, known ones or new ones, with how they were given."""
         known = [name for name in devices if name in self.devices]
-        loaded = load_devices(self.context.folder, [d for d in devices if d not in known])
+        loaded = load_devices(
+            self.context.folder, [d for d in devices if d not in known], self.recipe.supernet.precisions
+        )
         self.context.devices.update(loaded)
         given = dict(zip(loaded, [d for d in devices if d not in known], strict=True))
         order = [*known, *loaded]

@@ -41,7 +41,7 @@ def search_device(evaluations: Evaluations, device: Device, settings: DeviceSear
     evaluations = evaluations.of_device(device)
     context, archive = evaluations.context, evaluations.archive
     folder = context.folder.device(device.name)
-    identity = settings.identity(device.profile, evaluations.weights.trained)
+    identity = settings.identity(device, evaluations.weights.trained)
     history = read_history(folder)
     name = history.name_of(device.name, identity)
     if history.done(name):

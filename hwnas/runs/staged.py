@@ -52,6 +52,7 @@ def check_strategy(context: RunContext, wanted: Mapping[str, DeviceSearch], budg
 
     Raises:
         RecipeError: a phase opens no stages, or two open the same one; there is no phase; a time is to size it, or
+            precisions to choose from are given, or
             devices are to be searched otherwise beside it.
     """
     asked = {settings.search.strategy for settings in wanted.values()}
@@ -64,6 +65,11 @@ def check_strategy(context: RunContext, wanted: Mapping[str, DeviceSearch], budg
     if budget_s is not None:
         raise RecipeError(
             "a budget does not divide a staged training; set search.evaluations and the epochs of train.phases"
+        )
+    if context.recipe.supernet.precisions:
+        raise RecipeError(
+            "search.strategy staged times every operator in one precision; leave out supernet.precisions, and search "
+            "the device once in each"
         )
     phases = context.recipe.train.phases
     opened = [stage for phase in phases for stage in phase.open_stages]
@@ -245,7 +251,7 @@ class _Staged:
         problem = make_problem(self.context, self.device, settings.model_copy(update=wanted))
         part = problem.within(stage.only)
         before = [] if stage.before is None else [stage.before]
-        identity = settings.identity(self.device.profile, stage.version) | {
+        identity = settings.identity(self.device, stage.version) | {
             STAGE: stage.number, "latency_ms": stage.target_ms, "before": [a.key for a in before],
         }  # fmt: skip
         name = read_history(files).name_of(self.device.name, identity)

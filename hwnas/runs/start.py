@@ -59,7 +59,7 @@ def start_run(
     if splits is not None:
         run.context.splits = splits
     run.context.check_phases()
-    given = load_devices(folder, loaded.devices)
+    given = load_devices(folder, loaded.devices, loaded.supernet.precisions)
     read_limits(loaded.constraints, given)
     check_latencies(loaded.finish, given)
     wanted = {n: run.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)}
@@ -171,7 +171,7 @@ def plan(
     loaded = with_values(load_recipe(recipe, overrides), values, str(recipe))
     context = RunContext(RunFolder(Path("runs") / loaded.name), loaded, progress)
     context.check_phases()
-    context.devices = load_devices(context.folder, loaded.devices)
+    context.devices = load_devices(context.folder, loaded.devices, loaded.supernet.precisions)
     wanted = {
         name: context.recipe_settings(name, given) for name, given in zip(context.devices, loaded.devices, strict=True)
     }
@@ -208,7 +208,7 @@ def operators(
         values["search"] = {"operators_kept": keep}
     loaded = with_values(load_recipe(recipe, overrides), values, str(recipe))
     context = RunContext(RunFolder(Path("runs") / loaded.name), loaded)
-    found = load_devices(context.folder, loaded.devices)
+    found = load_devices(context.folder, loaded.devices, loaded.supernet.precisions)
     return {name: operators_of(context, device, loaded.search.operators_kept) for name, device in found.items()}
 
 
@@ -244,7 +244,7 @@ def with_executor(recipe: Recipe, name: str | None, options: Mapping[str, Any] |
     return with_values(recipe, {"executor": {"name": name, "options": dict(options or {})}}, where)
 
 
-QUICKSTART = "digits-mbv3"
+QUICKSTART = "cluttered-digits-mbv3"
 """Recipe of the quickstart."""
 
 
@@ -252,7 +252,7 @@ QUICKSTART = "digits-mbv3"
 def quickstart(
     out: str | Path = "runs/quickstart", devices: Sequence[str] | None = None, progress: Progress = silent
 ) -> Run:
-    """Train a small supernet on real digits and search three devices, in minutes on two cores; see `run`."""
+    """Train a small supernet on real digits in clutter and search three devices, in minutes on two cores; see `run`."""
     return run(QUICKSTART, devices=devices, out=out, progress=progress)
 
 
@@ -309,7 +309,7 @@ def run(
     if is_new and planned_work.models:
         progress("plan", 1, 1, str(planned_work))
     with started.context.folder.lock():
-        given = load_devices(started.context.folder, loaded.devices)
+        given = load_devices(started.context.folder, loaded.devices, loaded.supernet.precisions)
         started.context.devices.update({n: d for n, d in given.items() if n not in started.devices})
         wanted = {n: started.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)}
         wanted = {name: planned_search(settings, planned_work) for name, settings in wanted.items()}

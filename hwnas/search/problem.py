@@ -96,15 +96,9 @@ class Problem:
         Its archs are those of the space, its genomes are shorter numbers for them.
         """
         part, whole = self.space.restrict(options), self.space
-        indices = [
-            np.array([c.index(o) for o in p.options], dtype=np.int64)
-            for c, p in zip(whole.choices, part.choices, strict=True)
-        ]
 
         def of_whole(genomes: IntArray) -> IntArray:
-            if not len(indices):
-                return genomes
-            return whole.canonical(np.stack([of[genomes[:, i]] for i, of in enumerate(indices)], axis=1))
+            return whole.genomes_of(part, genomes)
 
         def inside(objective: Objective) -> Objective:
             fast, slow = objective.evaluate_genomes, objective.evaluate

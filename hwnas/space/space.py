@@ -345,6 +345,21 @@ class SearchSpace:
             ),
         )
 
+    def genomes_of(self, part: SearchSpace, genomes: IntArray) -> IntArray:
+        """Return the genomes here, ``(n, n_choices)``, of archs that are given as genomes of a part of this space.
+
+        Args:
+            part: as `restrict` makes it.
+            genomes: ``(n, n_choices)`` of the part.
+        """
+        if not self.choices:
+            return genomes
+        indices = [
+            np.array([mine.index(o) for o in other.options], dtype=np.int64)
+            for mine, other in zip(self.choices, part.choices, strict=True)
+        ]
+        return self.canonical(np.stack([of[genomes[:, i]] for i, of in enumerate(indices)], axis=1))
+
     def where(self, **fields: Iterable[Any]) -> SearchSpace:
         """Return the space whose options have only the given values of a field.
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from hwnas.data.random_state import seeded
 from hwnas.space import Arch
+from hwnas.space.choice import Choice
 from hwnas.supernet.families.family import FAMILIES, FamilyConfig
-from hwnas.supernet.layout import Layout, PlainNetwork
+from hwnas.supernet.layout import PRECISION, Layout, PlainNetwork
 from hwnas.supernet.network import SuperNet
 
 
 def make_layout(config: FamilyConfig) -> Layout:
     """Return the space and the slots of a supernet, without any weight."""
-    return FAMILIES.get(config.family).layout(config)
+    layout = FAMILIES.get(config.family).layout(config)
+    if not config.precisions:
+        return layout
+    choices = (*layout.space.choices, Choice(PRECISION, config.precisions))
+    return replace(layout, space=replace(layout.space, choices=choices))
 
 
 def build_supernet(config: FamilyConfig, seed: int = 0) -> SuperNet:

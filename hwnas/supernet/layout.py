@@ -13,6 +13,9 @@ from hwnas.space import Arch, SearchSpace
 from hwnas.supernet.blocks.block import BlockSpec, MultiInputBlock
 from hwnas.supernet.blocks.layers import WithoutInitialisation, init_weights
 
+PRECISION = "precision"
+"""Choice of the number format in which a network computes; it is no part of the network, and of few spaces."""
+
 
 class PlainNetwork(nn.Sequential):
     """A network without elastic layers: blocks one after the other, each child named by its slot.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,23 @@ class SlotSum:
                 values[index] = known[spec]
             tables.append((np.array([space.position(n) for n in slot.choices], dtype=np.int64), values))
         return cls(layout, tuple(tables), constant)
+
+    @classmethod
+    def by_option(cls, name: str, sums: Sequence[SlotSum]) -> Self:
+        """Return one look-up for several of a space: that of the option which an arch has of a choice.
+
+        Args:
+            name: of a choice that is always active.
+            sums: one for each of its options, in their order.
+        """
+        layout = sums[0].layout
+        gene = layout.space.position(name)
+        tables = []
+        for parts in zip(*(one.tables for one in sums), strict=True):
+            positions = np.append(parts[0][0], gene)
+            tables.append((positions, np.stack([values for _, values in parts], axis=-1)))
+        tables.append((np.array([gene], dtype=np.int64), np.array([one.constant for one in sums])))
+        return cls(layout, tuple(tables), 0.0)
 
     def of_genomes(self, genomes: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return ``(n,)`` sums for ``(n, n_choices)`` genomes of the layout's space."""

@@ -31,7 +31,8 @@ def test_blocks_stand_once_and_give_the_latency(full):
     found = payload(full)
     dsp = found["devices"][0]
     blocks = found["pieces"]["bbb222"]["blocks"]
-    assert dsp["constant_ms"] + sum(dsp["block_ms"][number] for _, number in blocks) == 1.0
+    times = dsp["times"]
+    assert times["constant_ms"] + sum(times["block_ms"][number] for _, number in blocks) == 1.0
     assert found["pieces"]["aaa111"]["by_layer"] == {"introspectability_by_layer": {"stem": 0.25, "head": 0.75}}
 
 

@@ -44,11 +44,11 @@ function blockList(times) {
   }));
 }
 
-function drawWaterfall(target, times, device) {
+function drawWaterfall(target, { blocks, constant_ms }, device) {
   const { ink, grey } = colours();
-  const names = ["every network", ...times.map(one => one.slot), "total"];
+  const names = ["every network", ...blocks.map(one => one.slot), "total"];
   const data = [{
-    type: "waterfall", orientation: "h", y: names, x: [device.constant_ms ?? 0, ...times.map(one => one.ms), 0],
+    type: "waterfall", orientation: "h", y: names, x: [constant_ms, ...blocks.map(one => one.ms), 0],
     measure: [...names.slice(1).map(() => "relative"), "total"], connector: { line: { color: grey, width: 1 } },
     increasing: { marker: { color: device.colour } }, decreasing: { marker: { color: grey } }, totals: { marker: { color: ink } },
     hovertemplate: "%{y}: %{delta:.4g} ms<br>up to here %{final:.4g} ms<extra></extra>",
@@ -124,9 +124,9 @@ function drawModel() {
     element("div", { class: "two" }, element("div", {}, element("h3", {}, "Numbers"), factsTable(model)), element("div", {}, element("h3", {}, "On every device"), devicesTable())),
     element("h3", {}, "Before and after"), stagesTable(model),
     element("h3", {}, "What to do with it"), commandList(model),
-    times && element("h3", {}, "Where its time goes, on ", deviceChoice()), times && blockList(times),
+    times && element("h3", {}, "Where its time goes, on ", deviceChoice()), times && blockList(times.blocks),
     times && element("div", { class: "two" }, waterfall, ...bars),
-    times?.some(one => one.ms < 0) ? element("p", { class: "note" }, "The cost of a call is taken out of every block that was timed alone; what is left of a tiny one can be below 0.") : null,
+    times?.blocks.some(one => one.ms < 0) ? element("p", { class: "note" }, "The cost of a call is taken out of every block that was timed alone; what is left of a tiny one can be below 0.") : null,
   ].filter(part => part));
   if (times) drawWaterfall(waterfall, times, device);
   byLayer.forEach(([name, values], i) => drawByLayer(bars[i], name, values));

@@ -42,14 +42,15 @@ const visible = device => (state.shown.has(device.name) ? device.models.filter(f
 
 // Latency of any known arch on any device: what every network pays, and its blocks.
 function blockTimes(key, device) {
-  const pieces = report.pieces[key];
-  if (!pieces || !device.block_ms.length) return null;
-  return pieces.blocks.map(([slot, number]) => ({ slot, block: report.blocks[number], ms: device.block_ms[number] ?? 0 }));
+  const pieces = report.pieces[key], of = device.times_in_8_bits && pieces?.in_8_bits ? device.times_in_8_bits : device.times;
+  if (!pieces || !of.block_ms.length) return null;
+  const blocks = pieces.blocks.map(([slot, number]) => ({ slot, block: report.blocks[number], ms: of.block_ms[number] ?? 0 }));
+  return { blocks, constant_ms: of.constant_ms ?? 0 };
 }
 
 function estimate(key, device) {
   const times = blockTimes(key, device);
-  return times && times.reduce((sum, one) => sum + one.ms, device.constant_ms ?? 0);
+  return times && times.blocks.reduce((sum, one) => sum + one.ms, times.constant_ms);
 }
 
 function number(value, name) {

@@ -12,7 +12,7 @@ from hwnas.objectives import as_losses
 from hwnas.pareto import hypervolume, normalise
 from hwnas.predictors import Encoder, cross_validate, fit_or_fall_back, make_predictor
 from hwnas.report.data import Curve
-from hwnas.runs.evaluations import Candidate, Evaluations
+from hwnas.runs.evaluations import Candidate, Evaluations, as_in
 from hwnas.runs.history import DeviceSearch, read_history
 from hwnas.runs.problem import make_problem
 from hwnas.search.config import SearchConfig
@@ -111,7 +111,7 @@ def _predicted_random(
         return []
     known = known[np.unique(np.linspace(0, len(known) - 1, min(LEARNT, len(known))).astype(int))]
     encoder, predictor = Encoder(problem.space, problem.known), make_predictor("gp_groups")
-    inputs = encoder(problem.space.encode_many([candidates[i].arch for i in known]))
+    inputs = encoder(problem.space.encode_many([as_in(problem.space, candidates[i].arch) for i in known]))
     model, replaced = fit_or_fall_back(predictor, inputs, losses[known, 0])
     try:
         tau = cross_validate(predictor, inputs, losses[known, 0]).kendall_tau
@@ -119,12 +119,12 @@ def _predicted_random(
         return []
     if replaced:
         return []
-    latency_ms = device.compile(context.layout)
+    latency_ms, whole = device.compile(context.layout), context.layout.space
     curves = []
     for seed in range(REPETITIONS):
         genomes = problem.space.sample_genomes(np.random.default_rng(seed), n)
         scores, _ = model.predict(encoder(genomes))
-        drawn = np.stack([scores, latency_ms.of_genomes(genomes)], axis=1)
+        drawn = np.stack([scores, latency_ms.of_genomes(whole.genomes_of(problem.space, genomes))], axis=1)
         allowed = problem.violation(problem.cheap_losses(genomes)) <= 0
         steps, share = _curve(drawn, np.asarray(allowed, dtype=bool), *box)
         curves.append(share)

@@ -11,6 +11,7 @@ from hwnas.latency.table import Device, block_ops
 from hwnas.report.data import Pieces
 from hwnas.space import Arch
 from hwnas.supernet import BlockSpec, Layout
+from hwnas.supernet.layout import PRECISION
 from hwnas.supernet.slot_sum import SlotSum
 
 ASSUMED = "assumed"
@@ -32,7 +33,7 @@ def pieces_of(
     pieces = {}
     for arch in archs:
         blocks = [(slot, numbers.setdefault(spec, len(numbers))) for slot, spec in layout.blocks(arch)]
-        pieces[arch.key] = Pieces(blocks, by_layer.get(arch.key, {}))
+        pieces[arch.key] = Pieces(blocks, arch.get(PRECISION) == "int8", by_layer.get(arch.key, {}))
     return list(numbers), pieces
 
 
@@ -57,7 +58,9 @@ def unfitted_shares(layout: Layout, device: Device, archs: Sequence[Arch]) -> li
     That are operators whose constants are assumptions, and blocks whose time was interpolated between measured sizes.
     """
     total = device.compile(layout).of_archs(archs)
-    outside = SlotSum.of(layout, lambda block: _unfitted_ms(device, block)).of_archs(archs)
+    outside = device.in_each_precision(
+        layout, lambda one: SlotSum.of(layout, lambda block: _unfitted_ms(one, block))
+    ).of_archs(archs)
     return [float(share) for share in np.clip(outside / np.maximum(total, 1e-12), 0.0, 1.0)]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from hwnas.errors import RecipeError, ResumeError
 from hwnas.export.bundle import Bundle
+from hwnas.latency.table import Device
 from hwnas.objectives.exact import FALLBACK_LAYERS
 from hwnas.objectives.resolve import objective_of
 from hwnas.pareto import attainment_bands
@@ -23,6 +24,7 @@ from hwnas.runs.analysis.gains import gains_of
 from hwnas.runs.analysis.pieces import by_layer_of, pieces_of, unfitted_shares
 from hwnas.runs.analysis.stages import commands_of, stages_of
 from hwnas.runs.choose import candidates_of, inherited_candidates, model_columns
+from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Evaluations
 from hwnas.runs.folder import RunFolder
 from hwnas.runs.front import Front, FrontModel, SearchedDevice
@@ -34,6 +36,7 @@ from hwnas.runs.problem import evaluated_values, exact_values, make_problem
 from hwnas.search.specialise import Specialisation
 from hwnas.space import Arch
 from hwnas.supernet import BlockSpec
+from hwnas.supernet.layout import PRECISION
 from hwnas.train.monitor import read_log
 
 Fronts = Mapping[str, Front]
@@ -73,7 +76,7 @@ def collect(
     return RunReport(
         context.recipe.name, context.recipe.description, tuple(names), _columns(evaluations, devices),
         Column(context.score.name, context.score.title, context.score.unit), context.layout.space.size, len(evaluated),
-        images, reports, shared, _training(context.folder.train / "metrics.jsonl"), _manifest(context.folder.root),
+        images, reports, shared, _training(context), _manifest(context.folder.root),
         context.score.named("stderr"), context.score.direction,
         [{"kind": spec.kind, **spec.columns} for spec in specs], pieces,
         decisions_of(context.recipe, context.folder, [d.name for d in devices]),
@@ -117,6 +120,7 @@ def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tup
     finished = any(inherited in model.values for d in devices for model in d.front)
     in_float = score.named("fp32")
     quantised = any(in_float in model.values for d in devices for model in d.front)
+    chosen = any("precision_bits" in model.values for d in devices for model in d.front)
     titles = {v: objective_of(n, context.task).title for n, v in wanted.items() if v != score.name}
     exact: dict[str, str] = {}
     for device in devices:
@@ -137,6 +141,7 @@ def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tup
           if quantised else []),
         *([Column(inherited, f"inherited {score.title}", score.unit, f"{seen}, before the models were trained alone")]
           if finished else []),
+        *([Column("precision_bits", "precision", "bits", "32: float, 8: int8, as the search chose")] if chosen else []),
         Column("latency_ms", "latency", "ms", "estimate of the device's profile, for one image; see its device below"),
         Column("measured_ms", "measured", "ms", "the exported file, timed on the device after the search"),
         Column("params", "params", "", counted), Column("macs", "MACs", "", counted),
@@ -243,11 +248,16 @@ def _device(
         [(m["latency_ms"], m["score"]) for m in (read_baseline(context, device.name) or {}).get("models", ())],
         _bands(device, context.folder.root, others), _overlays(device.name, context.folder.root, others),
         {name: column.tolist() for name, column in columns.items()},
-        [device.device.block_ms(spec) for spec in specs], device.device.constant_ms,
+        *_times(device.device, specs), *_times(device.device.in_8_bits, specs),
         unfitted_shares(context.layout, device.device, archs),
         curves_of(evaluations, device.device, device.settings, inherited), *_removed(evaluations, device),
         {m.key: stages_of(evaluations, m) for m in front}, {m.key: commands_of(m) for m in front},
     )  # fmt: skip
+
+
+def _times(device: Device | None, specs: Sequence[BlockSpec]) -> tuple[list[float], float]:
+    """What each block adds to a network on a device, and what every network pays once."""
+    return ([], 0.0) if device is None else ([device.block_ms(spec) for spec in specs], device.constant_ms)
 
 
 def _ended(history: History) -> str:
@@ -267,11 +277,13 @@ def describe_arch(arch: Arch) -> str:
     )
     if not depths:
         return " ".join(f"{name}={option}" for name, option in arch.items)
-    return f"{arch['resolution']} px | {'-'.join(depths)} | {''.join(kernels)}"
+    precision = f" | {arch[PRECISION]}" if PRECISION in arch else ""
+    return f"{arch['resolution']} px | {'-'.join(depths)} | {''.join(kernels)}{precision}"
 
 
-def _training(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
+def _training(context: RunContext) -> list[dict[str, Any]]:
+    path = context.folder.train / "metrics.jsonl"
+    if not path.exists() or not context.recipe.train.phases:  # its weights are those of train.start_from
         return []
     lines, damaged = read_log(path)
     if damaged is not None or not lines:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hwnas.errors import OutputError, one_line
 from hwnas.files import make_folder
 from hwnas.runs.evaluations import Evaluations
 from hwnas.runs.tracking.trials import TrackedDevice, Trial, parameter, problem_of, trials_of
@@ -29,8 +30,12 @@ def write_study(evaluations: Evaluations, devices: Sequence[TrackedDevice], wher
 
     Returns:
         What opens it.
+
+    Raises:
+        OutputError: the database cannot be opened or written.
     """
     import optuna
+    from sqlalchemy.exc import SQLAlchemyError
 
     if isinstance(where, Path):
         make_folder(where.parent)
@@ -56,6 +61,12 @@ def write_study(evaluations: Evaluations, devices: Sequence[TrackedDevice], wher
                 study.add_trials([_trial(one, problem.space) for one in fresh])
             storage.remove_session()
             storage.engine.dispose()
+    except (SQLAlchemyError, ImportError) as error:  # of a database whose driver is not installed
+        reason = one_line(str(error.__cause__ or error).partition("(Background")[0], 200)
+        raise OutputError(
+            f"no study can be written to {where}: {reason}; give a file such as --out study.db, or the address of a "
+            "database whose driver is installed"
+        ) from None
     finally:
         optuna.logging.set_verbosity(quiet)
     return f"optuna-dashboard {address}"

@@ -76,7 +76,9 @@ def trials_of(evaluations: Evaluations, device: TrackedDevice) -> list[Trial]:
     versions = {*view.weights.of_device(device.name), *finished}
     seen: dict[tuple[str, str, str], Evaluation] = {}
     for one in view.archive.evaluations():
-        if one.weights_version in versions and one.precision in ("fp32", view.precision) and view.images_of(one.split):
+        if one.weights_version not in versions or not view.images_of(one.split) or not view.may_have(one.arch):
+            continue
+        if one.precision in ("fp32", view.precision_of(one.arch)):
             seen.setdefault((one.arch.key, one.weights_version, one.split), one)
     by_images: dict[int, list[tuple[str, str, str]]] = {}
     for place in seen:

@@ -21,17 +21,19 @@ What a block looks like stands in `hwnas.supernet.blocks.block`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     SerializeAsAny,
+    SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -75,6 +77,24 @@ class FamilyConfig(BaseModel):
     """Share of the features before the last layer that is left out in training."""
     bn_eps: Annotated[float, Field(gt=0, le=1)] = 1e-5
     """Constant that batch norms add to the variance."""
+    precisions: tuple[Literal["fp32", "int8"], ...] = ()
+    """Both ``fp32`` and ``int8``: the search chooses one of them for every arch, on devices that compute in both
+    (``in_8_bits`` of their profile). Left out: every device's own. No weight depends on it, so a run with it can begin
+    with a supernet that was trained without (``train.start_from``)."""
+
+    @model_serializer(mode="wrap")
+    def _without_precisions_that_are_left_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Files of supernets without them stay what they were before there were any.
+        values: dict[str, Any] = handler(self)
+        if not self.precisions:
+            values.pop("precisions", None)
+        return values
+
+    @model_validator(mode="after")
+    def _check_precisions(self) -> FamilyConfig:
+        if self.precisions not in ((), ("fp32", "int8")):
+            raise ValueError(f"precisions are [fp32, int8], or left out; got {list(self.precisions)}")
+        return self
 
     @model_validator(mode="after")
     def _check_resolutions(self) -> FamilyConfig:

@@ -10,7 +10,7 @@ from hwnas.supernet.build import make_layout
 from hwnas.supernet.families.family import FamilyConfig
 from hwnas.supernet.network import SuperNet
 
-FREE = ("classes", "resolutions", "dropout_percent")
+FREE = ("classes", "resolutions", "dropout_percent", "precisions")
 """Settings in which two supernets may differ whose weights fit each other, but for the head."""
 
 
@@ -36,7 +36,7 @@ def inherited_state(own: SuperNet, given: SuperNet, where: str) -> tuple[dict[st
         where: names it in errors.
 
     Raises:
-        CheckpointError: they differ in more than classes, resolutions and dropout.
+        CheckpointError: they differ in more than classes, resolutions, dropout and precisions.
     """
     mine, theirs = own.config.model_dump(), given.config.model_dump()
     if other := sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k) and k not in FREE):
