@@ -181,6 +181,7 @@ def tiny_recipe():
     return {
         "name": "tiny",
         "devices": list(MODELLED),
+        "objectives": ["top1_percent", "latency_ms", "params", "introspectability"],
         "data": {"source": "digits", "max_images": 150, "augment": {"shift_percent": 8}},
         "supernet": {
             "family": "mbv3",

@@ -100,9 +100,7 @@ class Recipe(BaseModel):
     """A line for people."""
     devices: tuple[str, ...] = Field(default=("local-cpu",), max_length=1000)
     """Names of shipped devices or folders with a profile."""
-    objectives: tuple[str, ...] = Field(
-        default=("top1_percent", "latency_ms", "params", "introspectability"), max_length=64
-    )
+    objectives: tuple[str, ...] = Field(default=("top1_percent", "latency_ms", "params"), max_length=64)
     """Names of `hwnas.objectives.plugin.OBJECTIVES`, or scores of the task."""
     constraints: tuple[str, ...] = Field(default=(), max_length=1000)
     """Hard limits on any value, such as ``latency_ms<=5``, or for one device ``edge-tpu:latency_ms<=3``."""
