@@ -48,13 +48,13 @@ def update_front(evaluations: Evaluations, device: Device, settings: DeviceSearc
     folder = evaluations.context.folder.device(device.name)
     if not front_stands(evaluations, device, settings):
         _complete_front(evaluations, device.name, settings)
-        if settings.finish.models:
-            evaluations.evaluate(finished_models(evaluations), evaluated_values(evaluations.context, settings))
+        trained_alone = finished_models(evaluations, only_finetuned=not settings.finish.models)
+        evaluations.evaluate(trained_alone, evaluated_values(evaluations.context, settings))
         chosen = choose_models(evaluations, device, settings)
         write_models(evaluations, device, settings, chosen)
         history = read_history(folder)
         search = history.name_of(device.name, settings.identity(device, evaluations.weights.trained))
-        write_history(folder, history.with_front(settings, search))
+        write_history(folder, history.with_front(settings, search, evaluations.weights.finished.finetuned))
     write_settings(folder, settings)
 
 
@@ -63,7 +63,9 @@ def front_stands(evaluations: Evaluations, device: Device, settings: DeviceSearc
     folder = evaluations.context.folder.device(device.name)
     history = read_history(folder)
     search = history.name_of(device.name, settings.identity(device, evaluations.weights.trained))
-    return front_is_whole(folder, history) and history.front == history.front_identity(settings, search)
+    return front_is_whole(folder, history) and history.front == history.front_identity(
+        settings, search, evaluations.weights.finished.finetuned
+    )
 
 
 def front_is_whole(folder: DeviceFolder, history: History) -> bool:
@@ -119,9 +121,9 @@ def mend_front(evaluations: Evaluations, device: Device, settings: DeviceSearch)
     write_models(evaluations, device, settings, models)
 
 
-def finished_models(evaluations: Evaluations) -> list[Candidate]:
-    """Return the models of the run that were trained to their end."""
-    models = evaluations.weights.finished.by_version.values()
+def finished_models(evaluations: Evaluations, only_finetuned: bool = False) -> list[Candidate]:
+    """Return the models of the run that were trained to their end, or of these the ones that somebody fine-tuned."""
+    models = [m for m in evaluations.weights.finished.by_version.values() if m.finetuned or not only_finetuned]
     archs = evaluations.archive.archs_of([m.key for m in models])
     return [Candidate(arch, m.weights_version) for arch, m in zip(archs, models, strict=True)]
 
@@ -129,12 +131,15 @@ def finished_models(evaluations: Evaluations) -> list[Candidate]:
 def candidates_of(evaluations: Evaluations, device: str, settings: DeviceSearch) -> list[Candidate]:
     """Return every model that the device may get, one for each arch: of several weights, those that score best.
 
-    Where models are trained to their end (``settings.finish``), only such are handed over.
+    Where models are trained to their end (``settings.finish``), only such are handed over; else inherited ones, and
+    those that somebody fine-tuned.
     """
     evaluations = evaluations.of_device(device)
-    if settings.finish.models and (finished := finished_models(evaluations)):
-        return _best_weights(evaluations, settings, [m.weights_version for m in finished])
-    return inherited_candidates(evaluations, device, settings)
+    finished = finished_models(evaluations, only_finetuned=not settings.finish.models)
+    versions = [m.weights_version for m in finished]
+    if not settings.finish.models or not versions:
+        versions = [*evaluations.weights.of_device(device), *versions]
+    return _best_weights(evaluations, settings, versions)
 
 
 def inherited_candidates(evaluations: Evaluations, device: str, settings: DeviceSearch) -> list[Candidate]:
@@ -322,11 +327,10 @@ def model_columns(
 
 def _inherited(evaluations: Evaluations, model: Candidate) -> float:
     """Score of a finished model as the supernet gave it; NaN where it did not begin there."""
-    finished = evaluations.weights.finished.by_version.get(model.weights_version)
-    if finished is None or not finished.parent:
+    origin, name = evaluations.weights.finished.origin(model.weights_version), evaluations.context.score.name
+    if origin in ("", model.weights_version):
         return math.nan
-    name = evaluations.context.score.name
-    return evaluations.known(Candidate(model.arch, finished.parent), [name]).get(name, math.nan)
+    return evaluations.known(Candidate(model.arch, origin), [name]).get(name, math.nan)
 
 
 def _further_exact(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,17 +20,25 @@ from hwnas.objectives.exact import fvcore_macs
 from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations, beside
 from hwnas.runs.export import write_model
+from hwnas.runs.finished import FinishedModel
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.problem import evaluated_values
 from hwnas.space import Arch
 from hwnas.supernet import count_params
+from hwnas.train.checkpoint import save_tensors, weights_version
+
+TRAINING = "training"
+"""Folder of the checkpoints from which a training that was stopped goes on."""
 
 
 def finetune_model(
     evaluations: Evaluations, device: Device, settings: DeviceSearch, model: Candidate, out: Path,
     config: FinetuneConfig,
 ) -> tuple[FinetuneResult, Bundle]:  # fmt: skip
-    """Fine-tune one evaluated model and write its bundle.
+    """Fine-tune one evaluated model, write its bundle, and keep it with the run as one that may be on a front.
+
+    Not kept are models of which no epoch was better than the start, and those that have learnt from the validation
+    images: there is nothing by which they could be compared.
 
     Args:
         evaluations: of the run.
@@ -48,10 +59,14 @@ def finetune_model(
     resolution = arch.int("resolution")
     largest = context.layout.space.restrict({"resolution": [resolution]}).largest()
     teacher = evaluations.weights.teacher(model.weights_version, largest) if config.distill_ratio else None
+    digest = _settings(context, model, config)
+    group = context.folder.finished / f"finetuned-{digest}"
     result = finetune(
         evaluator.subnet(arch), resolution, context.splits, config, context.recipe.data.augment, teacher,
-        context.progress,
+        context.progress, make_folder(group / TRAINING),
     )  # fmt: skip
+    comparable = result.best_epoch > 0 and not result.saw_validation
+    kept = _keep(evaluations, model, result, config.epochs, group, digest) if comparable else ""
     network, score, precision = result.network, context.score, evaluations.of_device(device).precision_of(arch)
     assert isinstance(network, nn.Sequential)
     metrics = {
@@ -64,12 +79,39 @@ def finetune_model(
         "params": count_params(network),
         "macs": fvcore_macs(network, context.layout.input_shape(arch)),
         "finetuned_from": model.weights_version,
+        **({"weights_version": kept} if kept else {}),
         "best_epoch": result.best_epoch,
     }
     if result.saw_validation:  # what it does on them now says nothing
         metrics |= {score.name: result.score, "trained_on_validation": True}
-    formats = context.recipe.export.formats()
-    return result, write_model(context, network, arch, out, metrics, formats, device, precision)
+    bundle = write_model(context, network, arch, out, metrics, context.recipe.export.formats(), device, precision)
+    shutil.rmtree(group / TRAINING if kept else group, ignore_errors=True)
+    return result, bundle
+
+
+def _settings(context: RunContext, model: Candidate, config: FinetuneConfig) -> str:
+    """Digest of what decides how a model is trained; the same command goes on with the same training."""
+    values = {
+        "config": config.binding(), "augment": context.recipe.data.augment.model_dump(mode="json"),
+        "images": context.splits.sha256, "parent": model.weights_version, "key": model.arch.key,
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _keep(
+    evaluations: Evaluations, model: Candidate, result: FinetuneResult, epochs: float, group: Path, digest: str
+) -> str:
+    """Write the weights beside those of the run's other finished models, and return their version."""
+    key, root = model.arch.key, evaluations.context.folder.finished
+    path = group / f"{key}-{digest}.safetensors"
+    about = {"arch": model.arch.as_dict(), "parent": model.weights_version, "settings": digest}
+    save_tensors(path, result.network.state_dict(), about)
+    made = FinishedModel(
+        key, weights_version(path), str(path.relative_to(root)), model.weights_version, digest, epochs,
+        result.best_epoch, result.score_before, result.score, finetuned=True,
+    )  # fmt: skip
+    evaluations.weights.finished.add(group, [made])
+    return made.weights_version
 
 
 def _scores(

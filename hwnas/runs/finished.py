@@ -35,7 +35,7 @@ class FinishedModel:
     file: str
     """Below the folder of finished models."""
     parent: str
-    """Version of the supernet's weights that it began with; empty: fresh weights."""
+    """Version of the weights that it began with, the supernet's or another finished model's; empty: fresh weights."""
     settings: str
     """Digest of everything that decided its training, but which other models were trained beside it."""
     epochs: float
@@ -44,6 +44,8 @@ class FinishedModel:
     """Main score of the task on validation images, with the weights that it began with."""
     score: float
     """The same of the trained model."""
+    finetuned: bool = False
+    """Whether somebody asked for it (`hwnas finetune`): it may be on any front, also on one of inherited models."""
 
 
 @dataclass
@@ -58,6 +60,33 @@ class FinishedModels:
         """Every finished model, in the order of the groups' names."""
         found = [model for path in sorted(self.folder.finished.glob("*/models.json")) for model in _read(path)]
         return {model.weights_version: model for model in found}
+
+    @property
+    def finetuned(self) -> list[str]:
+        """Versions of the models that somebody fine-tuned."""
+        return [version for version, model in self.by_version.items() if model.finetuned]
+
+    def lineage(self, version: str) -> list[FinishedModel]:
+        """Return the trainings that led to weights, first to last; empty where they are a supernet's or fresh ones.
+
+        Raises:
+            ResumeError: they lead back to themselves.
+        """
+        found: list[FinishedModel] = []
+        while (model := self.by_version.get(version)) is not None:
+            if model in found:
+                raise ResumeError(
+                    f"{self.folder.finished} is damaged: weights {version} began with themselves; restore its "
+                    "models.json, or remove the folder and run `hwnas search`"
+                )
+            found.insert(0, model)
+            version = model.parent
+        return found
+
+    def origin(self, version: str) -> str:
+        """Return the version of the supernet's weights that others go back to; empty: fresh weights."""
+        lineage = self.lineage(version)
+        return lineage[0].parent if lineage else version
 
     def find(self, key: str, settings: str) -> FinishedModel | None:
         """Return the model of an arch that was trained with such settings."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -138,22 +138,23 @@ class History:
         """How the last search adapted the supernet; empty where it did not."""
         return self.searches[-1].adapted if self.searches else ()
 
-    def front_identity(self, settings: DeviceSearch, search: str) -> dict[str, Any]:
-        """Return what a front chosen now depends on: what counts, and the searches of the device so far."""
+    def front_identity(self, settings: DeviceSearch, search: str, finetuned: Sequence[str]) -> dict[str, Any]:
+        """Return what a front chosen now depends on: what counts, the searches of the device and fine-tuned models."""
         finish = {"finish": settings.finish.model_dump(mode="json")} if settings.finish.models else {}
         return {
             "search": search,
             "objectives": list(settings.objectives), "constraints": list(settings.constraints),
             "front_size": settings.front_size, "searches": [record.search for record in self.searches], **finish,
+            **({"finetuned": sorted(finetuned)} if finetuned else {}),
         }  # fmt: skip
 
     def with_search(self, record: SearchRecord) -> History:
         """Return the history after one more search."""
         return replace(self, searches=(*self.searches, record))
 
-    def with_front(self, settings: DeviceSearch, search: str) -> History:
+    def with_front(self, settings: DeviceSearch, search: str, finetuned: Sequence[str]) -> History:
         """Return the history after the front was chosen."""
-        return replace(self, front=self.front_identity(settings, search))
+        return replace(self, front=self.front_identity(settings, search, finetuned))
 
 
 WORDS = (

@@ -344,6 +344,8 @@ class Run(RunView):
     ) -> tuple[FinetuneResult, Bundle]:
         """Fine-tune one evaluated arch with distillation from the largest net; write a new bundle.
 
+        A model that became better is an evaluation of its own, and stands on the fronts where it belongs.
+
         Args:
             key: of the arch; the first few digits are enough where they are unique.
             out: the bundle goes to ``out/<device>/<key>``, or, beside another, to ``<key>-2``; default: in the run.
@@ -364,6 +366,9 @@ class Run(RunView):
             folder = free_folder((self.context.folder.finetuned if out is None else Path(out)) / name / arch.key)
             model = self.candidate(name, arch, evaluations)
             made = finetune_model(evaluations, self.devices[name], self.settings(name), model, folder, config)
+            for searched in self.with_fronts():
+                update_front(evaluations, self.devices[searched], self.settings(searched))
+        self.write_bundles()
         self._refresh_report()
         return made
 

@@ -118,8 +118,7 @@ class RunWeights:
 
     def teacher(self, version: str, arch: Arch) -> nn.Module | None:
         """Return the supernet's net of ``arch`` for a student of a version; None where the run has no supernet."""
-        finished = self.finished.by_version.get(version)
-        version = version if finished is None else finished.parent
+        version = self.finished.origin(version)
         if version in self._staged():  # most operators have never been trained
             return None
         return self.supernet_evaluator(version).subnet(arch) if version else None

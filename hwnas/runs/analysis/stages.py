@@ -12,6 +12,7 @@ from hwnas.export.bundle import Bundle
 from hwnas.export.card import FORMATS, TIMING
 from hwnas.report.data import Stage
 from hwnas.runs.evaluations import Evaluations
+from hwnas.runs.finished import FinishedModel
 from hwnas.runs.front import MEASURED, FrontModel
 from hwnas.task import Score
 
@@ -22,12 +23,13 @@ def stages_of(evaluations: Evaluations, model: FrontModel) -> list[Stage]:
     score, folder = context.score, context.folder
     metrics, sizes = _read(Bundle(model.folder))
     found = []
-    finished = evaluations.weights.finished.by_version.get(model.weights_version)
-    if finished is not None:
-        came = "as the supernet gave it" if finished.parent else "fresh weights"
-        found.append(Stage(came, finished.score_before))
-    name = "trained to its end" if finished is not None else "as the supernet gives it"
-    note = "" if finished is None else f"{finished.epochs:g} epochs, best after {finished.best_epoch}"
+    lineage = evaluations.weights.finished.lineage(model.weights_version)
+    if lineage:
+        came = "as the supernet gave it" if lineage[0].parent else "fresh weights"
+        found.append(Stage(came, lineage[0].score_before))
+        found += [Stage(_training(one), one.score, note=_epochs(one)) for one in lineage[:-1]]
+    name = _training(lineage[-1]) if lineage else "as the supernet gives it"
+    note = _epochs(lineage[-1]) if lineage else ""
     exported = Stage(
         name, model.values[score.name], _number(metrics, f"test_{score.name}"), model.values.get(MEASURED),
         sizes.get("model.onnx"), note, _number(model.values, score.named("stderr")),
@@ -40,9 +42,19 @@ def stages_of(evaluations: Evaluations, model: FrontModel) -> list[Stage]:
         found.append(Stage("the same in FP32", model.values.get(score.named("fp32")), in_float, test_stderr=stderr))
     found += _formats(metrics, sizes, score, "")
     tuned = (folder.finetuned / model.device).glob(f"{model.key}*")
+    on_front = {one.weights_version for one in lineage}
     for path in sorted(tuned, key=lambda p: (len(p.name), p.name)):  # ...-10 after ...-2
-        found += _finetuned(path, score)
+        if _read(Bundle(path))[0].get("weights_version") not in on_front:
+            found += _finetuned(path, score)
     return found
+
+
+def _training(model: FinishedModel) -> str:
+    return "fine-tuned" if model.finetuned else "trained to its end"
+
+
+def _epochs(model: FinishedModel) -> str:
+    return f"{model.epochs:g} epochs, best after {model.best_epoch}"
 
 
 def _finetuned(bundle: Path, score: Score) -> list[Stage]:
