@@ -1,4 +1,4 @@
-"""Does searching in 8 bits give better models in 8 bits than quantising what a search in float found? On MNIST.
+"""Does searching in 8 bits give better models in 8 bits than quantising what a search in float found?
 
 For each seed one supernet is trained, and one NPU searched twice from nothing with as many evaluations: in its own
 precision and as if it computed in float (same latencies). The models of both fronts are tested as INT8 files in ONNX
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +32,15 @@ OUT = Path(__file__).resolve().parent / "results" / "int8_front.txt"
 DEVICE, SEEDS, EVALUATIONS = "snapdragon-8-elite-int8", (0, 1, 2), 40
 WIDTH = "{name: width, epochs: 4, lr: 0.03, elastic: {kernel_size: all, depth: all, expand_ratio: all}, " \
     "sampling: sandwich, subnets_per_step: 2, teacher: inplace, sort_channels: true}"  # fmt: skip
-SETTINGS = [
-    "data.max_images=6000", "train.batch_size=32", f"train.phases=[{{name: full, epochs: 3, lr: 0.05}}, {WIDTH}]",
-    "objectives=[top1_percent, latency_ms]", "finish.models=0", "search.validation_images=2000",
-]  # fmt: skip
+SHORT = ["objectives=[top1_percent, latency_ms]", "finish.models=0"]
+RECIPES = {
+    "mnist-mbv3": [
+        *SHORT, "data.path={data}/mnist_uint8.npz", "data.max_images=6000", "train.batch_size=32",
+        f"train.phases=[{{name: full, epochs: 3, lr: 0.05}}, {WIDTH}]", "search.validation_images=2000",
+    ],
+    "cluttered-digits-mbv3": SHORT,
+}  # fmt: skip
+"""With what each is searched; both have squeeze-and-excite and depthwise convolutions, MNIST's h-swish, too."""
 
 
 def tested(run: Run, device: str) -> np.ndarray:
@@ -75,55 +81,67 @@ def block_losses(run: Run, device: str) -> dict[str, list[float]]:
     return found
 
 
-def main() -> None:
-    """Train, search, compare, print and store."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="Folder of mnist_uint8.npz.")
-    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="The first so many seeds.")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+def compare(recipe: str, data: Path, seeds: Sequence[int], folder: Path) -> list[str]:
+    """Train, search and compare with a recipe; return the lines of its table."""
     lines = [
-        f"Searched in 8 bits, or in float and quantised afterwards: {DEVICE}, mnist-mbv3, {EVALUATIONS} evaluations "
-        "each (int8_front.py)", "",
+        f"{recipe}",
         f"{'seed':<6}{'hypervolume, searched in int8':>31}{'in float, then int8':>21}{'models':>10}"
         f"{'8 bits cost, points':>21}",
     ]  # fmt: skip
     losses: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        profile = hwnas.load_device(DEVICE).profile
-        as_float = Path(folder) / "npu-in-float"
-        as_float.mkdir()
-        write_profile(profile.model_copy(update={"name": as_float.name, "precision": "fp32"}), as_float)
-        for seed in SEEDS[: args.seeds]:
-            given = [*SETTINGS, f"data.path={args.data}/mnist_uint8.npz", f"train.seed={seed}", f"search.seed={seed}"]
-            run = hwnas.run(
-                "mnist-mbv3", out=Path(folder) / f"{seed}-int8", devices=[DEVICE], evaluations=EVALUATIONS,
-                overrides=given,
-            )  # fmt: skip
-            # A run of its own: in one run the second search would begin with what the first has found.
-            other = hwnas.run(
-                "mnist-mbv3", out=Path(folder) / f"{seed}-float", devices=[str(as_float)], evaluations=EVALUATIONS,
-                overrides=[*given, "train.phases=[]", f"train.start_from={run.folder / 'train'}"],
-            )  # fmt: skip
-            fronts = [tested(run, DEVICE), tested(other, as_float.name)]
-            every = np.concatenate(fronts)[:, :2]
-            low, high = every.min(0), every.max(0)
-            volumes = [hypervolume(normalise(f[:, :2], low, high), np.array([1.1, 1.1])) for f in fronts]
-            cost = np.concatenate([f[:, 0] - f[:, 2] for f in fronts])
-            lines.append(
-                f"{seed:<6}{volumes[0]:>31.4f}{volumes[1]:>21.4f}{f'{len(fronts[0])} / {len(fronts[1])}':>10}"
-                f"{cost.mean():>14.2f} (max {cost.max():.2f})"
-            )
-            print(lines[-1], flush=True)
-            for one, device in ((run, DEVICE), (other, as_float.name)):
-                for slot, values in block_losses(one, device).items():
-                    losses.setdefault(slot, []).extend(values)
+    as_float = folder / "npu-in-float"
+    for seed in seeds:
+        given = [*(text.replace("{data}", str(data)) for text in RECIPES[recipe])]
+        given += [f"train.seed={seed}", f"search.seed={seed}"]
+        run = hwnas.run(
+            recipe, out=folder / f"{recipe}-{seed}-int8", devices=[DEVICE], evaluations=EVALUATIONS, overrides=given
+        )
+        # A run of its own: in one run the second search would begin with what the first has found.
+        other = hwnas.run(
+            recipe, out=folder / f"{recipe}-{seed}-float", devices=[str(as_float)], evaluations=EVALUATIONS,
+            overrides=[*given, "train.phases=[]", f"train.start_from={run.folder / 'train'}"],
+        )  # fmt: skip
+        fronts = [tested(run, DEVICE), tested(other, as_float.name)]
+        every = np.concatenate(fronts)[:, :2]
+        low, high = every.min(0), every.max(0)
+        volumes = [hypervolume(normalise(f[:, :2], low, high), np.array([1.1, 1.1])) for f in fronts]
+        cost = np.concatenate([f[:, 0] - f[:, 2] for f in fronts])
+        lines.append(
+            f"{seed:<6}{volumes[0]:>31.4f}{volumes[1]:>21.4f}{f'{len(fronts[0])} / {len(fronts[1])}':>10}"
+            f"{cost.mean():>14.2f} (max {cost.max():.2f})"
+        )
+        print(lines[-1], flush=True)
+        for one, device in ((run, DEVICE), (other, as_float.name)):
+            for slot, values in block_losses(one, device).items():
+                losses.setdefault(slot, []).extend(values)
     lines += ["", "points of validation top-1 that a block takes back when it alone stays float: mean (max), models"]
     lines += [
         f"{slot:<16}{np.mean(v):>6.2f} ({np.max(v):.2f}){len(v):>5}"
         for slot, v in sorted(losses.items(), key=lambda item: -np.mean(item[1]))
     ]
-    text = "\n".join(lines) + "\n"
+    return [*lines, ""]
+
+
+def main() -> None:
+    """Compare, print and store."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="Folder of mnist_uint8.npz.")
+    parser.add_argument("--recipes", nargs="*", default=list(RECIPES), choices=list(RECIPES))
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="The first so many seeds.")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = [
+        f"Searched in 8 bits, or in float and quantised afterwards: {DEVICE}, {EVALUATIONS} evaluations each "
+        "(int8_front.py)", "",
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        as_float = Path(folder) / "npu-in-float"
+        as_float.mkdir()
+        profile = hwnas.load_device(DEVICE).profile
+        write_profile(profile.model_copy(update={"name": as_float.name, "precision": "fp32"}), as_float)
+        for recipe in args.recipes:
+            lines += compare(recipe, args.data, SEEDS[: args.seeds], Path(folder))
+    text = "\n".join(lines)
     print(text)
     OUT.write_text(text, encoding="utf-8")
 

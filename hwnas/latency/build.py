@@ -143,6 +143,7 @@ def _profile_of_table(profile: DeviceProfile, name: str, facts: Facts, chosen: b
     update: dict[str, Any] = {"name": name}
     if name != profile.name:
         update["title"] = f"{facts.device}, {facts.runtime}, {profile.threads or 1} thread(s), measured by hwnas"
+        update["in_8_bits"] = None  # that of the profile is of its own name, perhaps on another machine
     if chosen:
         update["runtime"] = facts.runtime
         if not facts.provider:

@@ -90,11 +90,11 @@ class Pieces:
 
     blocks: Sequence[tuple[str, int]]
     """Name of the slot, and the block's number in `RunReport.blocks`."""
-    in_8_bits: bool = False
-    """Whether the search chose 8 bits for it, on devices that compute in both precisions."""
     by_layer: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Values that are known for each slot or layer, such as introspectability: by their name, then by slot or layer,
     input to output."""
+    in_8_bits: bool = False
+    """Whether the search chose 8 bits for it, on devices that compute in both precisions."""
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def test_a_profile_names_its_target_and_others_look_as_before(tmp_path):
     assert target_of(mine).slowdown == 2.5
     write_profile(mine, tmp_path)
     assert load_profile(tmp_path) == mine
-    assert list(mine.model_dump())[-3:] == ["target", "target_options", "notes"]
+    assert list(mine.model_dump())[-4:] == ["target", "target_options", "in_8_bits", "notes"]
     with pytest.raises(DeviceError, match=r"target_options\.speed"):
         check_profile({**profile.model_dump(), "target_options": {"speed": [1]}}, "mine")
 

@@ -33,7 +33,7 @@ def pieces_of(
     pieces = {}
     for arch in archs:
         blocks = [(slot, numbers.setdefault(spec, len(numbers))) for slot, spec in layout.blocks(arch)]
-        pieces[arch.key] = Pieces(blocks, arch.get(PRECISION) == "int8", by_layer.get(arch.key, {}))
+        pieces[arch.key] = Pieces(blocks, by_layer.get(arch.key, {}), arch.get(PRECISION) == "int8")
     return list(numbers), pieces
 
 
