@@ -33,7 +33,7 @@ from hwnas.supernet import Layout, SuperNet
 
 @dataclass
 class RunView:
-    """One run folder, to look at; `hwnas.runs.run.Run` adds the verbs."""
+    """One run folder, to look at; `hwnas.runs.run.Run` has the verbs."""
 
     context: RunContext
 
