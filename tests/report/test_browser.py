@@ -217,6 +217,21 @@ def test_a_folder_with_spaces_is_quoted_for_the_shell(open_page, full, tmp_path)
     assert words[:3] == ["hwnas", "export", str(path.parent)]
 
 
+def test_the_time_of_a_model_in_8_bits_is_divided_as_the_device_takes_it_in_8_bits(open_page, full, tmp_path):
+    dsp, cpu = full.devices
+    dsp = replace(dsp, block_ms_in_8_bits=[0.0625, 0.25, 0.03125], constant_ms_in_8_bits=0.5)
+    pieces = {**full.pieces, "aaa111": replace(full.pieces["aaa111"], in_8_bits=True)}
+    page = open_page(path=write_report(replace(full, devices=(dsp, cpu), pieces=pieces), tmp_path / "chosen"))
+    fall = "e => e.data[0].x"
+    page.click("#models tr[data-key=aaa111]")
+    assert page.eval_on_selector("#waterfall", fall) == [0.5, 0.0625, 0.03125, 0]
+    page.select_option("#on-device", "my-cpu")  # it has one precision
+    assert page.eval_on_selector("#waterfall", fall) == [0, 0.125, 0.125, 0]
+    page.click("#models tr[data-key=bbb222]")
+    page.select_option("#on-device", "my-dsp")
+    assert page.eval_on_selector("#waterfall", fall) == [0.125, 0.25, 0.5, 0.125, 0]
+
+
 def test_a_chosen_model_has_its_blocks_its_time_and_its_story(open_page):
     page = open_page()
     page.click("#models tr[data-key=aaa111]")
