@@ -159,7 +159,7 @@ class DeviceProfile(BaseModel):
     """Kinds of operators that the runtime runs elsewhere than on the device, and where, with the evidence."""
     unsupported: dict[OpKind, _Text] = {}
     """Kinds of operators that the runtime does not run at all, with the evidence."""
-    in_8_bits: _Text | None = None
+    in_8_bits: Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)] | None = None
     """The profile of the same device where it computes in 8 bits: a shipped name, or a folder beside this one. A search
     can then choose the precision of every arch (``supernet.precisions``). Left out of files where there is none."""
     device_commands: Annotated[tuple[_Text, ...], Field(strict=False, max_length=20)] = ()

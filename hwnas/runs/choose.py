@@ -310,11 +310,11 @@ def model_columns(
         out[FALLBACK_LAYERS.name] = FALLBACK_LAYERS.compile(context.layout, device).of_archs(archs)
     stderr = score.named("stderr")
     out[stderr] = column(stderr)
+    bits = np.array([BITS[evaluations.precision_of(arch)] for arch in archs], dtype=float)
     if evaluations.precision is None:
-        out["precision_bits"] = np.array([BITS[evaluations.precision_of(a)] for a in archs], dtype=float)
+        out["precision_bits"] = bits
     if evaluations.precision != "fp32":
-        out[score.named("fp32")] = in_float = column(score.named("fp32"))
-        in_float[np.isnan(in_float)] = out[score.name][np.isnan(in_float)] if evaluations.precision is None else np.nan
+        out[score.named("fp32")] = np.where(bits == BITS["fp32"], out[score.name], column(score.named("fp32")))
     out["latency_stderr_ms"] = np.sqrt(latency_variance(device, context.layout).of_archs(archs))
     if any(m.weights_version in evaluations.weights.finished.by_version for m in models):
         out[score.named("inherited")] = np.array([_inherited(evaluations, m) for m in models])
