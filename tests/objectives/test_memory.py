@@ -108,7 +108,7 @@ def test_look_ups_for_populations_are_the_peaks_of_whole_networks(recipe):
         assert isinstance(fast, SlotSum)
         assert isinstance(fast, SlotMax) == (objective is PEAK_MEMORY)
         numbers = number_format("int8")
-        slow = WholeNetworks(layout, lambda g, c, px, o=objective, n=numbers: o.of_graph(g, c, px, n) / 1024)
+        slow = WholeNetworks(layout, lambda arch, g, c, px, o=objective, n=numbers: o.of_graph(g, c, px, n) / 1024)
         np.testing.assert_array_equal(fast.of_genomes(genomes), slow.of_genomes(genomes))
 
 
