@@ -32,6 +32,9 @@ from hwnas.search.problem import Problem
 
 FloatArray = NDArray[np.float64]
 
+SLOWER = 1.1
+"""Times a latency for which a model is chosen."""
+
 SMALLEST_MS = 1e-6
 """A correction that is fitted to few networks can put the smallest ones below 0."""
 
@@ -193,11 +196,13 @@ def spread_over_latency(
 ) -> list[int]:  # fmt: skip
     """Choose rows of least loss for ``n`` latencies, even in the logarithm from the fastest to the best row.
 
+    A row may be `SLOWER` than its latency: at the fast end of a front a little time is often worth many points.
+
     Args:
         losses: ``(rows,)``.
         latency_ms: ``(rows,)``.
         n: how many at most; fewer where the front of both has fewer.
-        wanted_ms: these latencies instead; one below every row's gets none.
+        wanted_ms: these latencies instead, which are limits; one below every row's gets none.
 
     Returns:
         Different row numbers, by ascending latency.
@@ -215,7 +220,7 @@ def spread_over_latency(
         return [int(i) for i in front]
     at = logarithm[front]
     for target in np.linspace(at[0], at[-1], n) if n > 1 else at[-1:]:
-        chosen[int(front[np.flatnonzero(at <= target + 1e-12)[-1]])] = None
+        chosen[int(front[np.flatnonzero(at <= target + np.log(SLOWER) + 1e-12)[-1]])] = None
     while len(chosen) < n:  # several wanted latencies had the same model: those farthest from all chosen ones follow
         taken = logarithm[list(chosen)]
         gaps = np.abs(at[:, None] - taken[None]).min(axis=1)

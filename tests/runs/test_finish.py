@@ -198,9 +198,10 @@ def test_a_negative_number_of_models_is_refused(recipe_file, tmp_path):
 
 
 def test_rows_are_spread_over_the_logarithm_of_the_latency():
-    ms = np.array([1.0, 1.1, 2.0, 4.0, 7.9, 8.0, 5.0])
+    ms = np.array([1.0, 1.2, 2.0, 4.0, 7.0, 8.0, 5.0])
     losses = np.array([9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 99.0])  # the last is dominated
     assert spread_over_latency(losses, ms, 4) == [0, 2, 3, 5]
+    assert spread_over_latency(losses, np.array([1.0, 1.09, 2.0, 4.3, 7.9, 8.0, 5.0]), 4) == [1, 2, 3, 5], "1.09 for 1"
     assert spread_over_latency(losses, ms, 1) == [5]
     assert spread_over_latency(losses, ms, 6) == [0, 1, 2, 3, 4, 5]
     assert spread_over_latency(losses, ms, 9) == [0, 1, 2, 3, 4, 5]
