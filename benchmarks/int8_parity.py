@@ -70,7 +70,7 @@ def of_run(run: Run, name: str) -> list[str]:
             networks.score_in_8_bits(lambda subnet=subnet: subnet, arch)
             seconds["float"].append(middle - start)
             seconds["int8"].append(time.process_time() - middle)
-        x = networks.inputs(context.splits.test, arch)[:TEST_IMAGES]
+        x, _ = networks.inputs(context.splits.test, arch).first(TEST_IMAGES).tensors()
         made = networks.in_8_bits(subnet, arch)
         channels, px, _ = context.layout.input_shape(arch)
         with tempfile.TemporaryDirectory() as folder:

@@ -28,6 +28,7 @@ import numpy as np
 import hwnas
 from hwnas.objectives import as_losses
 from hwnas.pareto import hypervolume, normalise
+from hwnas.runs.problem import make_problem
 from hwnas.runs.run import Run
 from hwnas.search.loop import run_search
 from hwnas.search.problem import Problem, Searcher
@@ -105,7 +106,7 @@ def compare(
     found: dict[str, dict[str, list[np.ndarray]]] = {}
     seconds = dict.fromkeys(algorithms, 0.0)
     for name, device in run.devices.items():
-        problem = run.problem(device)
+        problem = make_problem(run.context, device, run.settings(name))
         found[name] = {a: [] for a in algorithms}
         for algorithm in algorithms:
             for seed in range(seeds):
