@@ -29,10 +29,11 @@ was given may be long, or hold the control characters of a terminal.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 MESSAGE_LIMIT = 1200
 """Characters of a message; the lists of known names that messages show are shorter."""
@@ -51,6 +52,12 @@ def printable(text: str) -> str:
 def escaped(text: str) -> str:
     """Return a name that others chose, such as that of a file, as it is told apart in one line: nothing collapses."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def did_you_mean(given: str, names: Iterable[str]) -> str:
+    """Return a hint at the name that is most like ``given``, to stand at the end of a message; empty: none is."""
+    near = get_close_matches(given, list(names), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def one_line(text: str, limit: int = MESSAGE_LIMIT) -> str:

@@ -15,13 +15,12 @@ Nothing is imported before it is asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from hwnas.errors import PluginError
+from hwnas.errors import PluginError, did_you_mean
 
 GROUP = "hwnas"
 """Entry-point group in which packages announce short names."""
@@ -86,11 +85,9 @@ class Registry(Generic[T]):
         if name in announced:
             return self._imported(announced[name], name)
         known = [*besides, *self.names()]
-        near = get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise PluginError(
             f"{self.kind} {name!r} is unknown; known are {', '.join(known)}, or give one of your own as "
-            f"package.module:object{hint}"
+            f"package.module:object{did_you_mean(name, known)}"
         )
 
     def _imported(self, place: str, name: str) -> T:

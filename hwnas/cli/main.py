@@ -88,8 +88,13 @@ def main() -> None:
         raise
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
-            typer.echo("stopped; the same command continues where it stopped", err=True)
+            watching = sys.argv[1:2] == ["watch"]
+            said = "no longer watching; the run goes on" if watching else STOPPED
+            typer.echo(said, err=True)
         raise
+
+
+STOPPED = "stopped; the same command continues where it stopped"
 
 
 @contextmanager

@@ -78,10 +78,11 @@ def _fronts_text(
     for name, models in fronts.items():
         values = [v for v in models[0].values if v not in (score.name, "latency_ms")] if models else []
         further = [v for v in values if v in opened.settings(name).objectives or v == "measured_latency_ms"]
-        heading = ["key", score.name, "latency_ms", *further, "chosen by"]
+        heading = ["key", score.name, "latency_ms", *further, "tie", "chosen by"]
         rows = [
             [m.key, f"{m.values[score.name]:.2f}", f"{m.values['latency_ms']:.4g}",
-             *(f"{m.values[v]:.6g}" for v in further), " ".join(rules.get((name, m.key), ()))]
+             *(f"{m.values[v]:.6g}" for v in further), "tie" if m.values.get("near_tie") == 1 else "",
+             " ".join(rules.get((name, m.key), ()))]
             for m in models
         ]  # fmt: skip
         parts.append(f"{name}: {len(models)} models\n{table(heading, rows)}")
@@ -89,6 +90,8 @@ def _fronts_text(
     picked = list(select or USUAL[:1])
     for text in picked:
         words += ["--select", text]
+    if any(m.values.get("near_tie") == 1 for models in fronts.values() for m in models):
+        parts.append("tie: differs from its neighbour in score or latency by less than one standard error")
     return "\n\n".join([*parts, following(*words, "--out", "chosen")])
 
 
@@ -153,7 +156,9 @@ def export(
         for path in left_from_before(out, (), fronts):
             if path.resolve() not in copied:
                 warn(f"{path} is from before, and no longer on the front of {path.parent.name}; remove it if unused")
-        text += f"\n{following('profile', bundles[0].folder)}"
+        here = [b.folder for b in bundles if opened.devices[b.folder.parent.name].profile.origin == "measured"]
+        # What stands for another device would be timed on this one.
+        text += f"\n{following('profile', here[0]) if here else following('report', folder)}"
     show(as_json, {"bundles": folders}, text)
 
 

@@ -23,7 +23,8 @@ class TerminalProgress:
         self._quiet = quiet
         self._live: RichProgress | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._started: dict[str, float] = {}
+        self._began: dict[str, tuple[float, float]] = {}
+        """When each task was told of first, and how much an earlier start had done of it."""
         self._said_at: dict[str, float] = {}
 
     def __enter__(self) -> TerminalProgress:
@@ -48,16 +49,17 @@ class TerminalProgress:
             return
         task, note = one_line(task), one_line(note)
         now = time.monotonic()
-        started = self._started.setdefault(task, now)
+        began, done_before = self._began.setdefault(task, (now, done))
         if self._live is not None:
             if task not in self._tasks:
-                self._tasks[task] = self._live.add_task(task, total=total, note=note)
+                self._tasks[task] = self._live.add_task(task, total=total, completed=int(done), note=note)
             self._live.update(self._tasks[task], completed=done, total=total, note=note)
             return
         first, last = task not in self._said_at, done >= total
         if first or last or now - self._said_at[task] >= LINE_EVERY_S:
             self._said_at[task] = now
-            left = (now - started) / done * (total - done) if done and not first else None
+            new = done - done_before
+            left = (now - began) / new * (total - done) if new > 0 and not first else None
             tail = f", {left:.0f} s left" if left is not None and not last else ""
             print(  # noqa: T201 (the command line is where output belongs)
                 f"{task}: {done:g}/{total:g}{f' ({note})' if note else ''}{tail}", file=sys.stderr, flush=True

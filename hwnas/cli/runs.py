@@ -190,7 +190,11 @@ def search(
         warn_of_other_machines([name for name in meant if name not in opened.devices or name in given], strict)
         opened.search(split(devices), evaluations, budget, limit, searcher)
     found = {name: len(opened.front(name)) for name in opened.searched()}
-    show(as_json, {"fronts": found}, f"models on the fronts: {found}\n{following('export', folder)}")
+    show(
+        as_json,
+        {"fronts": found},
+        f"models on the fronts: {', '.join(f'{name} {n}' for name, n in found.items())}\n{following('export', folder)}",
+    )
 
 
 def fleet(
@@ -249,14 +253,14 @@ def _show_run(done: Run, as_json: bool) -> None:
     score = done.context.score
     rows = [
         [d["device"], d["origin"], str(d["models"]), f"{d['fastest_ms']:.4g} - {d['slowest_ms']:.4g}",
-         f"{d[f'best_{score.name}']:.2f}", f"{d[f'best_test_{score.name}']:.2f}", d["knee"],
+         f"{d[f'best_{score.name}']:.2f}", f"{d[f'test_{score.name}_of_best']:.2f}", d["knee"],
          "-" if d["latency_mape_percent"] is None else f"{d['latency_mape_percent']:.1f} %",
          _predicted(d["predictor"], score.name)]
         for d in summary["devices"]
     ]  # fmt: skip
     heading = [
-        "device", "origin", "models", "latency ms", f"best val {score.title} {score.unit}",
-        f"best test {score.title} {score.unit}", "knee", "latency error", "predictor",
+        "device", "origin", "models", "latency ms", f"best val. {score.title} {score.unit}",
+        f"its test {score.title} {score.unit}", "knee", "latency error", "predictor",
     ]  # fmt: skip
     follows = following("pareto", done.folder)
     show(as_json, summary, f"{table(heading, rows)}\n\nreport: {summary['report']}\n{follows}")

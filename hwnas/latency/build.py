@@ -38,6 +38,7 @@ from hwnas.latency.target import Target, on_another_machine, resolve_target
 from hwnas.latency.time_onnx import Facts
 from hwnas.progress import Progress, silent
 from hwnas.supernet import Layout
+from hwnas.supernet.layout import of_networks
 
 RECIPE_FILE = "recipe.yaml"
 """Beside a table: the recipe whose blocks it was built for."""
@@ -73,7 +74,7 @@ def build_table(
         PluginError: there is no such target, or it does not take the options.
         MeasurementError: the target cannot time a model, or is lost; the same call continues later.
     """
-    folder, config = Path(out), config or TableConfig()
+    folder, config, layout = Path(out), config or TableConfig(), of_networks(layout)
     started = time.monotonic()
     given = device if isinstance(device, DeviceProfile) else load_profile(device)
     if given.origin != "measured" and given.provider is None and target is None:

@@ -22,6 +22,7 @@ from hwnas.latency.target import Target, resolve_target
 from hwnas.latency.validity import mismatches
 from hwnas.progress import Progress, silent
 from hwnas.supernet import Layout
+from hwnas.supernet.layout import of_networks
 
 
 @checked_arguments
@@ -57,7 +58,7 @@ def check_table(
         TableError: damaged files; `TableMismatchError` with ``strict``.
         MeasurementError: the target cannot time a model, or is lost.
     """
-    config, folder = config or TableConfig(), Path(table)
+    config, folder, layout = config or TableConfig(), Path(table), of_networks(layout)
     device = load_device(folder)
     profile, timer = resolve_target(device.profile, target, target_options)
     device = replace(device, profile=profile)

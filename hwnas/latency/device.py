@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from hwnas.errors import DeviceError, UnreadableError, shown
+from hwnas.errors import DeviceError, UnreadableError, did_you_mean, shown
 from hwnas.files import shipped_folder, write_text
 from hwnas.latency.cost_model import CostModel, OpKind
 from hwnas.reading import read_yaml
@@ -275,7 +275,8 @@ def device_folder(name_or_folder: str | Path) -> Path:
         return folder
     raise DeviceError(
         f"device {shown(given)} is unknown; shipped devices are {', '.join(names)}; "
-        f"or give a folder that holds a {PROFILE_FILE} (latency_tables/README.md shows how to make one)"
+        f"or give a folder that holds a {PROFILE_FILE} (`hwnas tables build` and `fit` make one)"
+        f"{did_you_mean(given[:100], names)}"
     )
 
 

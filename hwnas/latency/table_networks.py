@@ -14,6 +14,7 @@ from hwnas.latency.plan import Plan
 from hwnas.latency.table import NETWORKS_FILE
 from hwnas.reading import csv_rows, made_of, parse_json, read_text
 from hwnas.space import Arch, SearchSpace
+from hwnas.supernet.layout import PRECISION
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ def save_networks(folder: Path, plan: Plan, measured_ms: Sequence[float]) -> Non
 def read_networks(folder: Path, space: SearchSpace) -> list[TableNetwork]:
     """Return the networks that the table in ``folder`` was made with; none where it does not say.
 
+    A table is of networks, whatever precision an arch may name besides: in a space with that choice its first option
+    stands for them.
+
     Raises:
         TableError: the file is damaged.
         SpaceError: the table is of another space.
@@ -55,4 +59,7 @@ def _network(row: Mapping[str, str], space: SearchSpace, where: str) -> TableNet
     measured_ms = float(row["measured_ms"])
     if not (math.isfinite(measured_ms) and measured_ms > 0):
         raise UnreadableError(where, f"a network takes {measured_ms} ms; times must be positive numbers")
-    return TableNetwork(space.arch(parse_json(row["arch"], where)), row["fitted"] == "1", measured_ms)
+    values = parse_json(row["arch"], where)
+    if PRECISION in space and isinstance(values, dict):
+        values = {PRECISION: space[PRECISION].options[0], **values}
+    return TableNetwork(space.arch(values), row["fitted"] == "1", measured_ms)

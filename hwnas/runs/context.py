@@ -14,9 +14,10 @@ from torch import nn
 
 from hwnas.archive import Archive
 from hwnas.data import Splits, load_data
-from hwnas.errors import DeviceError, ResumeError
+from hwnas.errors import DeviceError, ResumeError, did_you_mean
 from hwnas.export.onnx_check import OnnxNetwork
 from hwnas.export.quantize import to_int8_onnx
+from hwnas.latency.device import shipped_devices
 from hwnas.latency.table import Device
 from hwnas.objectives.exact import macs_of_space, params_of_space
 from hwnas.objectives.plugin import ExactObjective, ValuesOfArchs
@@ -173,9 +174,10 @@ class RunContext:
             DeviceError: it has no such device.
         """
         if name not in self.devices:
+            add = f"; add it with `hwnas search {self.folder.root} --devices {name}`"
+            hint = add if name in shipped_devices() else did_you_mean(name, [*self.devices, *shipped_devices()])
             raise DeviceError(
-                f"device {name!r} is not part of {self.folder.root}; it has {', '.join(self.devices)}; "
-                f"add it with `hwnas search {self.folder.root} --devices {name}`"
+                f"device {name!r} is not part of {self.folder.root}; it has {', '.join(self.devices)}{hint}"
             )
         return self.devices[name]
 

@@ -46,6 +46,8 @@ class ProgressLine:
     """Of a verb that ended with an error: what it said."""
     started: float = 0.0
     """Of a task: when it was told of first, seconds since 1970."""
+    before: float = 0.0
+    """How much of it was done then, by an earlier start."""
     process: int = 0
     """Of a verb: the number of its process, and the name of its machine."""
     machine: str = ""
@@ -63,9 +65,10 @@ class ProgressLine:
     @property
     def left_s(self) -> float | None:
         """Seconds that a task still takes, if it goes on as it went; None: not known, or done."""
-        if self.ended or self.done <= 0 or self.at <= self.started:
+        new = self.done - self.before
+        if self.ended or new <= 0 or self.at <= self.started:
             return None
-        return (self.at - self.started) / self.done * (self.total - self.done)
+        return (self.at - self.started) / new * (self.total - self.done)
 
 
 class ProgressLog:
@@ -101,8 +104,9 @@ class ProgressLog:
         self._told(task, done, total, note)
         now = time.time()
         last, written = self._last.get(task), self._written.get(task)
-        started = now if last is None or done < last.done else last.started
-        line = ProgressLine(now, "task", one_line(task), done, total, one_line(note, NOTE_LETTERS), started)
+        begins = last is None or done < last.done
+        started, before = (now, done) if last is None or begins else (last.started, last.before)
+        line = ProgressLine(now, "task", one_line(task), done, total, one_line(note, NOTE_LETTERS), started, before)
         self._last[task] = line
         if last is not None and written is not None:
             if last.step != line.step and last != written:

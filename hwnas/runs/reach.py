@@ -112,6 +112,22 @@ def reach_of(context: RunContext, device: Device, settings: DeviceSearch) -> Dev
     return DeviceReach(device.name, values, space.size, round(100 * float(within.mean()), 3), later)
 
 
+def check_reachable(context: RunContext, device: Device, settings: DeviceSearch) -> None:
+    """Raise, before anything is evaluated, where no arch can keep a limit on a value that needs no network.
+
+    Raises:
+        SearchError: see `reach`.
+    """
+    space = context.layout.space
+    genomes = space.sample_genomes(np.random.default_rng(0), SAMPLED)
+    for limit in map(Limit.parse, settings.constraints):
+        plugin = objective_of(limit.value, context.task)
+        if plugin.cost == "exact":
+            compiled = plugin.compile(context.layout, device)
+            if isinstance(compiled, SlotSum):
+                _check(limit, device.name, compiled, np.asarray(compiled.of_genomes(genomes), dtype=float))
+
+
 def _check(limit: Limit, device: str, compiled: object, sampled: NDArray[np.float64]) -> None:
     """Raise where it is certain that no arch meets a limit: where a bound over the whole space breaks it."""
     if not isinstance(compiled, SlotSum):

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from hwnas.arguments import checked_arguments
 from hwnas.data import DataConfig
-from hwnas.errors import HwnasError, RecipeError, SearchError, UnreadableError, shown
+from hwnas.errors import HwnasError, RecipeError, SearchError, UnreadableError, did_you_mean, shown
 from hwnas.export.quantization import QuantizationConfig
 from hwnas.files import shipped_folder
 from hwnas.finetune import FinetuneConfig, FinishConfig
@@ -266,8 +265,7 @@ def describe(error: ValidationError, model: type[BaseModel], values: Any) -> str
     key = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, location[:-1], values)
-        near = get_close_matches(str(location[-1]), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(str(location[-1]), known)
         message = f"unknown key {key!r}; known keys here are {', '.join(known)}{hint}"
     elif first["type"] == "missing":
         message = f"key {key!r} is missing"

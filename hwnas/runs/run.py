@@ -27,6 +27,7 @@ from hwnas.runs.handover import RunHandover, writes
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.plan import Strategy, planned_search, read_plan, with_time
 from hwnas.runs.problem import check_searchable, read_limits
+from hwnas.runs.reach import check_reachable
 from hwnas.runs.recipe import with_values
 from hwnas.runs.search import changed_settings, search_device
 from hwnas.runs.staged import check_strategy, search_staged
@@ -128,6 +129,8 @@ class Run(RunHandover):
             self.context.supernet  # noqa: B018 (an untrained run is an error before tables are measured)
         check_searchable(self.context, wanted)
         self.tables(list(wanted))
+        for name, settings in wanted.items():
+            check_reachable(self.context, self.devices[name], settings)
         if budget_s is not None and strategy == "supernet":
             plan = size_search(self.context, self.context.trained_evaluator, wanted, budget_s, at_least)
             self.context.progress("budget", 1, 1, str(plan))

@@ -11,7 +11,7 @@ from pathlib import Path
 from hwnas.archive import Archive
 from hwnas.arguments import checked_arguments
 from hwnas.data import Splits
-from hwnas.errors import RecipeError, ResumeError
+from hwnas.errors import RecipeError, ResumeError, some
 from hwnas.latency.table import Device
 from hwnas.objectives.resolve import objectives_of
 from hwnas.objectives.subnets import SubnetEvaluator
@@ -217,8 +217,11 @@ class RunView:
         """
         arch = evaluations.archive.find(key)
         if arch is None:
-            known = ", ".join(m.key for name in self.searched() for m in self.front(name)[:3])
-            raise ResumeError(f"no single model {key!r} in {self.folder}; keys of its fronts are {known}, ...")
+            known = dict.fromkeys(m.key for name in self.searched() for m in self.front(name))
+            raise ResumeError(
+                f"no single model {key!r} in {self.folder}: no key begins so, or several do; keys of its fronts are "
+                f"{some(list(known), 12)}"
+            )
         return arch
 
     def candidate(self, device: str, arch: Arch, evaluations: Evaluations) -> Candidate:

@@ -145,6 +145,12 @@ class Layout:
         return first.in_channels, first.in_size_px, first.in_size_px
 
 
+def of_networks(layout: Layout) -> Layout:
+    """Return a layout without the choice of the precision, so that different archs are different networks."""
+    choices = tuple(choice for choice in layout.space.choices if choice.name != PRECISION)
+    return layout if choices == layout.space.choices else replace(layout, space=replace(layout.space, choices=choices))
+
+
 def set_bn_eps(net: nn.Module, eps: float) -> None:
     """Set the constant that batch norms add to the variance."""
     for module in net.modules():

@@ -142,6 +142,10 @@ def test_a_measured_device_gets_both_tables(tiny_recipe, tmp_path):
     assert set(device.rows) == set(device.in_8_bits.rows)
     again = open_run(tmp_path / "run").devices["local-cpu"]
     assert again == device
+    # A table is of networks: it serves a run without the choice, too, and the other way round.
+    path.write_text(yaml.safe_dump(changed | {"supernet": tiny_recipe["supernet"]}))
+    shutil.copytree(tmp_path / "run" / "devices" / "local-cpu" / "table", tmp_path / "plain/devices/local-cpu/table")
+    assert len(run(path, out=tmp_path / "plain").front("local-cpu")) > 0
     assert all(m.latency_ms > 0 for m in opened.front("local-cpu"))
 
 

@@ -30,7 +30,7 @@ function stagesTable(model) {
     element("tbody", {}, ...model.stages.map(line))));
 }
 
-const DETAILS = { kernel_size: v => `${v}×${v}`, expand: v => `expands ${v}×`, stride: v => (v > 1 ? `stride ${v}` : ""), se: v => (v ? "SE" : ""), act: v => v, operator: v => v };
+const DETAILS = { kernel_size: v => `${v}×${v}`, mid_channels: v => `${v} channels inside`, stride: v => (v > 1 ? `stride ${v}` : ""), se: v => (v ? "SE" : ""), act: v => v, operator: v => v };
 
 function blockList(times) {
   const longest = Math.max(...times.map(one => one.ms), 1e-12);

@@ -24,8 +24,7 @@ def summarise(folder: RunFolder, devices: Sequence[SearchedDevice]) -> dict[str,
     for device in devices:
         front, files = device.front, folder.device(device.name)
         score, last = front.score, read_history(files).last
-        best = max if score.direction == "max" else min
-        tests = [Bundle(m.folder).metrics[f"test_{score.name}"] for m in front]
+        best = front.best()
         check = read_check(files.latency_check)
         rows.append({
             "device": device.name,
@@ -33,8 +32,8 @@ def summarise(folder: RunFolder, devices: Sequence[SearchedDevice]) -> dict[str,
             "models": len(front),
             "fastest_ms": front[0].latency_ms,
             "slowest_ms": front[-1].latency_ms,
-            f"best_{score.name}": best(m.values[score.name] for m in front),
-            f"best_test_{score.name}": best(tests),
+            f"best_{score.name}": best.values[score.name],
+            f"test_{score.name}_of_best": Bundle(best.folder).metrics[f"test_{score.name}"],
             "knee": front.knee().key,
             "predictor": {} if last is None else {name: asdict(q) for name, q in last.predictor.items()},
             "latency_mape_percent": None if check is None else check.mape_percent,
