@@ -94,12 +94,17 @@ def _complete_front(evaluations: Evaluations, device: str, settings: DeviceSearc
 def write_models(evaluations: Evaluations, device: Device, settings: DeviceSearch, models: Sequence[Candidate]) -> None:
     """Write the front of a device with these models, and everything that is known of them.
 
-    Models in 8 bits are evaluated in float, too, unless that is known: what quantisation costs stands beside.
+    Models in 8 bits are evaluated in float, too, unless that is known: what quantisation costs stands beside. So does
+    what the supernet gave them, of models that were chosen for another device also in this one's precision.
     """
     evaluations = evaluations.of_device(device)
     context = evaluations.context
     in_8_bits = [m for m in models if evaluations.precision_of(m.arch) == "int8"]
-    evaluations.in_precision("fp32").evaluate(in_8_bits, {context.score.name: context.score.name})
+    wanted = {context.score.name: context.score.name}
+    evaluations.in_precision("fp32").evaluate(in_8_bits, wanted)
+    origins = [Candidate(m.arch, evaluations.weights.finished.origin(m.weights_version)) for m in models]
+    unknown = [one for one in dict.fromkeys(origins) if one.weights_version and not evaluations.known(one, wanted)]
+    evaluations.evaluate(unknown, wanted, context.searched_images(settings.search))
     folder = context.folder.device(device.name)
     versions = [m.weights_version for m in models]
     write_front(
