@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -103,9 +104,15 @@ def _measured(value: Any) -> str:
         return ""
     where = value.get("conditions")
     if not isinstance(where, Mapping):
-        return f"{value['median_ms']:.4g}"
+        return f"{value['median_ms']:.4g}{_spread(value)}"
     on, runtime, threads = (_markdown(where.get(k, "")) for k in ("device", "runtime", "threads"))
-    return f"{value['median_ms']:.4g} ({on}, {runtime}, {threads} thread(s))"
+    return f"{value['median_ms']:.4g}{_spread(value)} ({on}, {runtime}, {threads} thread(s))"
+
+
+def _spread(value: Mapping[str, Any]) -> str:
+    """How certain a median is: half of its 95 % confidence interval."""
+    percent = value.get("ci_percent")
+    return f" ± {percent / 2:.2g} %" if isinstance(percent, int | float) and math.isfinite(percent) else ""
 
 
 def _images(described: Mapping[str, Any], preparation: Preparation, metrics: Mapping[str, Any]) -> str:

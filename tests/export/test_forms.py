@@ -237,13 +237,13 @@ def test_the_card_states_licences_commands_accuracy_and_speed(subnet, tmp_path):
     made.add_metrics({
         "test_top1_fp16_percent": 91.25,
         "measured_latency": {"median_ms": 0.125, "conditions": conditions},
-        "measured_latency_fp16": {"median_ms": 0.5, "conditions": conditions},
+        "measured_latency_fp16": {"median_ms": 0.5, "ci_percent": 11.5, "conditions": conditions},
     })  # fmt: skip
     assert made.is_whole
     lines = {line.split("|")[1].strip(): line for line in (made.folder / "MODEL_CARD.md").read_text().splitlines()
              if line.startswith("| model")}  # fmt: skip
     assert lines["model.onnx"].endswith("| 91.50 | 0.125 (a cpu, onnxruntime-1, 1 thread(s)) |")
-    assert lines["model.fp16.onnx"].endswith("| 91.25 | 0.5 (a cpu, onnxruntime-1, 1 thread(s)) |")
+    assert lines["model.fp16.onnx"].endswith("| 91.25 | 0.5 ± 5.8 % (a cpu, onnxruntime-1, 1 thread(s)) |")
     assert made.metrics["test_top1_percent"] == 91.5
     assert "bytes" in made.arch_json
 
