@@ -89,7 +89,7 @@ def _files(described: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         )
     heading = _markdown(scores.get("own", "test score"))
     return (
-        f"## Files\n\n| file | number format | kB | {heading} | measured latency, ms |\n|---|---|---|---|---|\n"
+        f"## Files\n\n| file | number format | kB | {heading} | latency as timed, ms |\n|---|---|---|---|---|\n"
         + "\n".join(lines)
         + "\n"
     )

@@ -73,6 +73,10 @@ def adds_up(layout: Layout) -> bool:
 class SlotMax(SlotSum):
     """The largest of one value per block, looked up by the genes that each slot depends on."""
 
+    @staticmethod
+    def _joined(total: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.maximum(total, values)
+
     def _of_chunk(self, genomes: NDArray[np.int64]) -> NDArray[np.float64]:
         space = self.layout.space
         active = space.active(genomes)

@@ -104,9 +104,14 @@ class SlotSum:
                 rows = np.broadcast_to(values.reshape(1, -1), (n, values.size))
             empty = any(self._may_be_off(position) for position in positions.tolist())
             least, most = rows.min(axis=1), rows.max(axis=1)
-            low += np.minimum(least, 0.0) if empty else least
-            high += np.maximum(most, 0.0) if empty else most
+            low = self._joined(low, np.minimum(least, 0.0) if empty else least)
+            high = self._joined(high, np.maximum(most, 0.0) if empty else most)
         return float(low.min()), float(high.max())
+
+    @staticmethod
+    def _joined(total: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the values of one more slot make of those so far."""
+        return total + values
 
     def _may_be_off(self, position: int) -> bool:
         """Whether some option of its parent switches a choice off."""

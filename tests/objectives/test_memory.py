@@ -109,7 +109,12 @@ def test_look_ups_for_populations_are_the_peaks_of_whole_networks(recipe):
         assert isinstance(fast, SlotMax) == (objective is PEAK_MEMORY)
         numbers = number_format("int8")
         slow = WholeNetworks(layout, lambda arch, g, c, px, o=objective, n=numbers: o.of_graph(g, c, px, n) / 1024)
-        np.testing.assert_array_equal(fast.of_genomes(genomes), slow.of_genomes(genomes))
+        values = fast.of_genomes(genomes)
+        np.testing.assert_array_equal(values, slow.of_genomes(genomes))
+        low, high = fast.bounds()
+        assert low <= values.min() <= values.max() <= high
+        smallest, largest = fast.of_archs([layout.space.smallest(), layout.space.largest()])
+        assert (low, high) == pytest.approx((smallest, largest), rel=0.25), "bounds are close"
 
 
 def test_networks_with_dense_skips_or_cells_are_counted_as_a_whole():
