@@ -1,10 +1,11 @@
-"""What several benchmarks need: the supernet of the package `ofa`, and images of CIFAR-10."""
+"""What several benchmarks need: the supernet of the package `ofa`, images, a short training, fronts in one scale."""
 
 from __future__ import annotations
 
 import io
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,25 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+
+from hwnas.pareto import hypervolume, normalise
+
+SHORT = ["objectives=[top1_percent, latency_ms]", "finish.models=0"]
+"""Settings of a search whose models are looked at as the supernet gives them."""
+_WIDTH = "{name: width, epochs: 4, lr: 0.03, elastic: {kernel_size: all, depth: all, expand_ratio: all}, " \
+    "sampling: sandwich, subnets_per_step: 2, teacher: inplace, sort_channels: true}"  # fmt: skip
+SHORT_MNIST = [
+    *SHORT, "data.max_images=6000", "train.batch_size=32",
+    f"train.phases=[{{name: full, epochs: 3, lr: 0.05}}, {_WIDTH}]", "search.validation_images=2000",
+]  # fmt: skip
+"""The same after some minutes of training on MNIST."""
+
+
+def hypervolumes(fronts: Sequence[np.ndarray]) -> list[float]:
+    """Return the hypervolume of each front, ``(n, 2)`` losses, scaled by everything that is on any of them."""
+    every = np.concatenate(list(fronts))
+    low, high = every.min(0), every.max(0)
+    return [hypervolume(normalise(rows, low, high), np.array([1.1, 1.1])) for rows in fronts]
 
 
 def original_ofa(classes: int = 1000) -> Any:

@@ -18,28 +18,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import SHORT, SHORT_MNIST, hypervolumes
 
 import hwnas
 from hwnas.export.graph import trace
 from hwnas.export.int8_network import int8_network
 from hwnas.export.quantization import QuantizationConfig
 from hwnas.latency.device import write_profile
-from hwnas.pareto import hypervolume, normalise
 from hwnas.runs.evaluations import Candidate
 from hwnas.runs.run import Run
 
 OUT = Path(__file__).resolve().parent / "results" / "int8_front.txt"
 DEVICE, SEEDS, EVALUATIONS = "snapdragon-8-elite-int8", (0, 1, 2), 40
-WIDTH = "{name: width, epochs: 4, lr: 0.03, elastic: {kernel_size: all, depth: all, expand_ratio: all}, " \
-    "sampling: sandwich, subnets_per_step: 2, teacher: inplace, sort_channels: true}"  # fmt: skip
-SHORT = ["objectives=[top1_percent, latency_ms]", "finish.models=0"]
 RECIPES = {
-    "mnist-mbv3": [
-        *SHORT, "data.path={data}/mnist_uint8.npz", "data.max_images=6000", "train.batch_size=32",
-        f"train.phases=[{{name: full, epochs: 3, lr: 0.05}}, {WIDTH}]", "search.validation_images=2000",
-    ],
+    "mnist-mbv3": [*SHORT_MNIST, "data.path={data}/mnist_uint8.npz"],
     "cluttered-digits-mbv3": SHORT,
-}  # fmt: skip
+}
 """With what each is searched; both have squeeze-and-excite and depthwise convolutions, MNIST's h-swish, too."""
 
 
@@ -102,9 +96,7 @@ def compare(recipe: str, data: Path, seeds: Sequence[int], folder: Path) -> list
             overrides=[*given, "train.phases=[]", f"train.start_from={run.folder / 'train'}"],
         )  # fmt: skip
         fronts = [tested(run, DEVICE), tested(other, as_float.name)]
-        every = np.concatenate(fronts)[:, :2]
-        low, high = every.min(0), every.max(0)
-        volumes = [hypervolume(normalise(f[:, :2], low, high), np.array([1.1, 1.1])) for f in fronts]
+        volumes = hypervolumes([f[:, :2] for f in fronts])
         cost = np.concatenate([f[:, 0] - f[:, 2] for f in fronts])
         lines.append(
             f"{seed:<6}{volumes[0]:>31.4f}{volumes[1]:>21.4f}{f'{len(fronts[0])} / {len(fronts[1])}':>10}"

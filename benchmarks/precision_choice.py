@@ -17,20 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import SHORT_MNIST, hypervolumes
 
 import hwnas
-from hwnas.pareto import hypervolume, normalise
 from hwnas.runs.evaluations import Candidate
 from hwnas.runs.run import Run
 
 OUT = Path(__file__).resolve().parent / "results" / "precision_choice.txt"
 SEEDS, EVALUATIONS = (0, 1, 2), 40
-WIDTH = "{name: width, epochs: 4, lr: 0.03, elastic: {kernel_size: all, depth: all, expand_ratio: all}, " \
-    "sampling: sandwich, subnets_per_step: 2, teacher: inplace, sort_channels: true}"  # fmt: skip
-SETTINGS = [
-    "data.max_images=6000", "train.batch_size=32", f"train.phases=[{{name: full, epochs: 3, lr: 0.05}}, {WIDTH}]",
-    "objectives=[top1_percent, latency_ms]", "finish.models=0", "search.validation_images=2000",
-]  # fmt: skip
 BOTH = "supernet.precisions=[fp32, int8]"
 
 
@@ -64,7 +58,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, tables = Path(name), None
         for seed in SEEDS[: args.seeds]:
-            given = [*SETTINGS, f"data.path={args.data}/mnist_uint8.npz", f"train.seed={seed}", f"search.seed={seed}"]
+            given = [
+                *SHORT_MNIST,
+                f"data.path={args.data}/mnist_uint8.npz",
+                f"train.seed={seed}",
+                f"search.seed={seed}",
+            ]
             results: list[tuple[np.ndarray, list[float]]] = []
             start: list[str] = []
             for way, device, more in (
@@ -82,9 +81,7 @@ def main() -> None:
                         shutil.copytree(out / "devices" / own / "table", tables / own / "table")
                 start = ["train.phases=[]", f"train.start_from={folder / f'{seed}-both' / 'train'}"]
                 results.append(tested(run, device))
-            every = np.concatenate([rows for rows, _ in results])
-            low, high = every.min(0), every.max(0)
-            volumes = [hypervolume(normalise(rows, low, high), np.array([1.1, 1.1])) for rows, _ in results]
+            volumes = hypervolumes([rows for rows, _ in results])
             bits = results[0][1]
             lines.append(
                 f"{seed:<6}{volumes[0]:>10.4f}{volumes[1]:>12.4f}{volumes[2]:>11.4f}   {bits.count(8.0)} of {len(bits)}"

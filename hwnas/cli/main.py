@@ -88,13 +88,8 @@ def main() -> None:
         raise
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
-            watching = sys.argv[1:2] == ["watch"]
-            said = "no longer watching; the run goes on" if watching else STOPPED
-            typer.echo(said, err=True)
+            typer.echo("stopped; the same command continues where it stopped", err=True)
         raise
-
-
-STOPPED = "stopped; the same command continues where it stopped"
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -193,7 +192,7 @@ def finetune(
         as_json, found,
         f"validation {score.title} {result.score_before:.2f} {score.unit} -> {result.score:.2f} {score.unit}, "
         f"test {test:.2f} {score.unit}{'' if result.best_epoch else NO_GAIN}\nbundle: {bundle.folder}\n"
-        f"next: hwnas pareto {shlex.quote(str(folder))}",
+        f"{following('pareto', folder)}",
     )  # fmt: skip
 
 

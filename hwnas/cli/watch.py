@@ -35,8 +35,11 @@ def watch(
         state = run_state(folder)
         show(as_json, state.as_dict(), _state_text(state))
         return
-    for line in follow(folder, every):
-        typer.echo(_line_text(line))
+    try:
+        for line in follow(folder, every):
+            typer.echo(_line_text(line))
+    except KeyboardInterrupt:  # how one stops watching
+        typer.echo("no longer watching; the run goes on", err=True)
 
 
 def _state_text(state: RunState) -> str:

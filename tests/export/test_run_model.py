@@ -114,6 +114,14 @@ def test_the_script_needs_three_packages_only(bundles, tmp_path):
     )  # fmt: skip
     assert done.stdout.startswith(f"{paths[0]}: ")
     assert done.stdout.count("%") == 3
+    (tmp_path / "text.png").write_text("no picture")
+    for wrong in (tmp_path / "missing.png", tmp_path / "text.png", tmp_path):
+        done = subprocess.run(
+            [sys.executable, bundle.folder / RUN_FILE, wrong], capture_output=True, text=True, check=False
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: {wrong} cannot be read as an image: ")
+        assert done.stderr.count("\n") == 1
 
 
 def test_formats_are_of_one_model_and_their_scores_are_stated(bundles):

@@ -45,9 +45,13 @@ def test_a_run_of_another_recipe_is_refused_and_left_alone(copied, again, tiny_r
 def test_limits_that_nothing_meets_are_named(again, copied):
     before = fronts(copied)
     settings = {d: open_run(copied).settings(d) for d in DEVICES}
+    with open_run(copied).archive() as archive:
+        evaluated = len(archive.evaluations())
     with pytest.raises(SearchError, match=r"no arch of this space keeps latency_ms<=0\.001 on hexagon-dsp: .*loosen"):
         again(copied, constraints=["latency_ms<=0.001"])
     assert fronts(copied) == before
+    with open_run(copied).archive() as archive:
+        assert len(archive.evaluations()) == evaluated, "it is said before anything is evaluated"
     assert {d: open_run(copied).settings(d) for d in DEVICES} == settings, "what finds nothing does not come into force"
 
 
@@ -176,3 +180,19 @@ def test_settings_of_a_device_that_are_cut_short_anywhere_are_damaged(copied):
             read_settings(folder)
     folder.settings.write_text("".join(lines[1:]))  # as older versions wrote it
     assert read_settings(folder) == whole
+
+
+def test_a_device_or_key_that_is_misspelt_leads_to_the_one_that_is_meant(copied):
+    opened = open_run(copied)
+    with pytest.raises(DeviceError, match=r"hexagondsp.? is unknown; .*; did you mean 'hexagon-dsp'\?"):
+        opened.search(devices=["hexagondsp"])
+    with pytest.raises(DeviceError, match=r"'hexagondsp' is not part of .*, myriad-vpu; did you mean 'hexagon-dsp'\?"):
+        opened.export(device="hexagondsp")
+    with pytest.raises(DeviceError, match=r"'edge-tpu' is not part of .*; add it with `hwnas search .*edge-tpu`"):
+        opened.export(device="edge-tpu")
+    keys = list(dict.fromkeys(m.key for d in DEVICES for m in opened.front(d)))
+    with pytest.raises(
+        ResumeError, match=f"no key begins so, or several do; keys of its fronts are '{keys[0]}'"
+    ) as said:
+        opened.export(key="zzz")
+    assert all(str(said.value).count(key) <= 1 for key in keys)

@@ -192,3 +192,12 @@ def test_a_pair_that_is_missing_or_computes_in_float_is_said(tiny_recipe, tmp_pa
         path.write_text(yaml.safe_dump(tiny_recipe | {"supernet": net, "devices": [str(folder)]}))
         with pytest.raises(error, match=message):
             run(path, out=tmp_path / "run")
+
+
+def test_a_staged_training_does_not_take_the_choice(tiny_recipe, tmp_path):
+    path = tmp_path / "staged.yaml"
+    net = tiny_recipe["supernet"] | {"precisions": ["fp32", "int8"]}
+    staged = {"supernet": net, "devices": [BOTH], "search": {"strategy": "staged"}}
+    path.write_text(yaml.safe_dump(tiny_recipe | staged))
+    with pytest.raises(RecipeError, match=r"staged times every operator in one precision; leave out supernet\.prec"):
+        run(path, out=tmp_path / "run")

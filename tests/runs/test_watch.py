@@ -260,3 +260,11 @@ def test_a_smaller_score_may_be_better():
     standing = Standing(problem, "ms", "ms")
     standing.add(np.array([[1.0, 8.0], [1.0, 3.0]]))
     assert standing.best == 3
+
+
+def test_who_stops_watching_stops_nothing_else(hwnas_command, finished_run, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hwnas.runs.watch.follow", stopped)
+    assert hwnas_command("watch", finished_run) == (0, "", "no longer watching; the run goes on\n")
