@@ -23,9 +23,10 @@ def test_the_time_left_follows_from_what_was_done_now(clock, capsys, first, left
     clock[0] += LINE_EVERY_S
     told("train", first + 100, total)
     told("train", total, total, "phase full")
-    assert capsys.readouterr().err.splitlines() == [
-        f"train: {first}/{total}", f"train: {first + 100}/{total}, {left} s left", f"train: {total}/{total} (phase full)",
-    ]  # fmt: skip
+    begun, going, done = capsys.readouterr().err.splitlines()
+    assert begun == f"train: {first}/{total}"
+    assert going == f"train: {first + 100}/{total}, {left} s left"
+    assert done == f"train: {total}/{total} (phase full)"
 
 
 def test_what_stands_still_has_no_time_left(clock, capsys):
