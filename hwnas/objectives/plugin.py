@@ -72,7 +72,8 @@ class ExactObjective(ObjectivePlugin, Protocol):
 
         Args:
             layout: the space, and the blocks that each arch puts where; `SlotSum.of` adds up over blocks.
-            device: what is searched for; an objective may look at it or not.
+            device: what is searched for; an objective may look at it or not. Where a search chooses the precision of
+                every arch, `Device.in_each_precision` makes one look-up of those for the two precisions.
         """
         ...
 
