@@ -14,6 +14,8 @@ FORMATS = {"fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 """Number formats that a bundle may have besides its own, and their files."""
 TIMING = "measured_latency"
 """Number of a bundle: how long its model takes on its device; with a number format behind it, that file."""
+SLOWDOWN = "machine_slowdown"
+"""Of a timing: how many times slower the machine was then than when the table of its device was made."""
 UNKNOWN = "unknown"
 """What is said of a licence that nobody has stated."""
 
@@ -89,24 +91,56 @@ def _files(described: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         )
     heading = _markdown(scores.get("own", "test score"))
     return (
-        f"## Files\n\n| file | number format | kB | {heading} | latency as timed, ms |\n|---|---|---|---|---|\n"
+        f"## Files\n\n| file | number format | kB | {heading} | measured latency, ms |\n|---|---|---|---|---|\n"
         + "\n".join(lines)
         + "\n"
+        + _timed(metrics.get(TIMING))
     )
+
+
+def at_table_speed_ms(timing: Any) -> float | None:
+    """Return a measured latency in ms as it is at the speed that the machine had when its table was made.
+
+    All measured latencies that are shown are at this speed, so that they can be compared with each other and with
+    estimates.
+
+    Args:
+        timing: of `TIMING` in a bundle's ``metrics.json``; None is returned where it is none.
+    """
+    if not isinstance(timing, Mapping) or not isinstance(timing.get("median_ms"), int | float):
+        return None
+    slowdown = timing.get(SLOWDOWN, 1.0)
+    ms = timing["median_ms"] / slowdown if isinstance(slowdown, int | float) and slowdown > 0 else math.nan
+    return ms if math.isfinite(ms) else None
+
+
+def _timed(timing: Any) -> str:
+    """Where the latencies were measured, and at which speed of the machine."""
+    ms = at_table_speed_ms(timing)
+    if ms is None:
+        return ""
+    where = timing.get("conditions")
+    stated = ""
+    if isinstance(where, Mapping):
+        on, runtime, threads = (_markdown(where.get(k, "")) for k in ("device", "runtime", "threads"))
+        stated = f" on {on} with {runtime} and {threads} thread(s)"
+    speed = ""
+    if (ratio := timing["median_ms"] / ms) != 1:
+        speed = (
+            f" The machine then took {ratio:.2f} times as long as when the table of its device was made; the latencies "
+            f"are at the speed of the table, as `hwnas pareto` and the report show them. "
+            f"As timed, `model.onnx` took {timing['median_ms']:.4g} ms."
+        )
+    return f"\nMeasured{stated}.{speed}\n"
 
 
 def _number(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, int | float) else ""
 
 
-def _measured(value: Any) -> str:
-    if not isinstance(value, Mapping) or not isinstance(value.get("median_ms"), int | float):
-        return ""
-    where = value.get("conditions")
-    if not isinstance(where, Mapping):
-        return f"{value['median_ms']:.4g}{_spread(value)}"
-    on, runtime, threads = (_markdown(where.get(k, "")) for k in ("device", "runtime", "threads"))
-    return f"{value['median_ms']:.4g}{_spread(value)} ({on}, {runtime}, {threads} thread(s))"
+def _measured(timing: Any) -> str:
+    ms = at_table_speed_ms(timing)
+    return "" if ms is None else f"{ms:.4g}{_spread(timing)}"
 
 
 def _spread(value: Mapping[str, Any]) -> str:

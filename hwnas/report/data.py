@@ -37,6 +37,7 @@ class LatencyCheck:
     keys: Sequence[str]
     predicted_ms: Sequence[float]
     measured_ms: Sequence[float]
+    """As timed; see `at_table_speed_ms`."""
     mape_percent: float
     """At the speed that the machine had when the table was made."""
     within_10_percent: float
@@ -45,6 +46,11 @@ class LatencyCheck:
     """How much longer networks of the table took at the check than when it was made."""
     mape_percent_refitted: float | None = None
     """Of estimates whose correction was fitted again with these models, each left out in turn; None: not refitted."""
+
+    @property
+    def at_table_speed_ms(self) -> list[float]:
+        """What was measured, at the speed that the machine had when the table was made; this is what is shown."""
+        return [ms / self.machine_slowdown for ms in self.measured_ms]
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,14 @@ def check_figure(device: DeviceReport, colour: str) -> go.Figure:
     """Return measured over estimated latency, with the line of equality."""
     check = device.check
     assert check is not None
-    top = 1.05 * max(*check.predicted_ms, *check.measured_ms)
+    measured_ms = check.at_table_speed_ms
+    top = 1.05 * max(*check.predicted_ms, *measured_ms)
     figure = go.Figure()
     figure.add_scatter(
         x=[0, top], y=[0, top], mode="lines", line={"color": GREY, "dash": "dot"}, name="equal", hoverinfo="skip"
     )
     figure.add_scatter(
-        x=list(check.predicted_ms), y=list(check.measured_ms), mode="markers", marker={"color": colour, "size": 9},
+        x=list(check.predicted_ms), y=measured_ms, mode="markers", marker={"color": colour, "size": 9},
         name="exported models", text=list(check.keys), customdata=list(check.keys),
         hovertemplate="%{text}<br>%{x:.4g} ms estimated<br>%{y:.4g} ms measured<extra></extra>",
     )  # fmt: skip

@@ -211,14 +211,19 @@ class RunContext:
         return told
 
     @contextmanager
-    def recorded(self, verb: str) -> Iterator[None]:
-        """Let ``progress.jsonl`` say, too, what a verb tells; of verbs within each other the outermost counts."""
+    def recorded(self, verb: str, budget_s: float | None = None) -> Iterator[None]:
+        """Let ``progress.jsonl`` say, too, what a verb tells; of verbs within each other the outermost counts.
+
+        Args:
+            verb: its name.
+            budget_s: seconds for all that it does; how much of them is used is told, too.
+        """
         told = self.progress
         if isinstance(told, ProgressLog):
             yield
             return
         log = ProgressLog(self.folder.progress, told)
-        with log.of(verb):
+        with log.of(verb, budget_s):
             self.progress = log
             try:
                 yield

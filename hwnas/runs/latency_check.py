@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hwnas.archive import Archive, Evaluation
 from hwnas.errors import ResumeError
 from hwnas.export.bundle import Bundle
-from hwnas.export.card import FORMATS, TIMING
+from hwnas.export.card import FORMATS, SLOWDOWN, TIMING
 from hwnas.latency.correction import correction_features, fit_correction
 from hwnas.latency.measure import MeasureConfig
 from hwnas.latency.measurement import Measurement
@@ -79,8 +79,10 @@ def check_models(
     )  # fmt: skip
     in_format = dict(zip(((m.key, name) for m, name in further), found[len(models) :], strict=True))
     for model, t in zip(models, found, strict=False):
-        measured = {f"{TIMING}_{n}": one.as_dict() for (key, n), one in in_format.items() if key == model.key}
-        Bundle(model.folder).add_metrics({TIMING: t.as_dict(), **measured})
+        timings = {TIMING: t, **{f"{TIMING}_{n}": one for (key, n), one in in_format.items() if key == model.key}}
+        Bundle(model.folder).add_metrics(
+            {name: {**one.as_dict(), SLOWDOWN: round(slowdown, 4)} for name, one in timings.items()}
+        )
     as_timed = np.array([t.median_ms for t in found[: len(models)]])
     order = np.argsort(as_timed, kind="stable")
     models, archs, as_timed = [models[i] for i in order], [archs[i] for i in order], as_timed[order]
@@ -98,7 +100,7 @@ def check_models(
         after = relative_errors(left_out * slowdown, as_timed[own])["mape_percent"]
     values = {
         "keys": [m.key for m in models], "predicted_ms": predicted.tolist(), "measured_ms": as_timed.tolist(),
-        "machine_slowdown": round(slowdown, 4), **relative_errors(predicted * slowdown, as_timed),
+        SLOWDOWN: round(slowdown, 4), **relative_errors(predicted * slowdown, as_timed),
         "mape_percent_as_timed": relative_errors(predicted, as_timed)["mape_percent"],
         "mape_percent_refitted": after,
         "int8_ms": [in_format[m.key, "int8"].median_ms if (m.key, "int8") in in_format else None for m in models],
@@ -189,6 +191,8 @@ def read_check(path: Path) -> LatencyCheck | None:
     found = read_kept(LatencyCheck, path, "remove it; `hwnas run` times the models again")
     if len({len(found.keys), len(found.predicted_ms), len(found.measured_ms)}) > 1:
         raise ResumeError(f"{path} is damaged: its lists differ in length; remove it and time the models again")
+    if found.machine_slowdown <= 0:
+        raise ResumeError(f"{path} is damaged: machine_slowdown is not above 0; remove it and time the models again")
     return found
 
 

@@ -2,9 +2,9 @@
 
 A line is one of three things: a verb began, a verb ended, or how far a task is. A task says its first and its last
 state, every change of what stands before the first comma of its note (a phase, a generation, a model), and in between
-its state every few seconds. A verb that finds nothing to do says nothing: what is told once only, such as that the
-report was written, waits for a task that takes several steps. Lines that cannot be written or read are left out:
-nothing depends on them.
+its state every few seconds. Of work that has a time budget, a task of its own says how much of it is used. A verb that
+finds nothing to do says nothing: what is told once only, such as that the report was written, waits for a task that
+takes several steps. Lines that cannot be written or read are left out: nothing depends on them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ EVERY_S = 5.0
 LARGEST_BYTES = 16 * 2**20
 """A larger file is begun anew with the next verb."""
 NOTE_LETTERS = 400
+WHOLE = "whole run, s"
+"""The task that says how many seconds of a time budget are used."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,21 @@ class ProgressLine:
         return (self.at - self.started) / new * (self.total - self.done)
 
 
+@dataclass
+class _Budget:
+    """A time budget for the work of a verb."""
+
+    whole_s: float
+    before_s: float
+    """That earlier starts worked."""
+    began_at: float
+    told_at: float = 0.0
+
+    def used_s(self, now: float) -> float:
+        """Return how much of it is used, in whole seconds."""
+        return round(self.before_s + now - self.began_at)
+
+
 class ProgressLog:
     """A `hwnas.progress.Progress` that also appends to a file."""
 
@@ -82,10 +99,18 @@ class ProgressLog:
         self._written: dict[str, ProgressLine] = {}
         self._begins: ProgressLine | None = None
         self._waiting: list[ProgressLine] = []
+        self._budget: _Budget | None = None
 
     @contextmanager
-    def of(self, verb: str) -> Iterator[None]:
-        """Say of a verb, once it tells of a task, that it began, and how it ends."""
+    def of(self, verb: str, budget_s: float | None = None) -> Iterator[None]:
+        """Say of a verb, once it tells of a task, that it began, and how it ends.
+
+        Args:
+            verb: its name.
+            budget_s: seconds for the work, those of earlier starts of the verb on the same file included.
+        """
+        if budget_s is not None:
+            self._budget = _Budget(budget_s, worked_s(read_progress(self._path), verb), time.time())
         process, machine, note = os.getpid(), socket.gethostname(), "stopped"
         self._begins = ProgressLine(time.time(), "begin", verb, process=process, machine=machine)
         self._waiting = []
@@ -96,11 +121,22 @@ class ProgressLog:
             note = one_line(str(error), NOTE_LETTERS) or type(error).__name__
             raise
         finally:
+            if self._budget is not None and not note and self._begins is None:
+                used = self._budget.used_s(time.time())
+                self._tell(WHOLE, used, used)
+            self._budget = None
             if self._begins is None:
                 self._write(ProgressLine(time.time(), "end", verb, note=note, process=process, machine=machine))
 
     def __call__(self, task: str, done: float, total: float, note: str = "") -> None:
         """Tell the others, and append a line where one is due; see `hwnas.progress.Progress`."""
+        self._tell(task, done, total, note)
+        if (budget := self._budget) is not None and (now := time.time()) - budget.told_at >= EVERY_S:
+            budget.told_at = now
+            used = budget.used_s(now)
+            self._tell(WHOLE, used, max(budget.whole_s, used + 1), task)  # late is not yet done
+
+    def _tell(self, task: str, done: float, total: float, note: str = "") -> None:
         self._told(task, done, total, note)
         now = time.time()
         last, written = self._last.get(task), self._written.get(task)
@@ -142,6 +178,17 @@ def read_progress(path: Path) -> list[ProgressLine]:
     except UnreadableError:
         return []
     return [line for text in content.decode("utf-8", "replace").splitlines() if (line := parse_line(text)) is not None]
+
+
+def worked_s(lines: Iterable[ProgressLine], verb: str) -> float:
+    """Return for how many seconds a verb was at work, by what it said first and last each time it was started."""
+    found, began, last = 0.0, None, 0.0
+    for line in lines:
+        if line.kind == "begin":
+            found += 0.0 if began is None else last - began
+            began = line.at if line.what == verb else None
+        last = line.at
+    return max(0.0, found + (0.0 if began is None else last - began))
 
 
 def parse_line(text: str) -> ProgressLine | None:

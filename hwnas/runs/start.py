@@ -308,7 +308,7 @@ def run(
     started = start_run(planned(loaded, planned_work), out, progress=progress, plan=planned_work, splits=splits)
     if is_new and planned_work.models:
         progress("plan", 1, 1, str(planned_work))
-    with started.context.folder.lock():
+    with started.context.folder.lock(), started.context.recorded("run", budget_s):
         given = load_devices(started.context.folder, loaded.devices, loaded.supernet.precisions)
         started.context.devices.update({n: d for n, d in given.items() if n not in started.devices})
         wanted = {n: started.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)}

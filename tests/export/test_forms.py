@@ -236,14 +236,22 @@ def test_the_card_states_licences_commands_accuracy_and_speed(subnet, tmp_path):
     conditions = {"device": "a cpu", "runtime": "onnxruntime-1", "threads": 1}
     made.add_metrics({
         "test_top1_fp16_percent": 91.25,
-        "measured_latency": {"median_ms": 0.125, "conditions": conditions},
-        "measured_latency_fp16": {"median_ms": 0.5, "ci_percent": 11.5, "conditions": conditions},
+        "measured_latency": {"median_ms": 0.125, "machine_slowdown": 1.25, "conditions": conditions},
+        "measured_latency_fp16": {
+            "median_ms": 0.5, "ci_percent": 11.5, "machine_slowdown": 1.25, "conditions": conditions,
+        },
     })  # fmt: skip
     assert made.is_whole
-    lines = {line.split("|")[1].strip(): line for line in (made.folder / "MODEL_CARD.md").read_text().splitlines()
-             if line.startswith("| model")}  # fmt: skip
-    assert lines["model.onnx"].endswith("| 91.50 | 0.125 (a cpu, onnxruntime-1, 1 thread(s)) |")
-    assert lines["model.fp16.onnx"].endswith("| 91.25 | 0.5 ± 5.8 % (a cpu, onnxruntime-1, 1 thread(s)) |")
+    card = (made.folder / "MODEL_CARD.md").read_text()
+    lines = {line.split("|")[1].strip(): line for line in card.splitlines() if line.startswith("| model")}
+    assert lines["model.onnx"].endswith("| 91.50 | 0.1 |")
+    assert lines["model.fp16.onnx"].endswith("| 91.25 | 0.4 ± 5.8 % |")
+    assert "Measured on a cpu with onnxruntime-1 and 1 thread(s). The machine then took 1.25 times as long" in card
+    assert "As timed, `model.onnx` took 0.125 ms." in card
+    made.add_metrics({"measured_latency": {"median_ms": 0.125}})
+    card = (made.folder / "MODEL_CARD.md").read_text()
+    assert "| 91.50 | 0.125 |" in card
+    assert "\nMeasured.\n" in card
     assert made.metrics["test_top1_percent"] == 91.5
     assert "bytes" in made.arch_json
 

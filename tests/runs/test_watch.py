@@ -10,7 +10,7 @@ import pytest
 
 import hwnas
 from hwnas.objectives import Objective
-from hwnas.runs.progress_log import ProgressLog, parse_line, read_progress
+from hwnas.runs.progress_log import WHOLE, ProgressLog, parse_line, read_progress
 from hwnas.runs.watch import follow
 from hwnas.search.limits import Limit
 from hwnas.search.problem import Problem
@@ -112,6 +112,36 @@ def test_a_task_says_how_long_it_takes(log, tmp_path):
     assert last.left_s == pytest.approx((last.at - last.started) * 50 / 49), "the first was there when it began"
 
 
+def test_work_with_a_time_budget_says_how_much_of_it_is_used(tmp_path, monkeypatch):
+    clock, told = [1000.0], []
+    monkeypatch.setattr("hwnas.runs.progress_log.time.time", lambda: clock[0])
+    path = tmp_path / "progress.jsonl"
+
+    def work(*seconds):
+        log = ProgressLog(path, lambda *a: told.append(a))
+        with log.of("run", budget_s=60):
+            for done, s in enumerate(seconds):
+                clock[0] += s
+                log("train", done, 9)
+
+    work(10, 1, 20)
+    whole = [line for line in told if line[0] == WHOLE]
+    assert whole == [(WHOLE, 10, 60, "train"), (WHOLE, 31, 60, "train"), (WHOLE, 31, 31, "")]
+    told.clear()
+    clock[0] += 500  # nobody worked
+    with ProgressLog(path, lambda *_: None).of("report"):
+        clock[0] += 500
+    work(9, 30)  # 31 s were used before
+    whole = [line for line in told if line[0] == WHOLE]
+    assert whole == [(WHOLE, 40, 60, "train"), (WHOLE, 70, 71, "train"), (WHOLE, 70, 70, "")]
+    last = [line for line in read_progress(path) if line.what == WHOLE][-2]
+    assert last.left_s == pytest.approx(1)
+    told.clear()
+    with suppress(ValueError):
+        failing(ProgressLog(path, lambda *a: told.append(a)))
+    assert told == [("search", 1, 9, "")]
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"at": 1}', '{"at": 1, "kind": "x", "what": ""}', "\x00", "[" * 9000])
 def test_a_damaged_line_is_left_out(log, tmp_path, text):
     assert parse_line(text) is None
@@ -204,8 +234,7 @@ def test_a_run_writes_every_generation(finished_run):
     assert "hypervolume " in lines[-1].note
     assert len({line.step for line in lines}) > 2
     verbs = [line.what for line in read_progress(finished_run / "progress.jsonl") if line.kind == "begin"]
-    assert verbs[0] == "train"
-    assert "search" in verbs
+    assert verbs[0] == "run"
 
 
 def test_watch_once_is_text_or_json(finished_run, hwnas_command, tmp_path):

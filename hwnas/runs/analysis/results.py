@@ -223,7 +223,7 @@ def _device(
     folder = context.folder.device(device.name)
     history = read_history(folder)
     check = read_check(folder.latency_check)
-    measured = {} if check is None else dict(zip(check.keys, check.measured_ms, strict=True))
+    measured = {} if check is None else dict(zip(check.keys, check.at_table_speed_ms, strict=True))
     knee, test = front.knee().key, f"test_{context.score.name}"
     archs = evaluations.archive.archs_of([m.key for m in front])
     models: list[dict[str, Any]] = []

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.export.bundle import Bundle
-from hwnas.export.card import FORMATS, TIMING
+from hwnas.export.card import FORMATS, TIMING, at_table_speed_ms
 from hwnas.report.data import Stage
 from hwnas.runs.evaluations import Evaluations
 from hwnas.runs.finished import FinishedModel
@@ -67,7 +67,7 @@ def _finetuned(bundle: Path, score: Score) -> list[Stage]:
         note = "no epoch was better, the start is kept"
     found = Stage(
         "fine-tuned", _number(metrics, score.name), _number(metrics, f"test_{score.name}"),
-        _measured(metrics, TIMING), sizes.get("model.onnx"), note, _number(metrics, score.named("stderr")),
+        at_table_speed_ms(metrics.get(TIMING)), sizes.get("model.onnx"), note, _number(metrics, score.named("stderr")),
         _number(metrics, f"test_{score.named('stderr')}"), _measured_stderr(metrics, TIMING),
     )  # fmt: skip
     return [found, *_formats(metrics, sizes, score, "fine-tuned, ")]
@@ -77,7 +77,7 @@ def _formats(metrics: Mapping[str, Any], sizes: Mapping[str, float], score: Scor
     return [
         Stage(
             f"{before}{name.upper()}", None, _number(metrics, f"test_{score.named(name)}"),
-            _measured(metrics, f"{TIMING}_{name}"), sizes[file],
+            at_table_speed_ms(metrics.get(f"{TIMING}_{name}")), sizes[file],
             test_stderr=_number(metrics, f"test_{score.named('stderr')}"),  # of as many images, as many of them right
             latency_stderr_ms=_measured_stderr(metrics, f"{TIMING}_{name}"),
         )
@@ -100,14 +100,9 @@ def _number(metrics: Mapping[str, Any], name: str) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _measured(metrics: Mapping[str, Any], name: str) -> float | None:
-    found = metrics.get(name)
-    return _number(found, "median_ms") if isinstance(found, Mapping) else None
-
-
 def _measured_stderr(metrics: Mapping[str, Any], name: str) -> float | None:
     """Standard error of a measured median: half of its 95 % confidence interval is 1.96 of them."""
-    found, median = metrics.get(name), _measured(metrics, name)
+    found, median = metrics.get(name), at_table_speed_ms(metrics.get(name))
     width = _number(found, "ci_percent") if isinstance(found, Mapping) else None
     return None if median is None or width is None else median * width / 100 / (2 * 1.96)
 
