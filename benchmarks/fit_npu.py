@@ -46,7 +46,7 @@ from hwnas.latency.device import PROFILE_FILE, check_profile, devices, write_pro
 from hwnas.latency.fit_candidates import NPU_FLOAT, NPU_INT8, OPERATORS
 from hwnas.latency.op_lists import read_op_lists
 from hwnas.latency.spreadsheet import read_text
-from hwnas.latency.table import relative_errors
+from hwnas.latency.table import measured_range, relative_errors
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("HWNAS_SHARED", ROOT.parent / "shared")) / "data" / "npu"
@@ -195,7 +195,8 @@ def scores(predicted: np.ndarray, data: Measured) -> dict[str, Any]:
     off = 100 * np.abs(predicted / data.ms - 1)
     families = np.array(data.families)
     return {
-        **relative_errors(predicted, data.ms), "kendall": round(float(kendalltau(predicted, data.ms).statistic), 4),
+        **relative_errors(predicted, data.ms), **measured_range(data.ms),
+        "kendall": round(float(kendalltau(predicted, data.ms).statistic), 4),
         "mape_percent_by_family": {
             f: round(float(off[families == f].mean()), 1) for f in sorted(set(data.families))
         },

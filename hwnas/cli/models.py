@@ -41,6 +41,7 @@ def pareto(
     as_json: Json = False,
 ) -> None:
     """Print the fronts of a run and what selections choose, or why a model is not on them."""
+    from hwnas.latency.device import beyond_measured
     from hwnas.runs.start import open_run
 
     opened = open_run(folder)
@@ -56,6 +57,9 @@ def pareto(
         "fronts": {name: [_plain(m) for m in models] for name, models in fronts.items()},
         "choices": {text: [{"device": m.device, "key": m.key} for m in models] for text, models in chosen.items()},
     }
+    for name, models in fronts.items():
+        if beyond := beyond_measured(opened.devices[name].profile.error, [m.latency_ms for m in models]):
+            warn(f"{name}: {beyond}")
     show(as_json, shown, _fronts_text(opened, fronts, chosen, folder, device, select))
 
 
@@ -77,10 +81,12 @@ def _fronts_text(
     for name, models in fronts.items():
         values = [v for v in models[0].values if v not in (score.name, "latency_ms")] if models else []
         further = [v for v in values if v in opened.settings(name).objectives or v == "measured_latency_ms"]
-        heading = ["key", score.name, "latency_ms", *further, "tie", "chosen by"]
+        tied = any(m.values.get("near_tie") == 1 for m in models)
+        heading = ["key", score.name, "latency_ms", *further, *(["tie"] if tied else []), "chosen by"]
         rows = [
             [m.key, f"{m.values[score.name]:.2f}", f"{m.values['latency_ms']:.4g}",
-             *(f"{m.values[v]:.6g}" for v in further), "tie" if m.values.get("near_tie") == 1 else "",
+             *(f"{m.values[v]:.6g}" for v in further),
+             *(["tie" if m.values.get("near_tie") == 1 else ""] if tied else []),
              " ".join(rules.get((name, m.key), ()))]
             for m in models
         ]  # fmt: skip

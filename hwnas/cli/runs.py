@@ -91,6 +91,9 @@ def plan(
     with progress(as_json) as told:
         found = plan_recipe(recipe, overrides or (), split(devices), budget, models, limit, told)
     reached = reach(recipe, overrides or (), split(devices), limit)
+    for one in reached:
+        if one.beyond:
+            warn(f"{one.device}: {one.beyond}")
     limited = limit is not None or bool(load_recipe(recipe, overrides or ()).constraints)
     show(
         as_json, {**found.as_dict(), "devices": [one.as_dict() for one in reached]},
@@ -262,6 +265,9 @@ def _show_run(done: Run, as_json: bool) -> None:
         "device", "origin", "models", "latency ms", f"best val. {score.title} {score.unit}",
         f"its test {score.title} {score.unit}", "knee", "latency error", "predictor",
     ]  # fmt: skip
+    for d in summary["devices"]:
+        if d["beyond"]:
+            warn(f"{d['device']}: {d['beyond']}")
     follows = following("pareto", done.folder)
     show(as_json, summary, f"{table(heading, rows)}\n\nreport: {summary['report']}\n{follows}")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,6 +43,10 @@ _Size = Annotated[float, Field(gt=0, le=2**40, allow_inf_nan=False)]
 """KiB of a memory: at most a petabyte."""
 
 
+BEYOND = 1.5
+"""A latency that many times below the fastest or above the slowest measured network is not like any of them."""
+
+
 class ProfileError(BaseModel):
     """How far the profile is from measured latencies, on named networks that no constant was fitted to."""
 
@@ -68,10 +74,40 @@ class ProfileError(BaseModel):
         Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(max_length=200)] | None
     ) = None
     """Mean absolute relative error of each family of networks, percent, where families are known."""
+    fastest_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Measured latency of the fastest of the networks, where it is known."""
+    slowest_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Of the slowest of them."""
+
+    def covers(self, latency_ms: float) -> bool:
+        """Say whether networks that take about so long are among those of the error; without a known range: yes."""
+        fastest, slowest = self.fastest_ms or 0.0, self.slowest_ms or math.inf
+        return fastest / BEYOND <= latency_ms <= slowest * BEYOND
 
     @model_serializer(mode="wrap")
     def _without_what_is_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {k: v for k, v in dump(self).items() if v is not None}
+
+
+def beyond_measured(error: ProfileError | None, latencies_ms: Sequence[float]) -> str:
+    """Say which of the latencies that a profile estimates are unlike those of all networks that it was judged by.
+
+    Args:
+        error: of the profile; None: nothing is published.
+        latencies_ms: of models.
+
+    Returns:
+        A sentence or two; empty where there is nothing to say.
+    """
+    outside = [ms for ms in latencies_ms if error is not None and not error.covers(ms)]
+    if error is None or not outside:
+        return ""
+    span = f"{min(outside):.3g}" if min(outside) == max(outside) else f"{min(outside):.3g} to {max(outside):.3g}"
+    return (
+        f"{len(outside)} of {len(latencies_ms)} latencies are estimated at {span} ms, but the networks that the "
+        f"profile was judged by take {error.fastest_ms:.3g} to {error.slowest_ms:.3g} ms: how far off such estimates "
+        "are is not known; time an exported model on the device"
+    )
 
 
 class Correction(BaseModel):

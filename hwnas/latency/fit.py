@@ -33,7 +33,7 @@ from hwnas.latency.measured_networks import (
 )
 from hwnas.latency.plan import network_sample
 from hwnas.latency.spreadsheet import read_table
-from hwnas.latency.table import relative_errors
+from hwnas.latency.table import measured_range, relative_errors
 from hwnas.latency.units import MS_PER_UNIT, network_unit_warning
 from hwnas.space import Arch
 from hwnas.supernet import Layout
@@ -229,7 +229,7 @@ def _errors(
     predicted: NDArray[np.float64], measured: NDArray[np.float64], families: Sequence[str]
 ) -> dict[str, Any]:  # fmt: skip
     """Fields of a published error; with families also Kendall's tau and the error of each."""
-    found: dict[str, Any] = dict(relative_errors(predicted, measured))
+    found: dict[str, Any] = {**relative_errors(predicted, measured), **measured_range(measured)}
     if families:
         off, of = 100 * np.abs(predicted / measured - 1), np.array([f or "others" for f in families])
         tau = float(scipy.stats.kendalltau(predicted, measured).statistic)

@@ -302,6 +302,11 @@ def signature_of(cells: Mapping[str, str]) -> str:
     return " ".join([plain["kind"], *sorted(columns)])
 
 
+def measured_range(measured: NDArray[np.float64]) -> dict[str, float]:
+    """Return ``fastest_ms`` and ``slowest_ms`` of ``(n,)`` measured latencies, in four digits."""
+    return {"fastest_ms": float(f"{measured.min():.4g}"), "slowest_ms": float(f"{measured.max():.4g}")}
+
+
 def relative_errors(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> dict[str, float]:
     """Return ``mape_percent``, ``within_5_percent``, ``within_10_percent``, ``r2``, ``spearman`` of ``(n,)`` pairs."""
     error = np.abs(predicted / measured - 1.0)

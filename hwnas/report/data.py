@@ -179,6 +179,8 @@ class DeviceReport:
     """Latencies of the same archs."""
     message: str
     """How the last search ended."""
+    beyond: str = ""
+    """Which latencies are unlike those of all networks that the profile was judged by; empty: none are."""
     limits: Sequence[str] = ()
     """That the models keep."""
     check: LatencyCheck | None = None
@@ -218,13 +220,15 @@ class DeviceReport:
 
 @dataclass(frozen=True)
 class Decision:
-    """Something that a person decided."""
+    """Something that whoever wrote the recipe, or used the run, decided."""
 
     what: str
     """Name of the setting or of the act."""
     value: str
     default: str
     """What holds where nobody decides; empty: there is no default."""
+    is_setting: bool = True
+    """Of the recipe; else something that was started or added by hand."""
 
 
 @dataclass(frozen=True)

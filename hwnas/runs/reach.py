@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hwnas.arguments import checked_arguments
 from hwnas.errors import SearchError
 from hwnas.latency.build import needs_table
+from hwnas.latency.device import beyond_measured
 from hwnas.latency.table import Device
 from hwnas.objectives.resolve import objective_of
 from hwnas.runs.context import RunContext
@@ -43,6 +44,8 @@ class DeviceReach:
     """Share of the sampled archs that keep every limit which can be checked now; 100 where there is none."""
     measured_later: bool = False
     """Whether its latencies are measured when a run begins, and are not known yet."""
+    beyond: str = ""
+    """Which latencies are unlike those of all networks that the profile was judged by; empty: none are."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -107,7 +110,11 @@ def reach_of(context: RunContext, device: Device, settings: DeviceSearch) -> Dev
         for name, found in known.items()
         if np.isfinite(found).all()
     }
-    return DeviceReach(device.name, values, space.size, round(100 * float(within.mean()), 3), later)
+    latencies = known.get("latency_ms", np.zeros(0))
+    return DeviceReach(
+        device.name, values, space.size, round(100 * float(within.mean()), 3), later,
+        beyond_measured(device.profile.error, latencies[np.isfinite(latencies)].tolist()),
+    )  # fmt: skip
 
 
 def check_reachable(context: RunContext, device: Device, settings: DeviceSearch) -> None:

@@ -5,7 +5,14 @@ import yaml
 
 from hwnas.errors import DeviceError
 from hwnas.files import shipped_folder
-from hwnas.latency.device import DeviceProfile, device_folder, load_profile, shipped_devices
+from hwnas.latency.device import (
+    DeviceProfile,
+    ProfileError,
+    beyond_measured,
+    device_folder,
+    load_profile,
+    shipped_devices,
+)
 
 PROFILE = {
     "format": 1,
@@ -150,3 +157,31 @@ def test_shipped_folders_are_found_in_a_wheel_and_in_a_checkout(tmp_path, monkey
     assert shipped_folder("latency_tables") == beside
     inside.mkdir(parents=True)
     assert shipped_folder("latency_tables") == inside
+
+
+@pytest.mark.parametrize(
+    ("latencies_ms", "said"),
+    [
+        ([0.7, 5.0, 14.0], ""),  # within a factor of 1.5
+        ([0.5, 5.0], "1 of 2 latencies are estimated at 0.5 ms"),
+        ([0.1, 0.2, 40.0], "3 of 3 latencies are estimated at 0.1 to 40 ms"),
+        ([], ""),
+    ],
+)
+def test_latencies_unlike_all_measured_ones_are_named(latencies_ms, said):
+    error = ProfileError.model_validate({**PROFILE["error"], "fastest_ms": 1.0, "slowest_ms": 10.0})
+    text = beyond_measured(error, latencies_ms)
+    assert text.startswith(said)
+    assert bool(text) == bool(said)
+    assert not text or "take 1 to 10 ms" in text
+    assert beyond_measured(ProfileError.model_validate(PROFILE["error"]), latencies_ms) == ""
+    assert beyond_measured(None, latencies_ms) == ""
+
+
+def test_shipped_models_of_latency_say_how_long_the_networks_take_that_they_were_judged_by():
+    modelled = [p for p in map(load_profile, shipped_devices()) if p.error is not None and p.cost_model is not None]
+    modelled = [p for p in modelled if p.name != "x86-server-cpu"]  # its table of networks was not kept
+    assert len(modelled) > 10
+    for profile in modelled:
+        for error in filter(None, (profile.error, profile.family_error)):
+            assert 0 < error.fastest_ms < error.slowest_ms

@@ -53,6 +53,13 @@ def test_what_is_outside_of_the_domain_of_a_profile_is_warned_of(full):
     assert warnings_of(replace(full.devices[0], unfitted=[0.05, 0.0, 0.1])) == []
 
 
+def test_latencies_unlike_all_that_was_measured_are_warned_of(full):
+    dsp = replace(full.devices[0], unfitted=())
+    assert warnings_of(replace(dsp, beyond="2 of 3 latencies are estimated at 0.1 ms")) == [
+        "2 of 3 latencies are estimated at 0.1 ms."
+    ]
+
+
 def test_numbers_that_json_does_not_have_are_null(full):
     first, *others = full.devices[0].models
     dsp = replace(full.devices[0], models=[{**first, "introspectability": float("nan")}, *others])

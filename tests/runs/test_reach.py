@@ -130,3 +130,14 @@ def test_a_plan_says_how_long_its_parts_take(hwnas_command, recipe_file):
         assert code == 0
         assert words in out
         assert "together, with exports" in out
+
+
+def test_networks_far_smaller_than_those_of_a_profile_are_named(recipe_file, hwnas_command):
+    given = recipe_file(devices=[DEVICE, "note10-cpu"])
+    found = {one.device: one.beyond for one in reach(given)}
+    assert found[DEVICE] == ""
+    assert "take 9.9 to 92.4 ms" in found["note10-cpu"]
+    code, _, err = hwnas_command("plan", given)
+    assert code == 0
+    assert f"warning: note10-cpu: {found['note10-cpu']}" in err
+    assert f"warning: {DEVICE}" not in err

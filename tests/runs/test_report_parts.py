@@ -162,6 +162,7 @@ def test_another_search_with_a_limit_is_a_decision(finished_run, tmp_path):
     more = decisions_of(run.recipe, run.context.folder, DEVICES)[before:]
     assert [d.what for d in more] == [f"limit for {DEVICES[0]}", f"search for {DEVICES[0]}"]
     assert more[0].value == "params<=1000000000"
+    assert not any(d.is_setting for d in more)
 
 
 def test_runs_differ_in_what_was_set_differently(finished_run, tmp_path):

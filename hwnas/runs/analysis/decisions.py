@@ -33,10 +33,10 @@ def decisions_of(recipe: Recipe, folder: RunFolder, devices: Sequence[str]) -> l
         searches = read_history(folder.device(name)).searches
         settings = read_settings(folder.device(name))
         own = set(settings.constraints if settings else ()) - {c.split(":")[-1] for c in recipe.constraints}
-        found += [Decision(f"limit for {name}", limit, "") for limit in sorted(own)]
-        found += [Decision(f"search for {name}", s.message, "") for s in searches[1:]]
+        found += [Decision(f"limit for {name}", limit, "", False) for limit in sorted(own)]
+        found += [Decision(f"search for {name}", s.message, "", False) for s in searches[1:]]
     for path in sorted(folder.finetuned.glob("*/*/metrics.json")):
-        found.append(Decision("fine-tuning", f"{path.parent.name} for {path.parent.parent.name}", ""))
+        found.append(Decision("fine-tuning", f"{path.parent.name} for {path.parent.parent.name}", "", False))
     return found
 
 
