@@ -53,13 +53,15 @@ def pareto(
     texts = list(select or USUAL)
     chosen = {text: opened.select(text, device=device) for text in texts}
     fronts = {name: list(opened.front(name)) for name in names}
+    beyond = {n: beyond_measured(opened.devices[n].profile.error, [m.latency_ms for m in f]) for n, f in fronts.items()}
     shown = {
         "fronts": {name: [_plain(m) for m in models] for name, models in fronts.items()},
         "choices": {text: [{"device": m.device, "key": m.key} for m in models] for text, models in chosen.items()},
+        "beyond": beyond,
     }
-    for name, models in fronts.items():
-        if beyond := beyond_measured(opened.devices[name].profile.error, [m.latency_ms for m in models]):
-            warn(f"{name}: {beyond}")
+    for name, said in beyond.items():
+        if said and not as_json:
+            warn(f"{name}: {said}")
     show(as_json, shown, _fronts_text(opened, fronts, chosen, folder, device, select))
 
 

@@ -92,7 +92,7 @@ def plan(
         found = plan_recipe(recipe, overrides or (), split(devices), budget, models, limit, told)
     reached = reach(recipe, overrides or (), split(devices), limit)
     for one in reached:
-        if one.beyond:
+        if one.beyond and not as_json:
             warn(f"{one.device}: {one.beyond}")
     limited = limit is not None or bool(load_recipe(recipe, overrides or ()).constraints)
     show(
@@ -266,7 +266,7 @@ def _show_run(done: Run, as_json: bool) -> None:
         f"its test {score.title} {score.unit}", "knee", "latency error", "predictor",
     ]  # fmt: skip
     for d in summary["devices"]:
-        if d["beyond"]:
+        if d["beyond"] and not as_json:
             warn(f"{d['device']}: {d['beyond']}")
     follows = following("pareto", done.folder)
     show(as_json, summary, f"{table(heading, rows)}\n\nreport: {summary['report']}\n{follows}")

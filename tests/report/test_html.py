@@ -87,8 +87,8 @@ def test_a_device_without_a_check_and_a_run_without_a_log_are_shown(report):
 def test_a_page_says_what_differs_between_runs_and_what_people_decided(full):
     page = html.unescape(re.sub(r"<script.*?</script>", "", render(full), flags=re.S))
     for text in (
-        "this, other-run", "1 setting:", "search.seed", "Decisions: 1 settings, 0 acts", "train.batch_size", "10 of 20 archs",
-        "(5, 4)",
+        "this, other-run", "1 setting:", "search.seed", "Decisions: 1 settings, 0 acts", "train.batch_size",
+        "10 of 20 archs", "(5, 4)",
     ):  # fmt: skip
         assert text in page, text
     alone = render(replace(full, runs=(), differences=(), decisions=()))
