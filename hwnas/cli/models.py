@@ -136,7 +136,12 @@ def export(
     openvino: Annotated[
         bool, typer.Option("--openvino", help="Also write model.openvino.xml (extra openvino-ir).")
     ] = False,
-    litert: Annotated[bool, typer.Option("--litert", help="Also write model.tflite (extra litert).")] = False,
+    litert: Annotated[
+        bool,
+        typer.Option(
+            "--litert", help="Also write model.tflite, and where 8 bits are wanted model.int8.tflite (extra litert)."
+        ),
+    ] = False,
     measure: Annotated[
         bool, typer.Option("--measure", help="Time the files of every number format where the device is at hand.")
     ] = False,

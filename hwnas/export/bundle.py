@@ -135,6 +135,7 @@ def write_bundle(
     forms: Collection[str] = (),
     pixels: Tensor | None = None,
     about: About | None = None,
+    calibration: Tensor | None = None,
 ) -> Bundle:
     """Write the folder of one model; it appears whole or not at all.
 
@@ -155,6 +156,7 @@ def write_bundle(
         forms: further forms of the files, of `hwnas.export.forms.FORMS`.
         pixels: ``(N, C, decoded_px, decoded_px)`` uint8: the images of ``parity_inputs``; needed for form ``image``.
         about: what its card says besides.
+        calibration: ``(N, C, H, W)`` training images; given, form ``litert`` has a file in integers, too.
 
     Raises:
         RecipeError: a form needs a package that is not installed.
@@ -200,7 +202,7 @@ def write_bundle(
             checked["int8_computed_in_float"] = in_float or "nothing"
         if fp16:
             halve_onnx(temporary / "model.onnx", temporary / FP16_FILE)
-        checked |= write_forms(temporary, forms, subnet, description["input"], parity_inputs, pixels)
+        checked |= write_forms(temporary, forms, subnet, description["input"], parity_inputs, pixels, calibration)
         write_text(temporary / RUN_FILE, _run_script())
         all_metrics = {**finite, **checked}
         save_tensors(temporary / "weights.safetensors", subnet.state_dict(), {"arch": arch.as_dict()})

@@ -12,6 +12,8 @@ from hwnas.export.pixels import LEVELS_TOLERANCE, Preparation
 
 FORMATS = {"fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 """Number formats that a bundle may have besides its own, and their files."""
+LITERT_INT8 = "litert_int8"
+"""As what the test score of the file for LiteRT in integers is kept."""
 TIMING = "measured_latency"
 """Number of a bundle: how long its model takes on its device; with a number format behind it, that file."""
 SLOWDOWN = "machine_slowdown"
@@ -78,9 +80,11 @@ def _files(described: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     sizes = {n: s for n, s in described.get("bytes", {}).items() if n.startswith("model.")}
     if not sizes:
         return ""
-    tests = {"model.onnx": "own", **{file: name for name, file in FORMATS.items()}}
+    tests = {
+        "model.onnx": "own", **{file: name for name, file in FORMATS.items()}, "model.int8.tflite": LITERT_INT8,
+    }  # fmt: skip
     scores = described.get("test_scores", {})
-    names = {"own": str(metrics.get("precision", "fp32")), **{name: name for name in FORMATS}}
+    names = {"own": str(metrics.get("precision", "fp32")), **{name: name for name in FORMATS}, LITERT_INT8: "int8"}
     lines = []
     for file, size in sizes.items():
         which = tests.get(file, "")

@@ -12,7 +12,7 @@ import onnx
 from torch import Tensor, nn
 
 from hwnas.errors import ExportError, RecipeError
-from hwnas.export.litert import write_litert
+from hwnas.export.litert import write_int8_litert, write_litert
 from hwnas.export.onnx_check import run_onnx, session
 from hwnas.export.onnx_file import write_onnx
 from hwnas.export.openvino_ir import write_openvino
@@ -31,6 +31,9 @@ class Form:
     """Of hwnas, which installs the package."""
 
 
+INT8_LITERT_FILE = "model.int8.tflite"
+"""All in integers; there, where the model is also wanted in 8 bits."""
+
 FORMS: Mapping[str, Form] = {
     "image": Form(("model.image.onnx", "model.fp16.image.onnx", "model.int8.image.onnx")),
     "static": Form(
@@ -39,7 +42,7 @@ FORMS: Mapping[str, Form] = {
         )
     ),
     "openvino": Form(("model.openvino.xml", "model.openvino.bin"), "openvino", "openvino-ir"),
-    "litert": Form(("model.tflite",), "litert_torch", "litert"),
+    "litert": Form(("model.tflite", INT8_LITERT_FILE), "litert_torch", "litert"),
 }  # fmt: skip
 """By the name that recipes and commands use. Of ``image`` and ``static`` there is one file for each ONNX file."""
 
@@ -58,7 +61,7 @@ def check_forms(forms: Collection[str]) -> None:
 
 def write_forms(
     folder: Path, forms: Collection[str], network: nn.Module, described: Mapping[str, Any], inputs: Tensor,
-    pixels: Tensor | None,
+    pixels: Tensor | None, calibration: Tensor | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write further forms of the ONNX files in a folder, and return how far they are from what they are made of.
 
@@ -69,6 +72,7 @@ def write_forms(
         described: the section ``input`` of the bundle's ``arch.json``.
         inputs: ``(N, C, H, W)`` real images as the network takes them.
         pixels: the same images as bytes, ``(N, C, decoded_px, decoded_px)``; needed for ``image``.
+        calibration: ``(N, C, H, W)`` training images; given, LiteRT has a file in integers, too.
 
     Raises:
         RecipeError: a package is not installed.
@@ -96,7 +100,10 @@ def write_forms(
         xml = folder / FORMS["openvino"].files[0]
         found["openvino_parity"] = write_openvino(folder / "model.onnx", xml, inputs, expected)
     if "litert" in forms:
-        found["litert_parity"] = write_litert(network, folder / FORMS["litert"].files[0], inputs)
+        path = folder / FORMS["litert"].files[0]
+        found["litert_parity"] = write_litert(network, path, inputs)
+        if calibration is not None:
+            write_int8_litert(path, folder / INT8_LITERT_FILE, calibration)
     return found
 
 

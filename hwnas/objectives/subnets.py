@@ -97,8 +97,13 @@ class NetworkEvaluator:
         """
         config = self.config.quantization
         check_layers(config.float_layers, [name for name, _ in self.layout.blocks(self.layout.space.largest())])
+        images, labels = self.calibration_in_8_bits(arch)
+        return int8_network(trace(network), images, config, labels)
+
+    def calibration_in_8_bits(self, arch: Arch) -> tuple[Tensor, Tensor]:
+        """Return the training images ``(N, C, H, W)`` from which ranges in 8 bits are taken, and what they show."""
         images, labels = self.prepared("quantization", arch).tensors()
-        return int8_network(trace(network), images.cpu(), config, labels.cpu())
+        return images.cpu(), labels.cpu()
 
     def score_in_8_bits(
         self, network: Callable[[], nn.Module], arch: Arch, images: int | None = None

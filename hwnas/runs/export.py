@@ -12,8 +12,9 @@ from torch import nn
 
 from hwnas.errors import OutputError, SearchError
 from hwnas.export.bundle import RUN_FILE, About, Bundle, write_bundle
-from hwnas.export.card import FORMATS
-from hwnas.export.forms import FORMS
+from hwnas.export.card import FORMATS, LITERT_INT8
+from hwnas.export.forms import FORMS, INT8_LITERT_FILE
+from hwnas.export.litert import LiteRtNetwork
 from hwnas.export.onnx_check import OnnxNetwork
 from hwnas.latency.device import DeviceProfile
 from hwnas.latency.number_format import Precision
@@ -72,6 +73,8 @@ def is_exported(
     images = [file.replace(".onnx", ".image.onnx") for file in numbers if "image" in formats]
     static = [file.replace(".onnx", ".static.onnx") for file in (*numbers, *images) if "static" in formats]
     others = [FORMS[name].files[0] for name in formats if name in FORMS]
+    if "litert" in formats and (precision == "int8" or "int8" in formats):
+        others.append(INT8_LITERT_FILE)
     wanted = [RUN_FILE, *numbers, *images, *static, *others]
     if not bundle.is_whole or not all((model.folder / file).exists() for file in wanted):
         return False
@@ -157,7 +160,8 @@ def write_model(
         numbers = []
     forms = [name for name, form in FORMS.items() if name in formats or (folder / form.files[0]).exists()]
     images = splits.validation.first(PARITY_IMAGES)
-    scores = {"own": f"test_{score.name}", **{name: f"test_{score.named(name)}" for name in FORMATS}}
+    in_8_bits = "int8" in (*numbers, precision)
+    scores = {"own": f"test_{score.name}", **{name: f"test_{score.named(name)}" for name in (*FORMATS, LITERT_INT8)}}
     px = arch.int("resolution")
     about = About(
         scores, licences_of(context.recipe), commands_for(device.profile, context.recipe.supernet.in_channels, px)
@@ -165,13 +169,18 @@ def write_model(
     bundle = write_bundle(
         folder, network, arch, context.recipe.supernet, splits.classes, splits.mean_std, metrics,
         networks.inputs(images, arch).tensors()[0].cpu(),
-        networks.in_8_bits(network, arch) if "int8" in (*numbers, precision) else None, precision == "int8",
+        networks.in_8_bits(network, arch) if in_8_bits else None, precision == "int8",
         fp16="fp16" in numbers, decoded_px=splits.train.size_px, forms=forms,
         pixels=next(iter(images.batches(PARITY_IMAGES)))[0] if "image" in forms else None, about=about,
+        calibration=networks.calibration_in_8_bits(arch)[0] if in_8_bits and "litert" in forms else None,
     )  # fmt: skip
     found = {
         scores[name]: context.test_scores(OnnxNetwork(folder / FORMATS[name]), arch)[score.name] for name in numbers
     }
+    if in_8_bits and "litert" in forms:
+        made = LiteRtNetwork(folder / INT8_LITERT_FILE)
+        found[scores[LITERT_INT8]] = context.test_scores(made, arch)[score.name]
+        found["litert_int8_input_scale"], found["litert_int8_input_zero_point"] = made.input_scale
     if found:
         bundle.add_metrics(found)
     return bundle

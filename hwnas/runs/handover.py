@@ -100,7 +100,8 @@ class RunHandover(RunView):
             image: whether every bundle has files that take images as bytes, too (``*.image.onnx``).
             static: whether every bundle has files for a batch of one, too (``*.static.onnx``).
             openvino: whether every bundle has OpenVINO's format, too (``model.openvino.xml``).
-            litert: whether every bundle has a file for LiteRT, too (``model.tflite``).
+            litert: whether every bundle has a file for LiteRT, too (``model.tflite``, and with ``int8`` or for a device
+                in 8 bits ``model.int8.tflite``).
             measure: time the files of every number format on devices that are at hand, too; see `check_latency`.
 
         Raises:

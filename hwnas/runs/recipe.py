@@ -62,7 +62,8 @@ class ExportConfig(BaseModel):
     openvino: bool = False
     """Also write OpenVINO's format (``model.openvino.xml``; extra ``openvino-ir``)."""
     litert: bool = False
-    """Also write a file for LiteRT, that is TensorFlow Lite (``model.tflite``, float32; extra ``litert``)."""
+    """Also write a file for LiteRT, that is TensorFlow Lite: ``model.tflite`` in float32, and with ``int8`` or for a
+    device in 8 bits ``model.int8.tflite``, all in integers; extra ``litert``."""
 
     def formats(self, **given: bool | None) -> frozenset[str]:
         """Return the number formats and forms besides the own one; what is given counts in place of the recipe."""

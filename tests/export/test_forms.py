@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import hwnas
 from hwnas.data.inputs import as_input
 from hwnas.errors import ExportError, RecipeError
 from hwnas.export import forms as forms_module
@@ -21,6 +22,7 @@ from hwnas.export.forms import FORMS, check_forms, fix_batch
 from hwnas.export.graph import trace
 from hwnas.export.half import halve_onnx
 from hwnas.export.int8_network import int8_network
+from hwnas.export.litert import LiteRtNetwork, write_int8_litert
 from hwnas.export.onnx_check import run_onnx, session
 from hwnas.export.pixels import (
     LEVELS_TOLERANCE,
@@ -135,12 +137,13 @@ def test_a_fixed_batch_is_a_number_everywhere(subnet, tmp_path):
         run_onnx(tmp_path / "static.onnx", inputs)
 
 
-def written(subnet, folder, forms, metrics=None, about=None, fp16=False):
+def written(subnet, folder, forms, metrics=None, about=None, fp16=False, calibration=None):
     network, arch, config = subnet
     pixels = bytes_of(8, 17)
     return write_bundle(
         folder, network, arch, config, [str(i) for i in range(7)], MEAN_STD, metrics or {},
         as_input(pixels, 11, *MEAN_STD), fp16=fp16, decoded_px=17, forms=forms, pixels=pixels, about=about,
+        calibration=calibration,
     )  # fmt: skip
 
 
@@ -216,6 +219,45 @@ def test_litert_computes_the_same(subnet, tmp_path):
     assert made.metrics["litert_parity"] <= 1e-4
     assert (made.folder / "model.tflite").stat().st_size > 1000
     assert made.is_whole
+
+
+@needs("ai_edge_quantizer")
+def test_a_litert_file_in_integers_computes_what_the_network_does(subnet, tmp_path):
+    network, *_ = subnet
+    inputs = torch.randn(64, 5, 11, 11, generator=torch.Generator().manual_seed(6))
+    made = written(subnet, tmp_path / "a", ["litert"], calibration=inputs)
+    file = LiteRtNetwork(made.folder / "model.int8.tflite")
+    assert file.float_tensors == []
+    scale, zero_point = file.input_scale
+    assert scale == pytest.approx(float(inputs.max() - inputs.min()) / 255, rel=0.02)
+    assert -128 <= zero_point <= 127
+    with torch.inference_mode():
+        expected = network(inputs)
+    got = file(inputs)
+    assert got.shape == expected.shape
+    assert float((got - expected).abs().mean()) <= 0.05 * float(expected.abs().max())
+    assert (made.folder / "model.int8.tflite").stat().st_size < (made.folder / "model.tflite").stat().st_size
+    assert made.is_whole
+
+
+@needs("ai_edge_quantizer")
+def test_a_litert_file_that_cannot_be_quantised_is_named(tmp_path):
+    (tmp_path / "a.tflite").write_bytes(b"no model")
+    with pytest.raises(ExportError, match=r"b\.tflite cannot be quantised by ai-edge-quantizer: .*without --litert"):
+        write_int8_litert(tmp_path / "a.tflite", tmp_path / "b.tflite", torch.zeros(2, 5, 11, 11))
+
+
+@needs("ai_edge_quantizer")
+@pytest.mark.parametrize("device", ["edge-tpu", "hexagon-dsp"])
+def test_a_run_scores_its_litert_file_in_integers(tiny_recipe, recipe_file, tmp_path, device):
+    run = hwnas.run(recipe_file(devices=[device], export={"litert": True, "int8": True}), out=tmp_path / "run")
+    for model in run.front(device):
+        metrics = Bundle(model.folder).metrics
+        assert abs(metrics["test_top1_litert_int8_percent"] - metrics["test_top1_percent"]) <= 25
+        assert metrics["litert_int8_input_scale"] > 0
+        card = (model.folder / "MODEL_CARD.md").read_text()
+        (line,) = [row for row in card.splitlines() if row.startswith("| model.int8.tflite | INT8 |")]
+        assert f"| {metrics['test_top1_litert_int8_percent']:.2f} |" in line
 
 
 # -- the card ---------------------------------------------------------------------------------------------
