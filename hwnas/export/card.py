@@ -84,14 +84,14 @@ def _files(described: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         "model.onnx": "own", **{file: name for name, file in FORMATS.items()}, "model.int8.tflite": LITERT_INT8,
     }  # fmt: skip
     scores = described.get("test_scores", {})
-    names = {"own": str(metrics.get("precision", "fp32")), **{name: name for name in FORMATS}, LITERT_INT8: "int8"}
+    own = str(metrics.get("precision", "fp32"))
     lines = []
     for file, size in sizes.items():
         which = tests.get(file, "")
         tested = metrics.get(scores.get(which, "")) if which else None
         timed = metrics.get(TIMING if which == "own" else f"{TIMING}_{which}") if which else None
         lines.append(
-            f"| {file} | {names.get(which, '').upper()} | {size / 1000:.1f} | {_number(tested)} | {_measured(timed)} |"
+            f"| {file} | {_number_format(file, own)} | {size / 1000:.1f} | {_number(tested)} | {_measured(timed)} |"
         )
     heading = _markdown(scores.get("own", "test score"))
     return (
@@ -100,6 +100,12 @@ def _files(described: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         + "\n"
         + _timed(metrics.get(TIMING))
     )
+
+
+def _number_format(file: str, own: str) -> str:
+    """Of a model file by its name: a format that it names, else that of ``model.onnx``; LiteRT's are made of floats."""
+    named = next((name for name in FORMATS if f".{name}." in file), None)
+    return (named or ("fp32" if file.endswith(".tflite") else own)).upper()
 
 
 def at_table_speed_ms(timing: Any) -> float | None:

@@ -275,6 +275,7 @@ def test_the_card_states_licences_commands_accuracy_and_speed(subnet, tmp_path):
     assert "- What they began with: unknown" in card
     assert "\nedgetpu_compiler --out_dir compiled model.tflite\n" in card
     assert "| model.onnx | FP32 |" in card
+    assert "| model.fp16.onnx | FP16 |" in card
     conditions = {"device": "a cpu", "runtime": "onnxruntime-1", "threads": 1}
     made.add_metrics({
         "test_top1_fp16_percent": 91.25,
