@@ -89,20 +89,21 @@ def measure(
     precisions = [precision_of(m) for m in models]
     conditions = conditions_of(target.facts(), config, provider)
     started = time.monotonic()
-    rounds = 0
+    rounds, scheduled, unsettled = 0, 0, set(range(len(models)))
     while True:
         more = config.sessions if rounds == 0 else 1
         schedule = [
             (int(m), r) for r in range(rounds, rounds + more) for m in np.random.default_rng(r).permutation(len(models))
-        ]
-        rounds += more
+            if int(m) in unsettled
+        ]  # fmt: skip
+        rounds, scheduled = rounds + more, scheduled + len(schedule)
         lost = None
         try:
             for burst in time_models(models, config, conditions.provider, schedule, target):
                 timed.append(burst)
                 if burst.model != REFERENCE and (burst.model, burst.session) not in done:
                     done.add((burst.model, burst.session))
-                    progress(task, len(done), len(models) * rounds)
+                    progress(task, len(done), scheduled)
         except HostError as error:
             if {b.model for b in timed} - {REFERENCE} != set(range(len(models))):
                 raise
@@ -110,8 +111,8 @@ def measure(
         found = summarise(timed, conditions, precisions, config.ci_percent)
         if lost is not None:
             return [replace(m, warnings=(*m.warnings, lost)) for m in found]
-        settled = all(m.ci_percent <= config.ci_percent for m in found)
-        if settled or time.monotonic() - started >= config.time_limit_s:
+        unsettled = {i for i, m in enumerate(found) if m.ci_percent > config.ci_percent}
+        if not unsettled or time.monotonic() - started >= config.time_limit_s:
             return found
 
 

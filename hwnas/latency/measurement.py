@@ -133,11 +133,17 @@ def _statistics(bursts: Sequence[Burst], slowness: NDArray[np.float64], log_ms: 
     values = np.concatenate([v for v, near in zip(corrected, alike, strict=True) if near])
     values = values * (np.exp(log_ms) / np.median(values))
     p10, q1, median, q3, p90, p99 = np.percentile(values, [10, 25, 50, 75, 90, 99])
-    sessions: dict[int, list[float]] = {}
-    for burst, v in zip(bursts, corrected, strict=True):
-        sessions.setdefault(burst.session, []).append(float(np.log(np.median(v))))
+    sessions, at_speed = dict[int, list[float]](), dict[int, list[float]]()
+    for burst, v, near in zip(bursts, corrected, alike, strict=True):
+        log_median = float(np.log(np.median(v)))
+        sessions.setdefault(burst.session, []).append(log_median)
+        if near:
+            at_speed.setdefault(burst.session, []).append(log_median)
     drifts = [_drift(s) for s in sessions.values()]
-    between = between_sessions_ci_percent([float(np.median(s)) for s in sessions.values()])
+    # What is reported is the time at one speed, so its interval is that of the sessions which ran at it. From one alone
+    # nothing can be said of how sessions differ.
+    of_interval = at_speed if len(at_speed) > 1 else sessions
+    between = between_sessions_ci_percent([float(np.median(s)) for s in of_interval.values()])
     return {
         "median_ms": float(median), "p10_ms": float(p10), "p90_ms": float(p90), "p99_ms": float(p99),
         "iqr_ms": float(q3 - q1), "n": sum(len(b.values_ms) for b in bursts), "sessions": len(sessions),
