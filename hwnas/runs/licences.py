@@ -23,7 +23,10 @@ def licences_of(recipe: Recipe) -> dict[str, str]:
     stated = recipe.licences
     source = SOURCES.get(recipe.data.source)
     of_source = source.licence if isinstance(source, HasLicence) else ""
-    start = NO_START if recipe.train.start_from is None else _of_start(recipe.train.start_from)
+    given = recipe.train.start_from
+    starts = () if given is None else (given,) if isinstance(given, str) else given
+    known = list(dict.fromkeys(map(_of_start, starts)))
+    start = NO_START if given is None else ", ".join(known) if all(known) else ""
     return {
         "weights": stated.weights or UNKNOWN,
         "start": stated.start or start or UNKNOWN,

@@ -12,15 +12,33 @@ from hwnas.space.choice import Choice
 from hwnas.supernet.families.family import FAMILIES, FamilyConfig
 from hwnas.supernet.layout import PRECISION, Layout, PlainNetwork
 from hwnas.supernet.network import SuperNet
+from hwnas.supernet.side_by_side import side_by_side
 
 
 def make_layout(config: FamilyConfig) -> Layout:
     """Return the space and the slots of a supernet, without any weight."""
-    layout = FAMILIES.get(config.family).layout(config)
+    widths = separate_widths(config)
+    layout = side_by_side({w: _layout(of_width(config, w)) for w in widths}) if widths else _layout(config)
     if not config.precisions:
         return layout
     choices = (*layout.space.choices, Choice(PRECISION, config.precisions))
     return replace(layout, space=replace(layout.space, choices=choices))
+
+
+def _layout(config: FamilyConfig) -> Layout:
+    made: Layout = FAMILIES.get(config.family).layout(config)
+    return made
+
+
+def separate_widths(config: FamilyConfig) -> tuple[float, ...]:
+    """Return the widths whose supernets stand side by side; empty where there is one supernet."""
+    widths: tuple[float, ...] = getattr(config, "separate_widths", ())
+    return widths
+
+
+def of_width(config: FamilyConfig, width: float) -> FamilyConfig:
+    """Return the settings of the supernet of one width, alone."""
+    return config.model_copy(update={"width_multiplier": width, "separate_widths": ()})
 
 
 def build_supernet(config: FamilyConfig, seed: int = 0) -> SuperNet:

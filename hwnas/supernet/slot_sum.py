@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from hwnas.space import Arch
 from hwnas.supernet.blocks.block import BlockSpec
-from hwnas.supernet.layout import Layout
+from hwnas.supernet.layout import WIDTH, Layout
 
 CHUNK = 10_000
 """Genomes that are looked up at once; 4 times faster than a million at once."""
@@ -91,17 +92,21 @@ class SlotSum:
         return total
 
     def bounds(self) -> tuple[float, float]:
-        """Return two numbers between which the sums of all archs lie; close, where slots have few genes in common."""
+        """Return two numbers between which the sums of all archs lie; close, where slots have few genes in common.
+
+        Resolution and width, which all slots have in common, are gone through one by one.
+        """
         space = self.layout.space
-        shared = space.position("resolution")
-        n = len(space["resolution"].options)
+        shared = [space.position(name) for name in ("resolution", WIDTH) if name in space]
+        sizes = [len(space.choices[position].options) for position in shared]
+        n = math.prod(sizes)
         low, high = np.full(n, self.constant), np.full(n, self.constant)
         for positions, values in self.tables:
-            if shared in positions:
-                axis = positions.tolist().index(shared)
-                rows = np.moveaxis(values, axis, 0).reshape(n, -1)
-            else:
-                rows = np.broadcast_to(values.reshape(1, -1), (n, values.size))
+            own = positions.tolist()
+            there = [position for position in shared if position in own]
+            first = np.moveaxis(values, [own.index(position) for position in there], range(len(there)))
+            first = first.reshape([size if p in there else 1 for p, size in zip(shared, sizes, strict=True)] + [-1])
+            rows = np.broadcast_to(first, (*sizes, first.shape[-1])).reshape(n, -1)
             empty = any(self._may_be_off(position) for position in positions.tolist())
             least, most = rows.min(axis=1), rows.max(axis=1)
             low = self._joined(low, np.minimum(least, 0.0) if empty else least)

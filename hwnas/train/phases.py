@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from hwnas.errors import RecipeError, SpaceError
 from hwnas.space import Arch, SearchSpace
+from hwnas.supernet.layout import WIDTH
 from hwnas.train.device import DeviceName
 
 NonNegative = Annotated[float, Field(ge=0, le=1e6)]
@@ -16,6 +17,8 @@ NonNegative = Annotated[float, Field(ge=0, le=1e6)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What NumPy and PyTorch both take."""
 Scalar = int | float | str
+ALWAYS_VARY = ("resolution", WIDTH)
+"""Fields that phases open without naming them: no subnet is a part of another in them."""
 ExitWeights = Literal["ascending", "descending", "uniform"]
 
 
@@ -34,7 +37,8 @@ class PhaseConfig(BaseModel):
     """In which the rate rises from 0; they are part of ``epochs``."""
     elastic: dict[str, Literal["all"] | tuple[Scalar, ...]] = Field(default_factory=dict)
     """Fields that vary, such as ``kernel_size``, with ``all`` or the allowed values; fields that are not named stay
-    at their largest value. Resolution always varies unless it is named."""
+    at their largest value. Resolution, and the width where supernets of several stand side by side
+    (``separate_widths``), always vary unless they are named."""
     subnets_per_step: Annotated[int, Field(gt=0, le=1000)] = 1
     """Subnets whose gradients are added before one step of the optimiser."""
     sampling: Literal["uniform", "sandwich"] = "uniform"
@@ -130,9 +134,10 @@ class TrainConfig(BaseModel):
     """Of most operators in forward and backward passes (autocast); weights, losses and updates are float32."""
     sync_batch_norm: bool = True
     """With several ranks: batch norms see the whole batch; off: each rank its own part."""
-    start_from: str | None = None
+    start_from: str | Annotated[tuple[str, ...], Field(min_length=2, max_length=8)] | None = None
     """Folder of a run or supernet of the same settings, or a checkpoint of once-for-all, whose weights the first phase
-    begins with (for other classes with a new head); default: random weights."""
+    begins with (for other classes with a new head); for supernets of several widths side by side also a list, one for
+    each width. Default: random weights."""
     monitor_epochs: NonNegative = 0.0
     """Every so many epochs, the validation score of the smallest, middle and largest subnet goes to the log."""
     tensorboard: bool = False
@@ -171,7 +176,7 @@ def phase_space(phase: PhaseConfig, space: SearchSpace) -> SearchSpace:
     if (phase.exits == "all" or phase.teacher_exits == "all") and "exit" not in space:
         raise RecipeError(f"train.phases {phase.name!r}: exits all needs a supernet with early exits")
     fields = {f for c in space.choices for f in c.fields}
-    largest = {f: [_largest(space, f)] for f in fields if f not in phase.elastic and f != "resolution"}
+    largest = {f: [_largest(space, f)] for f in fields if f not in phase.elastic and f not in ALWAYS_VARY}
     given = {f: v for f, v in phase.elastic.items() if v != "all"}
     if unknown := sorted(set(phase.coupled) - fields):
         raise RecipeError(

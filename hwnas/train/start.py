@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from hwnas.errors import CheckpointError, UnreadableError
 from hwnas.reading import sha256_of
-from hwnas.supernet import SuperNet, build_supernet
+from hwnas.supernet import SuperNet, build_supernet, make_layout
+from hwnas.supernet.build import of_width, separate_widths
+from hwnas.supernet.side_by_side import states_side_by_side
 from hwnas.supernet.weights.once_for_all import load_ofa_weights, other_classes, read_ofa_checkpoint
 from hwnas.supernet.weights.other_classes import inherited_state, new_head
 from hwnas.train.checkpoint import load_supernet, supernet_file, weights_version
 
 
-def start_version(start: str) -> str:
+def start_version(start: str | Sequence[str]) -> str:
     """Return the version of the weights that ``train.start_from`` names.
 
     Raises:
         CheckpointError: they cannot be read.
     """
+    if not isinstance(start, str):
+        return "+".join(map(start_version, start))
     path = Path(start).expanduser()
     if not _is_published(path):
         return weights_version(supernet_file(path))
@@ -29,16 +34,19 @@ def start_version(start: str) -> str:
         raise CheckpointError(f"train.start_from {path} cannot be read: {error.reason}") from None
 
 
-def starting_state(own: SuperNet, start: str) -> tuple[dict[str, Tensor], str]:
+def starting_state(own: SuperNet, start: str | Sequence[str]) -> tuple[dict[str, Tensor], str]:
     """Return the state that a supernet begins with, and in words what is new in it; empty: nothing.
 
     Args:
         own: with fresh weights; it stays as it is.
-        start: a folder or file of a supernet of hwnas, or a checkpoint of once-for-all.
+        start: a folder or file of a supernet of hwnas, or a checkpoint of once-for-all; where supernets of several
+            widths stand side by side also one for each of them, in their order.
 
     Raises:
         CheckpointError: it cannot be read, or is of other networks.
     """
+    if not isinstance(start, str):
+        return _of_each_width(own, start)
     path, where = Path(start).expanduser(), f"train.start_from {start}"
     if not _is_published(path):
         return inherited_state(own, load_supernet(path), where)
@@ -48,6 +56,25 @@ def starting_state(own: SuperNet, start: str) -> tuple[dict[str, Tensor], str]:
     load_ofa_weights(filled, tensors, where)
     classes = other_classes(own, tensors)
     return filled.state_dict(), "" if classes is None else new_head(classes, own.config.classes)
+
+
+def _of_each_width(own: SuperNet, starts: Sequence[str]) -> tuple[dict[str, Tensor], str]:
+    """See `starting_state`."""
+    widths = separate_widths(own.config)
+    if len(widths) != len(starts):
+        have = f"{len(widths)} widths ({', '.join(f'{w:g}' for w in widths)})" if widths else "one width"
+        raise CheckpointError(
+            f"train.start_from names {len(starts)} supernets, and supernet.separate_widths has {have}; give one for "
+            "each"
+        )
+    states, news = [], []
+    for start, width in zip(starts, widths, strict=True):
+        config = of_width(own.config, width)
+        alone = SuperNet(config, make_layout(config))
+        state, new = starting_state(alone, start)
+        states.append(state)
+        news += [new] * bool(new)
+    return states_side_by_side(states, widths), "; ".join(dict.fromkeys(news))
 
 
 def _is_published(path: Path) -> bool:

@@ -39,6 +39,17 @@ class TestMBV3(FamilyTests):
         return {"family": "mbv3", **MOBILE, **HEAD}
 
 
+class TestMBV3OfTwoWidths(FamilyTests):
+    def make(self):
+        return {"family": "mbv3", **MOBILE, **HEAD, "separate_widths": [1.0, 1.5]}
+
+
+class TestOFAv2OfTwoWidths(FamilyTests):
+    def make(self):
+        shape = {"dense_skips": True, "parallel": True, "early_exits": True}
+        return {"family": "ofav2", **MOBILE, **HEAD, **shape, "separate_widths": [1.0, 1.5]}
+
+
 class TestProxyless(FamilyTests):
     def make(self):
         return {"family": "proxyless", **MOBILE, "first_width": 16, "feature_width": 48, "bn_eps": 1e-3}

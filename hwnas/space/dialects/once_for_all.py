@@ -1,6 +1,7 @@
 """How does once-for-all write an arch? Lists ``ks`` and ``e`` for every block slot, ``d`` per stage, ``r`` pixels.
 
-ResNets have no ``ks``, but ``w``: the index of the width multiplier of stem and stages.
+ResNets have no ``ks``, but ``w``: the index of the width multiplier of stem and stages. Where supernets of several
+widths stand side by side, ``wid`` is the index of the supernet.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ def format_ofa(arch: Arch, space: SearchSpace) -> dict[str, Any]:
                 out[LISTS[field_name]].append(choice.field_value(option, field_name))
     for name in form.widths:
         out["w"].append(space[name].index(arch[name]))
+    if SUPERNET in space:
+        out["wid"] = space[SUPERNET].index(arch[SUPERNET])
     out["r"] = arch["resolution"]
     return out
 
@@ -82,7 +85,18 @@ def parse_ofa(config: Mapping[str, Any], space: SearchSpace) -> Arch:
         if not isinstance(index, int) or not 0 <= index < len(options):
             raise SpaceError(f"the OFA config has {shown(index)} in 'w'; give numbers from 0 to {len(options) - 1}")
         values[name] = options[index]
+    if SUPERNET in space:
+        options, index = space[SUPERNET].options, config.get("wid")
+        if not isinstance(index, int) or not 0 <= index < len(options):
+            raise SpaceError(
+                f"the OFA config has wid {shown(index)}; give 0 to {len(options) - 1}, for {list(options)}"
+            )
+        values[SUPERNET] = options[index]
     return space.arch(values)
+
+
+SUPERNET = "width_multiplier"
+"""Choice between supernets of several widths."""
 
 
 LISTS = {"kernel_size": "ks", "expand_ratio": "e"}

@@ -83,11 +83,12 @@ class FamilyConfig(BaseModel):
     with a supernet that was trained without (``train.start_from``)."""
 
     @model_serializer(mode="wrap")
-    def _without_precisions_that_are_left_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_what_is_left_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Files of supernets without them stay what they were before there were any.
         values: dict[str, Any] = handler(self)
-        if not self.precisions:
-            values.pop("precisions", None)
+        for name in ("precisions", "separate_widths"):
+            if not values.get(name):
+                values.pop(name, None)
         return values
 
     @model_validator(mode="after")

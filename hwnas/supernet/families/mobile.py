@@ -55,8 +55,21 @@ class MobileConfig(FamilyConfig):
 
     width_multiplier: Annotated[float, Field(gt=0, le=100)] = 1.0
     """On all channels, rounded to multiples of 8."""
+    separate_widths: Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(max_length=8)] = ()
+    """Several width multipliers, ascending, such as ``[1.0, 1.2]``: a supernet of each, with weights of its own, side
+    by side, and the search chooses between them for every arch (NATv2). Left out: one supernet, of
+    ``width_multiplier``."""
     stages: tuple[StageConfig, ...] = Field(min_length=1, max_length=64)
     """First to last."""
+
+    @model_validator(mode="after")
+    def _check_widths(self) -> MobileConfig:
+        widths = self.separate_widths
+        if widths and (len(widths) < 2 or sorted(set(widths)) != list(widths)):
+            raise ValueError(f"separate_widths must be ascending, without repeats and at least two, got {list(widths)}")
+        if widths and self.width_multiplier != 1.0:
+            raise ValueError("width_multiplier and separate_widths both say how wide networks are; give one of them")
+        return self
 
     def width(self, channels: int) -> int:
         """Apply the width multiplier."""
@@ -122,7 +135,12 @@ def scaled_stages(config: MobileT, width: float) -> MobileT:
         )
         for s in config.stages
     )  # fmt: skip
-    multiplier = config.width_multiplier * width
+    multiplier = (config.separate_widths or (config.width_multiplier,))[-1] * width
     return config.model_copy(
-        update={"stages": stages, "resolutions": config.resolutions[-1:], "width_multiplier": multiplier}
+        update={
+            "stages": stages,
+            "resolutions": config.resolutions[-1:],
+            "width_multiplier": multiplier,
+            "separate_widths": (),
+        }
     )
