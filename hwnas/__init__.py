@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from hwnas.export.bundle import load_model as load_model
     from hwnas.export.exits import export_cascade as export_cascade
     from hwnas.export.exits import export_exits as export_exits
+    from hwnas.export.exits import export_joint_exits as export_joint_exits
     from hwnas.export.onnx_file import to_onnx as to_onnx
     from hwnas.finetune import FinetuneConfig as FinetuneConfig
     from hwnas.finetune import FinetuneResult as FinetuneResult
@@ -175,6 +176,7 @@ _HOMES = {
     "choose_cascades": "hwnas.finetune.exits",
     "exit_answers": "hwnas.finetune.exits",
     "export_exits": "hwnas.export.exits",
+    "export_joint_exits": "hwnas.export.exits",
     "export_cascade": "hwnas.export.exits",
     "as_input": "hwnas.data",
     "Arch": "hwnas.space",

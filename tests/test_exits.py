@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 import hwnas
 from hwnas.data import AugmentConfig, TrainBatches, as_input
 from hwnas.errors import ArgumentError, SpaceError
-from hwnas.export.exits import export_cascade, export_exits
-from hwnas.export.onnx_check import session
+from hwnas.export.exits import export_cascade, export_exits, export_joint_exits
+from hwnas.export.onnx_check import run_onnx, session
 from hwnas.finetune import FinetuneConfig, finetune
 from hwnas.finetune.exits import cascade, choose_cascades, exit_answers, prune_exits
 from hwnas.latency.exits import exit_latencies_ms
@@ -215,6 +215,15 @@ def test_a_cascade_of_files_gives_every_answer_and_stops_when_asked(network, ima
         np.testing.assert_allclose(torch.from_numpy(logits).softmax(1).max(1).values.numpy(), sure[:, i], atol=1e-4)
         assert len(rest) == (i < len(paths) - 1)
         values = rest[0] if rest else values
+
+
+@pytest.mark.parametrize("kept", [[3], [1, 3], [1, 2, 3]])
+@pytest.mark.parametrize("ordering", ["uniform", "mix"])
+def test_one_file_answers_as_all_exits_do_together(supernet, arch, images, tmp_path, kept, ordering):
+    network, x = extract_exits(supernet, arch, ordering).with_exits(kept), images(4, 11)
+    export_joint_exits(network, 5, 11, tmp_path / "all.onnx")
+    with torch.no_grad():
+        torch.testing.assert_close(run_onnx(tmp_path / "all.onnx", x), network(x), atol=1e-4, rtol=1e-4)
 
 
 def test_a_network_with_one_output_is_exported_as_before(supernet, arch, tmp_path):

@@ -1,6 +1,7 @@
 """Fine-tuning: never worse on validation, the given network untouched, the same bits for the same seed."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -310,10 +311,35 @@ def test_adamw_takes_adamws_steps(subnet, splits, monkeypatch, tmp_path):
     assert equal(state(by_hand), state(found))
 
 
-def test_what_cannot_be_continued_is_not_begun_where_it_should_be(subnet, splits, tmp_path):
-    for change in ({"optimiser": "adamw"}, {"two_step": True}):
-        config = CONFIG.model_copy(update=change)
-        with pytest.raises(TrainingError, match="a training that can be continued has optimiser sgd and one step"):
-            train_together([Student("a", subnet, 11)], splits, config, folder=tmp_path)
-        assert change.items() <= config.binding().items()
+@pytest.mark.parametrize(
+    ("change", "stops"),
+    [
+        ({"optimiser": "adamw"}, 8), ({"two_step": True}, 8), ({"two_step": True}, 17),
+        ({"optimiser": "adamw", "two_step": True}, 17),
+    ],
+)  # fmt: skip
+def test_every_way_of_training_goes_on_where_it_was_stopped(subnet, splits, tmp_path, change, stops, monkeypatch):
+    config = CONFIG.model_copy(update={"epochs": 2, "checkpoint_every_s": 1e-9, **change})
+    better = itertools.count(10.0)  # every look at the validation images finds more
+    monkeypatch.setattr("hwnas.finetune.together.scores_of", lambda *args: {"top1_percent": next(better)})
+    whole = finetune(subnet, 11, splits, config)
+    calls = itertools.count()
+
+    def stop(*_):
+        if next(calls) == stops:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(subnet, 11, splits, config, progress=stop, folder=tmp_path)
+    steps = []
+    found = finetune(subnet, 11, splits, config, progress=lambda *a: steps.append(a), folder=tmp_path)
+    whole_steps = 2 * 6 + (14 if config.two_step else 0)
+    assert len(steps) < whole_steps - stops + 3, "it began anew"
+    assert equal(state(found.network), state(whole.network))
+    assert (found.best_epoch, found.saw_validation) == (whole.best_epoch, whole.saw_validation)
+
+
+def test_settings_that_came_later_are_left_out_of_digests():
     assert not {"optimiser", "two_step"} & FinetuneConfig().binding().keys()
+    changed = FinetuneConfig(optimiser="adamw", two_step=True).binding()
+    assert (changed["optimiser"], changed["two_step"]) == ("adamw", True)

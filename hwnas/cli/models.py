@@ -13,6 +13,7 @@ from hwnas.cli.output import following, progress, show, table, warn
 
 if TYPE_CHECKING:
     from hwnas.runs.analysis.why_not import WhyNot
+    from hwnas.runs.exits import TunedExits
     from hwnas.runs.front import FrontModel
     from hwnas.runs.run import Run
 
@@ -177,6 +178,14 @@ def export(
 def finetune(
     folder: RunFolder,
     key: Annotated[str, typer.Argument(help="First digits of the model's key.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Settings of the recipe's section finetune, such as two_step=true or optimiser=adamw; "
+            "default: as the recipe says.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="The bundle goes to OUT/<device>/<key>; default: RUN/finetuned.")
     ] = None,
@@ -187,14 +196,30 @@ def finetune(
     device: Annotated[
         str | None, typer.Option(help="Device whose latency the bundle states; default: the first.")
     ] = None,
+    exits: Annotated[
+        bool,
+        typer.Option(
+            "--exits", help="Attach the earlier exits of an early-exit supernet, train all together, choose of them."
+        ),
+    ] = False,
+    ordering: Annotated[
+        str, typer.Option(help="Of --exits, weights of the exits: uniform, ascending, descending or mix.")
+    ] = "uniform",
     as_json: Json = False,
 ) -> None:
     """Train one extracted subnet further, with the largest subnet as its teacher."""
+    from hwnas.runs.recipe import with_overrides, with_values
     from hwnas.runs.start import open_run
 
     with progress(as_json) as told:
         opened = open_run(folder, told)
-        result, bundle = opened.finetune(key, out, None, device, epochs, lr)
+        given = {k: v for k, v in (("epochs", epochs), ("lr", lr)) if v is not None}
+        config = with_values(with_overrides(opened.recipe.finetune, settings or (), "finetune"), given, "finetune")
+        if exits:
+            tuned = opened.finetune_exits(key, out, config, device, ordering)  # type: ignore[arg-type]  # is checked
+            show(as_json, {"folder": str(tuned.folder), **tuned.values}, _exits_text(tuned, opened.context.score.unit))
+            return
+        result, bundle = opened.finetune(key, out, config, device)
     score = opened.context.score
     test = bundle.metrics[f"test_{score.name}"]
     found = {
@@ -207,6 +232,30 @@ def finetune(
         f"test {test:.2f} {score.unit}{'' if result.best_epoch else NO_GAIN}\nbundle: {bundle.folder}\n"
         f"{following('pareto', folder)}",
     )  # fmt: skip
+
+
+def _exits_text(tuned: TunedExits, unit: str) -> str:
+    """Exits alone, together and pruned, and the cascades, as tables."""
+    values = tuned.values
+    rows = [["the model as it was", "", f"{values['alone']['validation']:.2f}", ""]]
+    named = [(f"exit {one['exit']} alone", one) for one in values["exits"]]
+    named.append(("all together", values["together"]))
+    named.append((f"pruned to {', '.join(map(str, values['pruned']['exits']))}", values["pruned"]))
+    rows += [[n, f"{v['latency_ms']:.4g}", f"{v['validation']:.2f}", f"{v['test']:.2f}"] for n, v in named]
+    text = table(["", "latency ms", f"validation {unit}", f"test {unit}"], rows)
+    if values["cascades"]:
+        rows = [
+            [f"{c['validation']['expected_ms']:.4g}", f"{c['validation']['top1_percent']:.2f}",
+             f"{c['test']['expected_ms']:.4g}", f"{c['test']['top1_percent']:.2f}",
+             " ".join(f"{100 * share:.0f}" for share in c["test"]["shares"]),
+             " ".join("never" if t is None else f"{t:.3f}" for t in c["thresholds"])]
+            for c in values["cascades"]
+        ]  # fmt: skip
+        heading = ["mean ms", f"validation {unit}", "mean ms, test", f"test {unit}", "leave at, %", "thresholds"]
+        text += f"\n\ncascades: an image leaves at the first exit that is sure enough\n{table(heading, rows)}"
+    if values["trained_on_validation"]:
+        text += "\nthe validation images were learnt, too (two_step): judge by the test images"
+    return f"{text}\n\nfolder: {tuned.folder}"
 
 
 def report(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import onnx
+import torch
 from torch import Tensor, nn
 
 from hwnas.arguments import checked_arguments
 from hwnas.export.graph import trace
+from hwnas.export.onnx_file import to_onnx
 from hwnas.export.onnx_nodes import build_onnx
 from hwnas.files import make_folder, write_atomically
 from hwnas.supernet.exits import ExitNetwork
@@ -22,6 +25,27 @@ class _AllExits(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.network.exits(x))
+
+
+class _Joined(nn.Module):
+    """The weighted sum of the exits' logits; the weights stand in the classifiers, so that it is a plain sum."""
+
+    def __init__(self, network: ExitNetwork) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network)
+        heads = [head for _, head in self.network.parts() if head is not None]
+        for head, weight in zip(heads, network.output_weights, strict=True):
+            classifier = [m for m in head.modules() if isinstance(m, nn.Linear)][-1]
+            with torch.no_grad():
+                classifier.weight.mul_(weight)
+                classifier.bias.mul_(weight)
+        self.train(network.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = self.network.exits(x)
+        for logits in others:
+            first = first + logits
+        return first
 
 
 class _Part(nn.Module):
@@ -51,6 +75,17 @@ def export_exits(network: ExitNetwork, in_channels: int, resolution: int, path: 
     """
     names = [f"exit{name}" for name in network.names.values()]
     _save(build_onnx(trace(_AllExits(network)), in_channels, resolution, outputs=names), path)
+
+
+@checked_arguments
+def export_joint_exits(network: ExitNetwork, in_channels: int, resolution: int, path: Path) -> None:
+    """Write one ONNX file that gives what all exits answer together: ``logits``, the weighted sum of theirs.
+
+    Raises:
+        ExportError: a layer that the exporter does not know.
+        OutputError: the file cannot be written.
+    """
+    to_onnx(_Joined(network), in_channels, resolution, path)
 
 
 @checked_arguments

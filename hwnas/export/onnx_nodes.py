@@ -46,11 +46,14 @@ def build_onnx(
         made = builder.add(node, [names[i] for i in node.inputs], number, shapes[number][1])
         names[number] = made if node.type == "split" else builder.in_8_bits(made, number)
     value = helper.make_tensor_value_info
+    flat = {-1: False}  # (batch, channels); what is computed of flat values alone is flat, too
+    for number, node in enumerate(graph.nodes):
+        of_flat = bool(node.inputs) and all(flat[i] for i in node.inputs)
+        flat[number] = of_flat or node.type in ("linear", "flatten")
 
     def described(name: str, number: int) -> onnx.ValueInfoProto:
         channels, edge = shapes[number]
-        flat = graph.nodes[number].type in ("linear", "flatten")
-        return value(name, TensorProto.FLOAT, [batch, channels] if flat else [batch, channels, edge, edge])
+        return value(name, TensorProto.FLOAT, [batch, channels] if flat[number] else [batch, channels, edge, edge])
 
     last = len(graph.nodes) - 1
     if outputs:
@@ -58,7 +61,7 @@ def build_onnx(
         made_of = [(name, number) for name, number in zip(outputs, numbers, strict=True)]
         builder.nodes += [helper.make_node("Identity", [names[number]], [name]) for name, number in made_of]
     else:
-        made_of = [("logits" if graph.nodes[-1].type in ("linear", "flatten") else "output", last)]
+        made_of = [("logits" if flat[last] else "output", last)]
         builder.nodes[-1].output[0] = made_of[0][0]
         if names[last] != builder.last:
             raise ExportError("the last operator is not the network's output")

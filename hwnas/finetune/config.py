@@ -47,7 +47,7 @@ class FinetuneConfig(BaseModel):
     together, with the same schedule (`finetune` only: a front is chosen by validation images)."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
     """NATv2 takes SGD (rate 0.0001, decay 0.0005) for subnets of supernets with one exit, AdamW (0.0001, 0.01) for
-    those of supernets with several; 150 epochs of both. AdamW is not resumed, so `finetune` only, too."""
+    those of supernets with several; 150 epochs of both."""
     device: DeviceName = "auto"
     """``auto``: a GPU where PyTorch sees one."""
     seed: Seed = 0

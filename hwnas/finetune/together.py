@@ -33,12 +33,18 @@ from hwnas.train.device import chosen_device
 from hwnas.train.evaluate import scores_of
 from hwnas.train.last_good import load_checkpoint, save_checkpoint
 from hwnas.train.phases import PhaseConfig
-from hwnas.train.state import check_settings, momenta, restore_momenta, under_prefix
+from hwnas.train.state import MOMENTUM, check_settings, restore_state_of_optimiser, state_of_optimiser, under_prefix
 from hwnas.train.step import learning_rate, make_optimiser
 from hwnas.train.teacher import weighted_sum
 
 MOST_SCORINGS = 25
 """Epochs after which the validation images are looked at, at most: in long trainings neighbours differ by noise."""
+
+OPTIMISER_STATE = {
+    "sgd": {"momentum": MOMENTUM},
+    "adamw": {"steps": "step", "mean": "exp_avg", "square": "exp_avg_sq"},
+}
+"""What an optimiser keeps of every parameter, by the name under which checkpoints hold it."""
 
 SMALLEST_PX = 16
 """Images are never made smaller than this: little is left to be seen on them."""
@@ -162,7 +168,8 @@ class _Learner:
     before: float = field(default=math.nan, init=False)
     best: float = field(default=math.nan, init=False)
     best_epoch: int = field(default=0, init=False)
-    best_state: dict[str, Tensor] = field(init=False)
+    best_state: dict[str, Tensor] = field(default_factory=dict, init=False)
+    """Empty: nothing is kept yet, as where the last epoch is what counts."""
 
     def __post_init__(self) -> None:
         self.network = copy.deepcopy(self.student.network).to(self.validation.device)
@@ -206,9 +213,9 @@ class _Learner:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint needs."""
-        assert isinstance(self.optimiser, torch.optim.SGD), "checked before the first step"
-        momentum = momenta(self.network, self.optimiser)
-        groups = {"now": self.network.state_dict(), "best": self.best_state, "momentum": momentum}
+        groups = {"now": self.network.state_dict(), "best": self.best_state}
+        for group, name in OPTIMISER_STATE[self.config.optimiser].items():
+            groups[group] = state_of_optimiser(self.network, self.optimiser, name)
         return {f"{self.student.name}/{group}.{k}": v for group, named in groups.items() for k, v in named.items()}
 
     def read(self, tensors: dict[str, Tensor], values: Mapping[str, Any], where: str) -> None:
@@ -216,9 +223,10 @@ class _Learner:
         own = under_prefix(tensors, f"{self.student.name}/")
         load_weights(self.network, under_prefix(own, "now."), where)
         self.best_state = under_prefix(own, "best.")
-        assert isinstance(self.optimiser, torch.optim.SGD), "checked before the first step"
-        restore_momenta(self.network, self.optimiser, under_prefix(own, "momentum."))
-        self.before, self.best, self.best_epoch = values["before"], values["best"], values["best_epoch"]
+        for group, name in OPTIMISER_STATE[self.config.optimiser].items():
+            restore_state_of_optimiser(self.network, self.optimiser, name, under_prefix(own, f"{group}."))
+        self.before, self.best = (math.nan if values[k] is None else values[k] for k in ("before", "best"))
+        self.best_epoch = values["best_epoch"]
 
 
 @dataclass
@@ -239,11 +247,6 @@ class _Together:
     def __post_init__(self) -> None:
         splits, config = self.splits, self.config
         self._check_teachers()
-        if self.path is not None and (config.optimiser != "sgd" or config.two_step):
-            raise TrainingError(
-                f"{self.task}: a training that can be continued has optimiser sgd and one step, not "
-                f"{config.optimiser} with two_step {config.two_step}; fine-tune one network with these"
-            )
         device = chosen_device(config.device)
         self.batches = TrainBatches(
             splits.train.to(device), *splits.mean_std, config.batch_size, self.augment, config.seed, device
@@ -367,10 +370,19 @@ class _Together:
             return
         tensors = {k: v for learner in self.learners for k, v in learner.tensors().items()}
         reached = {
-            one.student.name: {"before": one.before, "best": one.best, "best_epoch": one.best_epoch}
+            one.student.name: {
+                "before": _or_none(one.before),
+                "best": _or_none(one.best),
+                "best_epoch": one.best_epoch,
+            }
             for one in self.learners
         }
         save_checkpoint(self.path, tensors, {"settings": self.settings, "step": self.step, "students": reached})
+
+
+def _or_none(value: float) -> float | None:
+    """A score as JSON holds it: none was taken where the last epoch is what counts."""
+    return None if math.isnan(value) else value
 
 
 def _answers(network: nn.Module, x: Tensor) -> tuple[list[Tensor], list[float]]:

@@ -181,10 +181,16 @@ class SubnetEvaluator:
 
     def subnet(self, arch: Arch) -> nn.Sequential:
         """Return the calibrated plain network of ``arch`` in eval mode, on the CPU."""
-        subnet = extract_subnet(self.supernet, arch).to(self._networks.device)
+        subnet = extract_subnet(self.supernet, arch)
+        self.calibrate(subnet, arch)
+        return subnet
+
+    def calibrate(self, network: nn.Module, arch: Arch) -> None:
+        """Recompute the batch norms of a network that takes the images of ``arch``; it stands on the CPU afterwards."""
+        network.to(self._networks.device)
         seen = self._networks.prepared("calibration", arch)
-        calibrate_bn(subnet, (x for x, _ in seen.batches(self.config.calibration_batch_size)))
-        return subnet.cpu()
+        calibrate_bn(network, (x for x, _ in seen.batches(self.config.calibration_batch_size)))
+        network.cpu()
 
     def case(self, arch: Arch, network: nn.Module | None = None) -> SubnetCase:
         """Return what objectives may look at of ``arch``; nothing is computed before it is asked for.

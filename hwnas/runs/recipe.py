@@ -300,6 +300,18 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
+def with_overrides(settings: M, overrides: Sequence[str], where: str) -> M:
+    """Return settings of a section with dotted values such as ``two_step=true`` changed; see `load_recipe`.
+
+    Raises:
+        RecipeError: an unknown field, a bad value, or a text without ``=``.
+    """
+    values: dict[str, Any] = {}
+    for text in overrides:
+        _override(values, text)
+    return with_values(settings, values, where) if values else settings
+
+
 def _override(values: dict[str, Any], text: str) -> None:
     """Set one dotted key; numbers step into lists."""
     key, equals, value = text.partition("=")

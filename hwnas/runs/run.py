@@ -21,6 +21,7 @@ from hwnas.runs.budget import parse_duration, size_search
 from hwnas.runs.choose import choose_to_finish, update_front
 from hwnas.runs.devices import keep_device, load_devices
 from hwnas.runs.direct import chosen_directly, search_directly
+from hwnas.runs.exits import TunedExits, tune_exits
 from hwnas.runs.finetuning import finetune_model
 from hwnas.runs.finish import finish_front
 from hwnas.runs.handover import RunHandover, writes
@@ -32,6 +33,7 @@ from hwnas.runs.recipe import with_values
 from hwnas.runs.search import changed_settings, search_device
 from hwnas.runs.staged import check_strategy, search_staged
 from hwnas.supernet import SuperNet
+from hwnas.supernet.exits import Ordering
 from hwnas.train.loop import train_supernet
 
 
@@ -204,6 +206,39 @@ class Run(RunHandover):
         self.write_bundles()
         self.refresh_report()
         return made
+
+    @writes
+    @checked_arguments
+    def finetune_exits(
+        self,
+        key: str,
+        out: str | Path | None = None,
+        config: FinetuneConfig | None = None,
+        device: str | None = None,
+        ordering: Ordering = "uniform",
+    ) -> TunedExits:
+        """Attach the earlier exits of a model of a supernet with early exits, train all together, and choose of them.
+
+        Args:
+            key: of the arch; the first few digits are enough where they are unique.
+            out: the folder is ``out/<device>/<key>-exits``, or, beside another, ``<key>-exits-2``; default: in the run.
+            config: default: that of the recipe; exits learn from the labels alone.
+            device: whose latencies are stated; default: the first device with a front.
+            ordering: weights of the exits, first to last: ``uniform``, ``ascending``, ``descending``, or ``mix``:
+                falling for losses, growing for outputs.
+
+        Raises:
+            SearchError: there are no earlier exits.
+            ResumeError: no such arch in the archive.
+        """
+        name = self.context.device(device).name if device is not None else self.with_fronts()[0]
+        with self.evaluations() as evaluations:
+            arch = self.find(key, evaluations)
+            root = self.context.folder.finetuned if out is None else Path(out)
+            folder = free_folder(root / name / f"{arch.key}-exits")
+            model = self.candidate(name, arch, evaluations)
+            evaluations.evaluate([model], {self.context.score.name: self.context.score.name})
+            return tune_exits(evaluations, self.devices[name], model, folder, config or self.recipe.finetune, ordering)
 
     def _settings_to_search(self, name: str) -> DeviceSearch:
         """Settings in force; of a device that was never searched those of the recipe, as the run was planned."""

@@ -57,7 +57,7 @@ class TrainState:
         """
         groups = {
             "supernet": self.supernet.state_dict(), "teacher": self.teacher, "pet": self.pet, "average": self.average,
-            "momentum": momenta(self.supernet, self.optimiser),
+            "momentum": state_of_optimiser(self.supernet, self.optimiser, MOMENTUM),
         }  # fmt: skip
         tensors = {f"{group}.{k}": v for group, named in groups.items() for k, v in named.items()}
         metadata = {
@@ -80,7 +80,7 @@ class TrainState:
             with made_of(path):
                 check_settings(metadata.get("settings", {}), settings, path)
                 load_weights(self.supernet, under_prefix(tensors, "supernet."), str(path))
-                restore_momenta(self.supernet, self.optimiser, under_prefix(tensors, "momentum."))
+                restore_state_of_optimiser(self.supernet, self.optimiser, MOMENTUM, under_prefix(tensors, "momentum."))
                 if metadata.get("scaler"):
                     self.scaler.load_state_dict(metadata["scaler"])
                 self.phase, self.step = int(metadata["phase"]), int(metadata["step"])
@@ -112,18 +112,32 @@ def check_settings(found: Mapping[str, Any], expected: Mapping[str, Any], path: 
     )
 
 
-def momenta(net: nn.Module, optimiser: torch.optim.SGD) -> dict[str, Tensor]:
-    """Return the momenta of a network's parameters, by name, as far as there are any yet."""
-    found = {name: optimiser.state.get(p, {}).get("momentum_buffer") for name, p in net.named_parameters()}
-    return {name: momentum for name, momentum in found.items() if momentum is not None}
+MOMENTUM = "momentum_buffer"
+"""As PyTorch's SGD calls it."""
 
 
-def restore_momenta(net: nn.Module, optimiser: torch.optim.SGD, tensors: Mapping[str, Tensor]) -> None:
-    """Set momenta that `momenta` returned."""
+def state_of_optimiser(net: nn.Module, optimiser: torch.optim.Optimizer, name: str) -> dict[str, Tensor]:
+    """Return one tensor that an optimiser keeps of each of a network's parameters, as far as there are any yet.
+
+    Args:
+        net: with the parameters.
+        optimiser: over them.
+        name: of the tensor, as the optimiser calls it, such as `MOMENTUM`.
+    """
+    found = {parameter: optimiser.state.get(p, {}).get(name) for parameter, p in net.named_parameters()}
+    return {parameter: tensor for parameter, tensor in found.items() if tensor is not None}
+
+
+def restore_state_of_optimiser(
+    net: nn.Module, optimiser: torch.optim.Optimizer, name: str, tensors: Mapping[str, Tensor]
+) -> None:
+    """Set tensors that `state_of_optimiser` returned."""
     parameters = dict(net.named_parameters())
-    for name, momentum in tensors.items():
-        buffer = torch.empty_like(parameters[name])  # keeps the parameter's memory format
-        optimiser.state[parameters[name]]["momentum_buffer"] = buffer.copy_(momentum)
+    for parameter, tensor in tensors.items():
+        own = parameters[parameter]
+        # A buffer keeps the parameter's memory format; counters of steps are scalars.
+        buffer = torch.empty_like(own) if tensor.shape == own.shape else torch.empty_like(tensor)
+        optimiser.state[own][name] = buffer.copy_(tensor)
 
 
 def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
