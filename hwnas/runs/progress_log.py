@@ -131,7 +131,8 @@ class ProgressLog:
     def __call__(self, task: str, done: float, total: float, note: str = "") -> None:
         """Tell the others, and append a line where one is due; see `hwnas.progress.Progress`."""
         self._tell(task, done, total, note)
-        if (budget := self._budget) is not None and (now := time.time()) - budget.told_at >= EVERY_S:
+        worked = self._begins is None  # a verb with nothing to do says nothing
+        if worked and (budget := self._budget) is not None and (now := time.time()) - budget.told_at >= EVERY_S:
             budget.told_at = now
             used = budget.used_s(now)
             self._tell(WHOLE, used, max(budget.whole_s, used + 1), task)  # late is not yet done

@@ -16,7 +16,7 @@ from hwnas.export.onnx_facts import external_files, precision_of
 from hwnas.latency.profile import profile
 from hwnas.latency.remote import RemoteHost
 
-QUICK = {"sessions": 1, "session_s": 0.002, "time_limit_s": 20}
+QUICK = {"sessions": 1, "session_s": 0.002, "time_limit_s": 20, "ci_percent": 1e6}
 RNG = np.random.default_rng(0)
 
 

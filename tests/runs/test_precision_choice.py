@@ -123,7 +123,7 @@ def test_models_trained_alone_have_the_precision_of_their_device(tiny_recipe, tm
     net = tiny_recipe["supernet"] | {"precisions": ["fp32", "int8"]}
     changed = tiny_recipe | {"supernet": net, "devices": DEVICES, "finish": {"models": 2, "epochs": 1}}
     path = tmp_path / "direct.yaml"
-    path.write_text(yaml.safe_dump(changed | {"search": {"strategy": "direct"}}))
+    path.write_text(yaml.safe_dump(changed | {"search": {"strategy": "direct", "evaluations": 4}}))
     opened = run(path, out=tmp_path / "run")
     with opened.evaluations() as evaluations:
         for device, precision in ((EIGHT, "int8"), (FLOAT, "fp32")):
