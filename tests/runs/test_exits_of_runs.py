@@ -10,7 +10,6 @@ import torch
 import hwnas
 from hwnas.errors import SearchError
 from hwnas.export.onnx_check import OnnxNetwork, session
-from hwnas.latency.table import load_device
 from hwnas.runs.start import open_run
 
 STAGE = {"width": 8, "stride": 1, "depths": [1, 2], "kernel_sizes": [3], "expand_ratios": [2, 3]}
@@ -90,7 +89,7 @@ def test_cascades_say_what_their_thresholds_give(run):
         assert one["test"]["top1_percent"] == pytest.approx(100 * right, abs=0.3)
         assert one["test"]["expected_ms"] == pytest.approx(np.mean([latencies[k] for k in at]), rel=2e-3)
     fastest = made.values["cascades"][0]["validation"]
-    assert fastest["expected_ms"] == pytest.approx(load_device(DEVICE).profile.cost_model and latencies[0])
+    assert fastest["expected_ms"] == pytest.approx(latencies[0])  # every image leaves at the first exit
 
 
 def test_a_stopped_training_of_exits_goes_on(run):
