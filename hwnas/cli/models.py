@@ -208,18 +208,18 @@ def finetune(
     as_json: Json = False,
 ) -> None:
     """Train one extracted subnet further, with the largest subnet as its teacher."""
-    from hwnas.runs.recipe import with_overrides, with_values
+    from hwnas.runs.recipe import with_overrides
     from hwnas.runs.start import open_run
 
     with progress(as_json) as told:
         opened = open_run(folder, told)
-        given = {k: v for k, v in (("epochs", epochs), ("lr", lr)) if v is not None}
-        config = with_values(with_overrides(opened.recipe.finetune, settings or (), "finetune"), given, "finetune")
+        config = with_overrides(opened.recipe.finetune, settings or (), "finetune")
         if exits:
-            tuned = opened.finetune_exits(key, out, config, device, ordering)  # type: ignore[arg-type]  # is checked
+            named: Any = ordering  # it is checked there
+            tuned = opened.finetune_exits(key, out, config, device, epochs, lr, named)
             show(as_json, {"folder": str(tuned.folder), **tuned.values}, _exits_text(tuned, opened.context.score.unit))
             return
-        result, bundle = opened.finetune(key, out, config, device)
+        result, bundle = opened.finetune(key, out, config, device, epochs, lr)
     score = opened.context.score
     test = bundle.metrics[f"test_{score.name}"]
     found = {
@@ -253,6 +253,8 @@ def _exits_text(tuned: TunedExits, unit: str) -> str:
         ]  # fmt: skip
         heading = ["mean ms", f"validation {unit}", "mean ms, test", f"test {unit}", "leave at, %", "thresholds"]
         text += f"\n\ncascades: an image leaves at the first exit that is sure enough\n{table(heading, rows)}"
+    if values["latency_precision"] != "fp32":
+        text += f"\nlatencies are of {values['device']} in {values['latency_precision']}, scores and files in float32"
     if values["trained_on_validation"]:
         text += "\nthe validation images were learnt, too (two_step): judge by the test images"
     return f"{text}\n\nfolder: {tuned.folder}"

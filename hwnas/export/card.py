@@ -12,6 +12,8 @@ from hwnas.export.pixels import LEVELS_TOLERANCE, Preparation
 
 FORMATS = {"fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 """Number formats that a bundle may have besides its own, and their files."""
+INT8_LITERT_FILE = "model.int8.tflite"
+"""For LiteRT, all in integers; there, where the model is also wanted in 8 bits."""
 LITERT_INT8 = "litert_int8"
 """As what the test score of the file for LiteRT in integers is kept."""
 TIMING = "measured_latency"
@@ -81,7 +83,7 @@ def _files(described: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     if not sizes:
         return ""
     tests = {
-        "model.onnx": "own", **{file: name for name, file in FORMATS.items()}, "model.int8.tflite": LITERT_INT8,
+        "model.onnx": "own", **{file: name for name, file in FORMATS.items()}, INT8_LITERT_FILE: LITERT_INT8,
     }  # fmt: skip
     scores = described.get("test_scores", {})
     own = str(metrics.get("precision", "fp32"))
@@ -134,11 +136,11 @@ def _timed(timing: Any) -> str:
     if isinstance(where, Mapping):
         on, runtime, threads = (_markdown(where.get(k, "")) for k in ("device", "runtime", "threads"))
         stated = f" on {on} with {runtime} and {threads} thread(s)"
-    speed = ""
-    if (ratio := timing["median_ms"] / ms) != 1:
+    speed, slowdown = "", timing.get(SLOWDOWN, 1.0)
+    if slowdown != 1:
         speed = (
-            f" The machine then took {ratio:.2f} times as long as when the table of its device was made; the latencies "
-            f"are at the speed of the table, as `hwnas pareto` and the report show them. "
+            f" The machine then took {slowdown:.2f} times as long as when the table of its device was made; the "
+            f"latencies are at the speed of the table, as `hwnas pareto` and the report show them. "
             f"As timed, `model.onnx` took {timing['median_ms']:.4g} ms."
         )
     return f"\nMeasured{stated}.{speed}\n"

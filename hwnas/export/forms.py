@@ -12,6 +12,7 @@ import onnx
 from torch import Tensor, nn
 
 from hwnas.errors import ExportError, RecipeError
+from hwnas.export.card import INT8_LITERT_FILE
 from hwnas.export.litert import write_int8_litert, write_litert
 from hwnas.export.onnx_check import run_onnx, session
 from hwnas.export.onnx_file import write_onnx
@@ -30,9 +31,6 @@ class Form:
     extra: str = ""
     """Of hwnas, which installs the package."""
 
-
-INT8_LITERT_FILE = "model.int8.tflite"
-"""All in integers; there, where the model is also wanted in 8 bits."""
 
 FORMS: Mapping[str, Form] = {
     "image": Form(("model.image.onnx", "model.fp16.image.onnx", "model.int8.image.onnx")),

@@ -55,7 +55,7 @@ def tune_exits(
 
     Args:
         evaluations: of the run.
-        device: whose latencies are stated, in float.
+        device: whose latencies are stated, in its own precision; networks are trained, scored and written in float.
         model: of a supernet with early exits.
         out: a new folder.
         config: how they are trained; the exits learn from the labels alone.
@@ -95,7 +95,8 @@ def tune_exits(
     latencies_ms = exit_latencies_ms(device, tuned)
     pruned = _pruned(context, tuned, arch)
     values: dict[str, Any] = {
-        "key": arch.key, "device": device.name, "weights_version": origin, "ordering": ordering, "score": score,
+        "key": arch.key, "device": device.name, "latency_precision": device.profile.precision,
+        "weights_version": origin, "ordering": ordering, "score": score,
         "alone": {"validation": alone[score]},
         "exits": [
             {"exit": name, "latency_ms": ms, **_scores(context, tuned.with_exits([name]), arch)}

@@ -12,8 +12,8 @@ from torch import nn
 
 from hwnas.errors import OutputError, SearchError
 from hwnas.export.bundle import RUN_FILE, About, Bundle, write_bundle
-from hwnas.export.card import FORMATS, LITERT_INT8
-from hwnas.export.forms import FORMS, INT8_LITERT_FILE
+from hwnas.export.card import FORMATS, INT8_LITERT_FILE, LITERT_INT8
+from hwnas.export.forms import FORMS
 from hwnas.export.litert import LiteRtNetwork
 from hwnas.export.onnx_check import OnnxNetwork
 from hwnas.latency.device import DeviceProfile

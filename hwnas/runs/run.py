@@ -21,6 +21,7 @@ from hwnas.runs.budget import parse_duration, size_search
 from hwnas.runs.choose import choose_to_finish, update_front
 from hwnas.runs.devices import keep_device, load_devices
 from hwnas.runs.direct import chosen_directly, search_directly
+from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.exits import TunedExits, tune_exits
 from hwnas.runs.finetuning import finetune_model
 from hwnas.runs.finish import finish_front
@@ -193,13 +194,10 @@ class Run(RunHandover):
         Raises:
             ResumeError: no such arch in the archive.
         """
-        name = self.context.device(device).name if device is not None else self.with_fronts()[0]
-        given = {k: v for k, v in (("epochs", epochs), ("lr", lr)) if v is not None}
-        config = with_values(config or self.recipe.finetune, given, "finetune")
+        config = self._finetune_config(config, epochs, lr)
         with self.evaluations() as evaluations:
-            arch = self.find(key, evaluations)
-            folder = free_folder((self.context.folder.finetuned if out is None else Path(out)) / name / arch.key)
-            model = self.candidate(name, arch, evaluations)
+            name, model = self._meant(key, device, evaluations)
+            folder = self._tuned_folder(out, name, model.arch.key)
             made = finetune_model(evaluations, self.devices[name], self.settings(name), model, folder, config)
             for searched in self.with_fronts():
                 update_front(evaluations, self.devices[searched], self.settings(searched))
@@ -215,6 +213,8 @@ class Run(RunHandover):
         out: str | Path | None = None,
         config: FinetuneConfig | None = None,
         device: str | None = None,
+        epochs: float | None = None,
+        lr: float | None = None,
         ordering: Ordering = "uniform",
     ) -> TunedExits:
         """Attach the earlier exits of a model of a supernet with early exits, train all together, and choose of them.
@@ -224,6 +224,8 @@ class Run(RunHandover):
             out: the folder is ``out/<device>/<key>-exits``, or, beside another, ``<key>-exits-2``; default: in the run.
             config: default: that of the recipe; exits learn from the labels alone.
             device: whose latencies are stated; default: the first device with a front.
+            epochs: passes over the training images, in place of the config's.
+            lr: peak learning rate, in place of the config's.
             ordering: weights of the exits, first to last: ``uniform``, ``ascending``, ``descending``, or ``mix``:
                 falling for losses, growing for outputs.
 
@@ -231,14 +233,26 @@ class Run(RunHandover):
             SearchError: there are no earlier exits.
             ResumeError: no such arch in the archive.
         """
-        name = self.context.device(device).name if device is not None else self.with_fronts()[0]
+        config = self._finetune_config(config, epochs, lr)
         with self.evaluations() as evaluations:
-            arch = self.find(key, evaluations)
-            root = self.context.folder.finetuned if out is None else Path(out)
-            folder = free_folder(root / name / f"{arch.key}-exits")
-            model = self.candidate(name, arch, evaluations)
+            name, model = self._meant(key, device, evaluations)
             evaluations.evaluate([model], {self.context.score.name: self.context.score.name})
-            return tune_exits(evaluations, self.devices[name], model, folder, config or self.recipe.finetune, ordering)
+            folder = self._tuned_folder(out, name, f"{model.arch.key}-exits")
+            return tune_exits(evaluations, self.devices[name], model, folder, config, ordering)
+
+    def _finetune_config(self, config: FinetuneConfig | None, epochs: float | None, lr: float | None) -> FinetuneConfig:
+        """The given config or the recipe's, with the values that were named besides."""
+        given = {k: v for k, v in (("epochs", epochs), ("lr", lr)) if v is not None}
+        return with_values(config or self.recipe.finetune, given, "finetune")
+
+    def _meant(self, key: str, device: str | None, evaluations: Evaluations) -> tuple[str, Candidate]:
+        """The named device, or the first with a front, and the model that it has of an arch."""
+        name = self.context.device(device).name if device is not None else self.with_fronts()[0]
+        return name, self.candidate(name, self.find(key, evaluations), evaluations)
+
+    def _tuned_folder(self, out: str | Path | None, device: str, name: str) -> Path:
+        """A free folder for what becomes of a model."""
+        return free_folder((self.context.folder.finetuned if out is None else Path(out)) / device / name)
 
     def _settings_to_search(self, name: str) -> DeviceSearch:
         """Settings in force; of a device that was never searched those of the recipe, as the run was planned."""

@@ -12,6 +12,9 @@ import numpy as np
 
 from hwnas.errors import SpaceError, shown
 
+WIDTH = "width_multiplier"
+"""Choice between supernets of several widths that stand side by side; spaces of one width have none."""
+
 Scalar = int | float | str
 Option = Scalar | tuple[Scalar | None, ...]
 """One value of a choice: a scalar, or a tuple with one entry for each of the choice's fields.

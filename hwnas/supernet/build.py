@@ -31,7 +31,10 @@ def _layout(config: FamilyConfig) -> Layout:
 
 
 def separate_widths(config: FamilyConfig) -> tuple[float, ...]:
-    """Return the widths whose supernets stand side by side; empty where there is one supernet."""
+    """Return the widths whose supernets stand side by side; empty where there is one supernet.
+
+    Any family can have several whose settings have the fields ``width_multiplier`` and ``separate_widths``.
+    """
     widths: tuple[float, ...] = getattr(config, "separate_widths", ())
     return widths
 

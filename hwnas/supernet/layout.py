@@ -16,9 +16,6 @@ from hwnas.supernet.blocks.layers import WithoutInitialisation, init_weights
 PRECISION = "precision"
 """Choice of the number format in which a network computes; it is no part of the network, and of few spaces."""
 
-WIDTH = "width_multiplier"
-"""Choice of the width where supernets of several stand side by side; see `hwnas.supernet.side_by_side`."""
-
 
 class PlainNetwork(nn.Sequential):
     """A network without elastic layers: blocks one after the other, each child named by its slot.

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from hwnas.space import Choice
+from hwnas.space.choice import WIDTH
 from hwnas.supernet.blocks.block import BlockSpec
-from hwnas.supernet.layout import WIDTH, Layout, Slot
+from hwnas.supernet.layout import Layout, Slot
 
 
 def side_by_side(layouts: Mapping[float, Layout]) -> Layout:
@@ -38,8 +39,8 @@ def side_by_side(layouts: Mapping[float, Layout]) -> Layout:
 
 
 def width_slots_prefix(width: float) -> str:
-    """Return what the names of the slots of a width begin with, such as ``x1_2.``."""
-    return f"x{width:g}".replace(".", "_") + "."
+    """Return what the names of the slots of a width begin with, such as ``x1_2.``; no two widths have the same."""
+    return f"x{width}".replace(".", "_") + "."
 
 
 def _of_width(slot: Slot, width: float, prefix: str) -> Slot:

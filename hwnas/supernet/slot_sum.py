@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.space import Arch
+from hwnas.space.choice import WIDTH
 from hwnas.supernet.blocks.block import BlockSpec
-from hwnas.supernet.layout import WIDTH, Layout
+from hwnas.supernet.layout import Layout
 
 CHUNK = 10_000
 """Genomes that are looked up at once; 4 times faster than a million at once."""

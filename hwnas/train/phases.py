@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from hwnas.errors import RecipeError, SpaceError
 from hwnas.space import Arch, SearchSpace
-from hwnas.supernet.layout import WIDTH
+from hwnas.space.choice import WIDTH
 from hwnas.train.device import DeviceName
 
 NonNegative = Annotated[float, Field(ge=0, le=1e6)]

@@ -451,3 +451,17 @@ def test_one_session_that_throttles_is_enough_for_a_warning():
     (m,) = summarise(bursts, conditions(), ["fp32"], 100.0)
     assert m.drift_percent == pytest.approx(30.0)
     assert any("30 % slower while it was timed" in w for w in m.warnings)
+
+
+def test_the_interval_is_of_the_sessions_that_ran_at_the_reported_speed():
+    """In two sessions all others take twice as long, and this model 1.3 times: taken out, 35 % too little is left."""
+    slow = {3, 6}
+    bursts = [
+        Burst(model, session, (ms * ((1.3 if model == 0 else 2.0) if session in slow else 1.0),) * 5, 1.0, (3, 8, 8))
+        for session in range(8) for model, ms in enumerate((2.0, 5.0, 0.5, 1.0, 3.0))
+    ]  # fmt: skip
+    found = summarise(bursts, conditions(), ["fp32"] * 5)
+    assert found[0].median_ms == pytest.approx(2.0)
+    assert found[0].ci_percent < 1, "sessions at another speed do not make the median less certain"
+    only_once = [b for b in bursts if b.session in (3, 4)]  # one session at each speed: what they differ by counts
+    assert max(m.ci_percent for m in summarise(only_once, conditions(), ["fp32"] * 5)) > 100

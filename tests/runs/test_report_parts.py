@@ -220,3 +220,15 @@ def test_a_page_that_cannot_be_refreshed_does_not_take_the_work_away(finished_ru
     assert bundles
     assert "not written: " in told[-1][3]
     assert "metrics.jsonl" in told[-1][3]
+
+
+def test_all_latencies_of_a_models_steps_are_at_one_speed_of_the_machine(finished_run, tmp_path):
+    run = open_run(shutil.copytree(finished_run, tmp_path / "run"))
+    run.export(device=DEVICES[1], int8=True)
+    model = run.front(DEVICES[1])[0]
+    timing = {"ci_percent": 4.0, "machine_slowdown": 2.0}
+    Bundle(model.folder).add_metrics({"measured_latency_int8": {"median_ms": 3.0, **timing}})
+    with run.evaluations() as evaluations:
+        (in_8_bits,) = [s for s in stages_of(evaluations, model) if s.name == "INT8"]
+    assert in_8_bits.latency_ms == 1.5
+    assert in_8_bits.latency_stderr_ms == pytest.approx(1.5 * 0.04 / (2 * 1.96))

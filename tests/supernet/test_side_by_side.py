@@ -110,6 +110,11 @@ def test_files_of_one_width_stay_what_they_were(tiny, config):
     assert config.model_dump(mode="json")["separate_widths"] == WIDTHS
 
 
+def test_widths_that_look_alike_in_few_digits_are_two(tiny_with):
+    layout = make_layout(tiny_with(separate_widths=[1.0, 1.0000001]))
+    assert len({slot.module_name for slot in layout.slots}) == len(layout.slots)
+
+
 def test_phases_train_every_width_unless_they_name_some(config):
     space = make_layout(config).space
     phase = PhaseConfig(name="full", epochs=1, lr=0.1)

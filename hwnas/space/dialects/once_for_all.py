@@ -12,7 +12,7 @@ from typing import Any
 
 from hwnas.errors import SpaceError, shown
 from hwnas.space.arch import Arch
-from hwnas.space.choice import Option
+from hwnas.space.choice import WIDTH, Option
 from hwnas.space.space import SearchSpace
 
 
@@ -34,8 +34,8 @@ def format_ofa(arch: Arch, space: SearchSpace) -> dict[str, Any]:
                 out[LISTS[field_name]].append(choice.field_value(option, field_name))
     for name in form.widths:
         out["w"].append(space[name].index(arch[name]))
-    if SUPERNET in space:
-        out["wid"] = space[SUPERNET].index(arch[SUPERNET])
+    if WIDTH in space:
+        out["wid"] = space[WIDTH].index(arch[WIDTH])
     out["r"] = arch["resolution"]
     return out
 
@@ -85,18 +85,14 @@ def parse_ofa(config: Mapping[str, Any], space: SearchSpace) -> Arch:
         if not isinstance(index, int) or not 0 <= index < len(options):
             raise SpaceError(f"the OFA config has {shown(index)} in 'w'; give numbers from 0 to {len(options) - 1}")
         values[name] = options[index]
-    if SUPERNET in space:
-        options, index = space[SUPERNET].options, config.get("wid")
+    if WIDTH in space:
+        options, index = space[WIDTH].options, config.get("wid")
         if not isinstance(index, int) or not 0 <= index < len(options):
             raise SpaceError(
                 f"the OFA config has wid {shown(index)}; give 0 to {len(options) - 1}, for {list(options)}"
             )
-        values[SUPERNET] = options[index]
+        values[WIDTH] = options[index]
     return space.arch(values)
-
-
-SUPERNET = "width_multiplier"
-"""Choice between supernets of several widths."""
 
 
 LISTS = {"kernel_size": "ks", "expand_ratio": "e"}

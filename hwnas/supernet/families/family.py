@@ -21,7 +21,7 @@ What a block looks like stands in `hwnas.supernet.blocks.block`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -61,6 +61,9 @@ class FamilyConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
+    added_later: ClassVar[tuple[str, ...]] = ("precisions",)
+    """Fields that files do not name where they are empty."""
+
     if TYPE_CHECKING:
         # Each family declares this field itself: files list the settings in the order of their declaration, and
         # `family` has always stood between these settings and those of the family.
@@ -86,7 +89,7 @@ class FamilyConfig(BaseModel):
     def _without_what_is_left_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Files of supernets without them stay what they were before there were any.
         values: dict[str, Any] = handler(self)
-        for name in ("precisions", "separate_widths"):
+        for name in self.added_later:
             if not values.get(name):
                 values.pop(name, None)
         return values

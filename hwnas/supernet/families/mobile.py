@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -52,6 +52,8 @@ class StageConfig(BaseModel):
 
 class MobileConfig(FamilyConfig):
     """Settings of a family whose networks are stages of inverted bottlenecks."""
+
+    added_later: ClassVar[tuple[str, ...]] = (*FamilyConfig.added_later, "separate_widths")
 
     width_multiplier: Annotated[float, Field(gt=0, le=100)] = 1.0
     """On all channels, rounded to multiples of 8."""
