@@ -20,6 +20,10 @@ TIMING = "measured_latency"
 """Number of a bundle: how long its model takes on its device; with a number format behind it, that file."""
 SLOWDOWN = "machine_slowdown"
 """Of a timing: how many times slower the machine was then than when the table of its device was made."""
+OVERFLOW = """
+In ONNX Runtime on x86, open INT8 files with the session configuration `session.x64quantprecision` = `1`, as
+`run_model.py` does: on processors with AVX2 or AVX-512 but no VNNI, sums of 8-bit products overflow without it.
+"""
 UNKNOWN = "unknown"
 """What is said of a licence that nobody has stated."""
 
@@ -101,6 +105,7 @@ def _files(described: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         + "\n".join(lines)
         + "\n"
         + _timed(metrics.get(TIMING))
+        + (OVERFLOW if any(_number_format(file, own) == "INT8" and file.endswith(".onnx") for file in sizes) else "")
     )
 
 

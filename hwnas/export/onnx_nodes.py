@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
@@ -111,6 +112,8 @@ class _Builder:
 
     def _dequantised(self, name: str, levels: Tensor, scale: NDArray[Any] | Tensor) -> str:
         given = [self.tensor(name, levels), self.tensor(f"{name}.scale", scale)]
+        if levels.dtype == torch.int8:  # written out, since ONNX Runtime moves it where 8-bit sums would overflow
+            given.append(self.tensor(f"{name}.zero_point", torch.zeros(len(levels), dtype=torch.int8)))
         return self.emit("DequantizeLinear", given, f"{name}.real", axis=0)
 
     def in_8_bits(self, value: str, number: int) -> str:

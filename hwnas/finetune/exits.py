@@ -13,9 +13,10 @@ from torch import Tensor
 
 from hwnas.errors import ArgumentError
 from hwnas.pareto import non_dominated
-from hwnas.supernet.exits import ExitNetwork
+from hwnas.supernet.exits import ExitNetwork, output_weights
 from hwnas.task import Task
-from hwnas.train.evaluate import scores
+from hwnas.train.evaluate import inference_batch_size
+from hwnas.train.teacher import weighted_sum
 
 FloatArray = NDArray[np.float64]
 
@@ -47,10 +48,24 @@ def prune_exits(network: ExitNetwork, inputs: Tensor, targets: Tensor, task: Tas
     """
     names = list(network.names.values())
     subsets = [s for n in range(1, len(names) + 1) for s in itertools.combinations(names, n)]
-    found = {s: scores(network.with_exits(s), inputs, targets, task)[task.score.name] for s in subsets}
+    outputs = dict(zip(names, _outputs(network, inputs), strict=True))  # those of an exit are the same in every subset
+    found = {}
+    for subset in subsets:
+        weights = output_weights(network.ordering, len(subset))
+        meter = task.meter()
+        meter.add(weighted_sum([outputs[name] for name in subset], weights), targets)
+        found[subset] = meter.values()[task.score.name]
     best = max(found.values()) if task.score.direction == "max" else min(found.values())
     chosen = min((s for s in subsets if found[s] == best), key=lambda s: (len(s), s))
     return PrunedExits(network.with_exits(chosen), found)
+
+
+@torch.inference_mode()
+def _outputs(network: ExitNetwork, inputs: Tensor) -> list[Tensor]:
+    """``(N, k)`` of every exit, first to last."""
+    size = inference_batch_size(inputs.shape[2:].numel())
+    parts = [network.eval().exits(x) for x in inputs.split(size)]
+    return [torch.cat(of) for of in zip(*parts, strict=True)]
 
 
 @dataclass(frozen=True)

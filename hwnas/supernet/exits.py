@@ -57,7 +57,7 @@ class ExitNetwork(nn.Module):
     @property
     def output_weights(self) -> list[float]:
         """Weight of each exit's outputs in what all answer together; they add up to 1."""
-        return _weights("ascending" if self.ordering == "mix" else self.ordering, len(self.names))
+        return output_weights(self.ordering, len(self.names))
 
     def parts(self) -> Iterator[tuple[nn.Module, nn.Module | None]]:
         """Yield every segment with its head, or None where it has none."""
@@ -97,6 +97,11 @@ class ExitNetwork(nn.Module):
             {i: head for i in kept if isinstance(head := whole.heads[str(i)], PlainNetwork)}, kept,
             self.blocks[:end], {i: self.head_blocks[i] for i in kept}, self.ordering,
         )  # fmt: skip
+
+
+def output_weights(ordering: Ordering, n: int) -> list[float]:
+    """Return the weight of the outputs of each of ``n`` exits, first to last; they add up to 1."""
+    return _weights("ascending" if ordering == "mix" else ordering, n)
 
 
 def _weights(ordering: str, n: int) -> list[float]:

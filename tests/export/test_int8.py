@@ -1,22 +1,25 @@
 """8 bits: what is evaluated is what ONNX Runtime computes with the exported file; which scales; and what is refused."""
 
 from collections import Counter
+from importlib import resources
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 
 import hwnas
 from hwnas.errors import ExportError
 from hwnas.export.graph import trace
 from hwnas.export.int8_network import Int8Network, int8_network
-from hwnas.export.onnx_check import INT8_TOLERANCE, run_onnx, verify_int8
+from hwnas.export.onnx_check import EXACT_8_BITS, INT8_TOLERANCE, run_onnx, session, verify_int8
 from hwnas.export.onnx_facts import precision_of
 from hwnas.export.quantization import LEVELS, QuantizationConfig, Scale, calibrate, check_layers, scale_of
 from hwnas.export.quantize import to_int8_onnx
 from hwnas.export.run_graph import run_graph
+from hwnas.latency import time_onnx
 from hwnas.supernet import make_layout
 
 
@@ -215,3 +218,40 @@ def test_a_file_of_another_quantisation_is_refused(tmp_path):
     with pytest.raises(ExportError, match="differs from its evaluation by"):
         verify_int8(tmp_path / "m.onnx", made, pictures(32, channels, px, 3))
     assert isinstance(made, Int8Network)
+
+
+def test_a_file_says_the_zero_points_of_its_weights_and_is_run_where_sums_are_exact(tmp_path):
+    """Else x86 processors without VNNI add in 16 bits, or ONNX Runtime cannot run the file there."""
+    net, channels, px = NETWORKS["everything"]()
+    made = int8_network(trace(net), pictures(32, channels, px, 5), QuantizationConfig())
+    path = tmp_path / "m.onnx"
+    to_int8_onnx(made.quantization, channels, px, path)
+    graph = onnx.load(path).graph
+    tensors = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    weights = [
+        n for n in graph.node if n.op_type == "DequantizeLinear" and tensors.get(n.input[0], np.zeros(0)).ndim > 1
+    ]
+    assert weights
+    for node in weights:
+        levels, scale, zero_point = (tensors[name] for name in node.input)
+        assert zero_point.dtype == levels.dtype == np.int8
+        assert zero_point.shape == scale.shape
+        assert not zero_point.any()
+    assert session(path).get_session_options().get_session_config_entry(EXACT_8_BITS[0]) == EXACT_8_BITS[1]
+    assert time_onnx.EXACT_8_BITS == EXACT_8_BITS
+    script = resources.files("hwnas.export").joinpath("run_model.py.txt").read_text(encoding="utf-8")
+    assert f'add_session_config_entry("{EXACT_8_BITS[0]}", "{EXACT_8_BITS[1]}")' in script
+
+
+def test_users_models_without_zero_points_are_timed(tmp_path):
+    net, channels, px = NETWORKS["everything"]()
+    made = int8_network(trace(net), pictures(32, channels, px, 5), QuantizationConfig())
+    path = tmp_path / "m.onnx"
+    to_int8_onnx(made.quantization, channels, px, path)
+    model = onnx.load(path)
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0].endswith(".weight"):
+            del node.input[2:]
+    onnx.save(model, path)
+    runner = time_onnx.open_session(str(path), "m", time_onnx.BurstConfig(time_onnx.CPU, (0.01,)))
+    assert runner.run() is not None
