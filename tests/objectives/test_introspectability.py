@@ -141,7 +141,7 @@ def test_watched_layers_are_convolutions_and_activations_only(make_net):
     net = extract_subnet(make_net(), make_net().space.largest())
     watched = set(ClassProfiles(net)._layers)
     kinds = {type(m).__name__ for n, m in net.named_modules() if n in watched}
-    assert kinds == {"Conv2d", "PixelConv2d", "ReLU", "Hardswish", "Hardsigmoid"}
+    assert kinds == {"Conv2d", "DepthwiseConv2d", "PixelConv2d", "ReLU", "Hardswish", "Hardsigmoid"}
     assert sum(isinstance(m, nn.Conv2d) for m in net.modules()) == sum(
         isinstance(net.get_submodule(n), nn.Conv2d) for n in watched
     )
@@ -171,7 +171,7 @@ def test_several_passes_give_the_score_of_one(make_net, images, monkeypatch, red
     assert all(found == [*range(len(found))] for found in features.values())
     if len(divided) < 200:
         monkeypatch.setattr(module, "divide", lambda *arguments: Division(divided, 10**6))
-        assert introspectability(net, inputs, reduce) == pytest.approx(wanted, rel=1e-9)
+        assert introspectability(net, inputs, reduce) == pytest.approx(wanted, rel=1e-6)
 
 
 @pytest.mark.parametrize("n_images", [None, 7])
@@ -191,7 +191,7 @@ def test_an_objective_takes_as_many_passes_as_memory_wants(make_net, splits, mon
     monkeypatch.setattr(module, "divide", few)
     found = evaluator.score_network(net, arch, names, n_images)
     assert len(n_passes[0]) > 2
-    assert found == pytest.approx(wanted, rel=1e-9)
+    assert found == pytest.approx(wanted, rel=1e-6), "other batches round otherwise"
     assert found["introspectability"] != 0
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from hwnas.supernet.blocks import depthwise
-from hwnas.supernet.blocks.depthwise import depthwise_conv2d
+from hwnas.supernet.blocks.depthwise import DepthwiseConv2d, depthwise_conv2d
+from hwnas.supernet.blocks.layers import ConvBnAct
 
 STRIPS = [(7, 5, 1, 11, 13), (5, 7, 1, 13, 7), (3, 9, 1, 11, 17), (16, 5, 1, 5, 5)]
 PAIRS = [(6, 5, 1, 4, 4), (6, 7, 2, 4, 4), (5, 3, 1, 2, 2), (4, 7, 1, 1, 1), (4, 5, 2, 3, 5)]
@@ -46,3 +48,33 @@ def test_a_fast_kernel_is_used_as_it_is(monkeypatch):
     y = depthwise_conv2d(x, weight, 1)
     y.sum().backward()
     assert torch.equal(y, F.conv2d(x, weight, None, 1, 1, groups=3))
+
+
+def test_plain_networks_are_trained_the_fast_way_and_else_compute_as_ever(monkeypatch):
+    torch.manual_seed(0)
+    block = ConvBnAct(6, 6, 5, 2, groups=6)
+    assert isinstance(block.conv, DepthwiseConv2d)
+    usual = nn.Conv2d(6, 6, 5, 2, 2, groups=6, bias=False)
+    usual.load_state_dict(block.conv.state_dict())
+    ours = torch.randn(4, 6, 4, 4, requires_grad=True)
+    theirs = ours.detach().clone().requires_grad_()
+    block.conv(ours).square().sum().backward()
+    usual(theirs).square().sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(block.conv.weight.grad, usual.weight.grad, rtol=1e-4, atol=1e-4)
+    x = ours.detach()
+    monkeypatch.setattr(depthwise, "depthwise_conv2d", None)  # would fail if it were called
+    assert torch.equal(block.eval().conv(x), usual(x))
+    assert not isinstance(ConvBnAct(6, 12, 3, groups=6).conv, DepthwiseConv2d)
+
+
+def test_a_gradient_of_the_gradient_is_that_of_torch():
+    x, weight = torch.randn(3, 4, 4, 4), torch.randn(4, 1, 5, 5)
+
+    def twice(function):
+        w = weight.clone().requires_grad_()
+        (first,) = torch.autograd.grad(function(x, w).square().sum(), w, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), w)[0]
+
+    ours = twice(lambda a, w: depthwise_conv2d(a, w, 1))
+    torch.testing.assert_close(ours, twice(lambda a, w: F.conv2d(a, w, None, 1, 2, groups=4)), rtol=1e-4, atol=1e-2)

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from hwnas.supernet.blocks.depthwise import DepthwiseConv2d
+
 ActName = Literal["relu", "relu6", "hswish", "none"]
 
 BN_EPS = 1e-5
@@ -55,9 +57,13 @@ class ConvBnAct(nn.Sequential):
         act: ActName = "none",
     ) -> None:  # fmt: skip
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
-        )
+        self.conv: nn.Conv2d
+        if groups == in_channels == out_channels > 1:
+            self.conv = DepthwiseConv2d(in_channels, kernel_size, stride)
+        else:
+            self.conv = nn.Conv2d(
+                in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
+            )
         self.bn = nn.BatchNorm2d(out_channels, BN_EPS, BN_MOMENTUM)
         if act != "none":
             self.act = activation(act)
