@@ -26,6 +26,7 @@ from hwnas.errors import CheckpointError, TrainingError, UnreadableError
 from hwnas.finetune.config import FinetuneConfig
 from hwnas.progress import Progress, silent
 from hwnas.reading import made_of
+from hwnas.reading.memory import freed_memory_kept
 from hwnas.supernet.exits import ExitNetwork
 from hwnas.task import Task
 from hwnas.train.checkpoint import load_weights
@@ -118,7 +119,7 @@ def train_together(
         tuple(students), splits, config or FinetuneConfig(), augment or AugmentConfig(), teacher,
         None if folder is None else folder / "checkpoint.safetensors", progress, task, last_epoch,
     )  # fmt: skip
-    with trainer.batches:
+    with trainer.batches, freed_memory_kept():
         trainer.start()
         trainer.run()
     return [one.result() for one in trainer.learners]

@@ -25,6 +25,7 @@ from hwnas.data.random_state import seeded
 from hwnas.errors import CheckpointError, RecipeError, TrainingError
 from hwnas.files import make_folder
 from hwnas.progress import Progress, silent
+from hwnas.reading.memory import freed_memory_kept
 from hwnas.supernet import SuperNet, SupernetConfig, build_supernet
 from hwnas.supernet.weights.other_classes import inherited_state
 from hwnas.task import DEFAULT_TASK, HasAlphaDivergence, Task
@@ -103,6 +104,7 @@ def train_supernet(
         trainer.start(teacher_from)
         stack.enter_context(trainer.monitor)
         stack.enter_context(trainer.batches)
+        stack.enter_context(freed_memory_kept())
         while trainer.state.phase < len(config.phases):
             phase = config.phases[trainer.state.phase]
             trainer.run_phase()
