@@ -40,6 +40,7 @@ from torch import nn
 
 from hwnas.data.joined import joined
 from hwnas.export.exits import export_cascade
+from hwnas.export.onnx_check import session
 from hwnas.export.onnx_file import to_onnx
 from hwnas.files import make_folder, write_json
 from hwnas.finetune import FinetuneResult, Student, finetune, train_together
@@ -84,13 +85,15 @@ def recipe(args: argparse.Namespace, name: str, seed: int) -> Recipe:
             elastic[FIELDS[phase]] = "all"
         every = exits == "EE"
         phases.append({
-            "name": phase, "epochs": epochs * args.scale, "lr": PEAK_LR[phase], "elastic": dict(elastic), "warmup_epochs": 0.5 * args.scale,
+            "name": phase, "epochs": epochs * args.scale, "lr": PEAK_LR[phase], "elastic": dict(elastic),
+            "warmup_epochs": 0.5 * args.scale,
             "subnets_per_step": SUBNETS[phase], "sort_channels": phase == "width",
             "exits": "all" if phase == "full" and every else "own", "teacher": "none" if phase == "full" else "pet",
             "teacher_exits": "all" if phase != "full" and every else "last",
         })  # fmt: skip
     return Recipe.model_validate({
-        "name": f"ofav2-{name.lower().replace('_', '-')}", "devices": [DEVICE], "objectives": ["top1_percent", "latency_ms", "params"],
+        "name": f"ofav2-{name.lower().replace('_', '-')}", "devices": [DEVICE],
+        "objectives": ["top1_percent", "latency_ms", "params"],
         "data": {
             "source": "jpeg", "path": str(args.data.resolve()), "max_images": args.images, "validation_percent": 5,
             "augment": {"flip": True, "shift_percent": 12.5},
@@ -330,7 +333,8 @@ def front_table(units: dict[tuple[str, int], dict[str, Any]], seeds: Sequence[in
 def gains_table(units: dict[tuple[str, int], dict[str, Any]]) -> list[str]:
     """What fine-tuning adds to test top-1, over all members of a kind of supernet."""
     lines = [
-        f"{'fine-tuning':12}{'models':>7}{'inherited':>11}{'step 1':>18}{'step 2':>18}{'AEP':>18}{'AEP params':>12}{'AEP ms':>9}"
+        f"{'fine-tuning':12}{'models':>7}{'inherited':>11}{'step 1':>18}{'step 2':>18}{'AEP':>18}{'AEP params':>12}"
+        f"{'AEP ms':>9}"
     ]
     for kind in (*SUPERNETS, "SE", "EE"):
         models = [m for (name, _), unit in units.items() if name.startswith(kind) for m in unit["tuned"]]
@@ -350,13 +354,6 @@ def gains_table(units: dict[tuple[str, int], dict[str, Any]]) -> list[str]:
             f"{gain('step2'):>18}{gain('aep'):>18}{more[0]:>12}{more[1]:>9}"
         )
     return lines
-
-
-def session(path: Path) -> onnxruntime.InferenceSession:
-    """Return an ONNX Runtime session of one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def run_cascade(parts: Sequence[onnxruntime.InferenceSession], thresholds: Sequence[float], image: np.ndarray) -> int:
@@ -412,9 +409,12 @@ def time_cascades(args: argparse.Namespace, name: str, seed: int, unit: dict[str
                 spent["static"].append(1000 * (between - started) / len(pictures))
                 spent["cascade"].append(1000 * (ended - between) / len(pictures))
         rows.append({
-            "limit_ms": model["limit_ms"], "static_test": model["step1"]["test"], "static_ms": float(np.median(spent["static"])),
-            "cascade": {"test": chosen["test"], "ms": float(np.median(spent["cascade"])), "of": at, "shares": chosen["shares"],
-                        "timed_percent": 100 * right / len(pictures)},
+            "limit_ms": model["limit_ms"], "static_test": model["step1"]["test"],
+            "static_ms": float(np.median(spent["static"])),
+            "cascade": {
+                "test": chosen["test"], "ms": float(np.median(spent["cascade"])), "of": at,
+                "shares": chosen["shares"], "timed_percent": 100 * right / len(pictures),
+            },
         })  # fmt: skip
     return {"rows": rows}
 
@@ -422,7 +422,8 @@ def time_cascades(args: argparse.Namespace, name: str, seed: int, unit: dict[str
 def cascade_table(timed: dict[tuple[str, int], list[dict[str, Any]]]) -> list[str]:
     """Say what cascades take at equal accuracy."""
     lines = [
-        f"{'cascade':10}{'seed':>5}{'one exit: test':>16}{'ms':>8}{'cascade: test':>16}{'mean ms':>9}{'ratio':>7}  left at each exit"
+        f"{'cascade':10}{'seed':>5}{'one exit: test':>16}{'ms':>8}{'cascade: test':>16}{'mean ms':>9}{'ratio':>7}"
+        "  left at each exit"
     ]
     ratios, differences = [], []
     for (name, seed), rows in sorted(timed.items()):
@@ -430,18 +431,20 @@ def cascade_table(timed: dict[tuple[str, int], list[dict[str, Any]]]) -> list[st
             found = row["cascade"]
             if found is None:
                 lines.append(
-                    f"{name:10}{seed:5d}{row['static_test']:16.2f}        none of them is as accurate on validation images"
+                    f"{name:10}{seed:5d}{row['static_test']:16.2f}        none is as accurate on validation images"
                 )
                 continue
             ratios.append(found["ms"] / row["static_ms"])
             differences.append(found["test"] - row["static_test"])
             shares = " ".join(f"{100 * s:.0f}%" for s in found["shares"])
             lines.append(
-                f"{name:10}{seed:5d}{row['static_test']:16.2f}{row['static_ms']:8.4f}{found['test']:16.2f}{found['ms']:9.4f}{ratios[-1]:7.2f}  {shares}"
+                f"{name:10}{seed:5d}{row['static_test']:16.2f}{row['static_ms']:8.4f}{found['test']:16.2f}"
+                f"{found['ms']:9.4f}{ratios[-1]:7.2f}  {shares}"
             )
     if ratios:
         lines.append(
-            f"median ratio {np.median(ratios):.2f}, mean difference of test top-1 {np.mean(differences):+.2f} points ({len(ratios)} models)"
+            f"median ratio {np.median(ratios):.2f}, mean difference of test top-1 {np.mean(differences):+.2f} points "
+            f"({len(ratios)} models)"
         )
     return lines
 
