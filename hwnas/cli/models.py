@@ -42,7 +42,6 @@ def pareto(
     as_json: Json = False,
 ) -> None:
     """Print the fronts of a run and what selections choose, or why a model is not on them."""
-    from hwnas.latency.device import beyond_measured
     from hwnas.runs.start import open_run
 
     opened = open_run(folder)
@@ -54,7 +53,7 @@ def pareto(
     texts = list(select or USUAL)
     chosen = {text: opened.select(text, device=device) for text in texts}
     fronts = {name: list(opened.front(name)) for name in names}
-    beyond = {n: beyond_measured(opened.devices[n].profile.error, [m.latency_ms for m in f]) for n, f in fronts.items()}
+    beyond = {name: opened.searched_device(name).beyond for name in names}
     shown = {
         "fronts": {name: [_plain(m) for m in models] for name, models in fronts.items()},
         "choices": {text: [{"device": m.device, "key": m.key} for m in models] for text, models in chosen.items()},

@@ -192,10 +192,14 @@ def search(
         meant = [given.get(name, name) for name in split(devices) or given]
         warn_of_other_machines([name for name in meant if name not in opened.devices or name in given], strict)
         opened.search(split(devices), evaluations, budget, limit, searcher)
-    found = {name: len(opened.front(name)) for name in opened.searched()}
+    searched = [opened.searched_device(name) for name in opened.searched()]
+    found = {one.name: len(one.front) for one in searched}
+    for one in searched:
+        if one.beyond and not as_json:
+            warn(f"{one.name}: {one.beyond}")
     show(
         as_json,
-        {"fronts": found},
+        {"fronts": found, "beyond": {one.name: one.beyond for one in searched}},
         f"models on the fronts: {', '.join(f'{name} {n}' for name, n in found.items())}\n{following('export', folder)}",
     )
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hwnas.errors import ExportError, OutputError, ResumeError, SearchError, SpaceError, UnreadableError
 from hwnas.export.bundle import Bundle, check_replaceable
 from hwnas.files import csv_text, make_folder, write_text
+from hwnas.latency.device import beyond_measured
 from hwnas.latency.table import Device
 from hwnas.objectives import Objective, as_losses
 from hwnas.pareto import choose_subset, non_dominated
@@ -153,6 +154,11 @@ class SearchedDevice:
     def name(self) -> str:
         """Name of the device."""
         return self.device.name
+
+    @property
+    def beyond(self) -> str:
+        """Which latencies of the front its profile was never judged by; empty where there are none."""
+        return beyond_measured(self.device.profile.error, [m.latency_ms for m in self.front])
 
 
 def copy_bundle(source: Path, target: Path) -> Bundle:

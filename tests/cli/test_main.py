@@ -307,6 +307,9 @@ def test_train_then_search_then_export(cli, recipe_file, tmp_path):
     (bundle,) = json.loads(text)["bundles"]
     assert (tmp_path / "best" / "edge-tpu").samefile(os.path.dirname(bundle))
     assert os.path.isfile(os.path.join(bundle, "model.onnx"))
+    code, _, lines = cli("search", out, "--devices", "snapdragon-8-elite-fp16", "--evaluations", "5")
+    assert code == 0
+    assert any("snapdragon" in line and "judged by" in line for line in lines), "it was never judged by so small ones"
 
 
 def test_a_model_by_the_beginning_of_its_key(cli, copied, tmp_path):

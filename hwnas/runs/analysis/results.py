@@ -12,7 +12,6 @@ import numpy as np
 
 from hwnas.errors import RecipeError, ResumeError
 from hwnas.export.bundle import Bundle
-from hwnas.latency.device import beyond_measured
 from hwnas.latency.table import Device
 from hwnas.objectives.exact import FALLBACK_LAYERS
 from hwnas.objectives.resolve import objective_of
@@ -242,7 +241,7 @@ def _device(
         profile.precision, (*profile.notes, *profile.missing_operators),
         profile.error.model_dump() if profile.error else None, models,
         columns[context.score.name].tolist(), columns["latency_ms"].tolist(), _ended(history),
-        beyond_measured(profile.error, [m.latency_ms for m in front]),
+        device.beyond,
         tuple(device.settings.constraints),
         check,
         adapted[-1].weights_version if adapted else "",

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 from hwnas.export.bundle import Bundle
-from hwnas.latency.device import beyond_measured
 from hwnas.runs.folder import RunFolder
 from hwnas.runs.front import SearchedDevice
 from hwnas.runs.history import read_history
@@ -38,6 +37,6 @@ def summarise(folder: RunFolder, devices: Sequence[SearchedDevice]) -> dict[str,
             "knee": front.knee().key,
             "predictor": {} if last is None else {name: asdict(q) for name, q in last.predictor.items()},
             "latency_mape_percent": None if check is None else check.mape_percent,
-            "beyond": beyond_measured(device.device.profile.error, [m.latency_ms for m in front]),
+            "beyond": device.beyond,
         })  # fmt: skip
     return {"folder": str(folder.root), "report": str(folder.report), "devices": rows}
