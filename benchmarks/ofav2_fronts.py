@@ -137,11 +137,11 @@ def one(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
         if name.startswith("EE"):
             known[key]["together"] = together(run, archs[key])
     members = [known[key] for key in front]
-    tuned = []
+    tuned: list[dict[str, Any]] = []
     for limit in LATENCIES_MS:
         within = [m for m in members if m["ms"] <= limit]
-        if within:
-            best = max(within, key=lambda m: m["validation"])
+        best = max(within, key=lambda m: m["validation"], default=None)
+        if best is not None and best["key"] not in {m["key"] for m in tuned}:
             tuned.append({"limit_ms": limit, **fine_tuned(run, archs[best["key"]], best, folder / f"{limit:g}ms")})
     return {
         "train_s": trained_s, "search_s": searched_s, "front": members, "tuned": tuned,
