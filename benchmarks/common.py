@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from hwnas.files import write_json, write_text
 from hwnas.pareto import hypervolume, normalise
 
 SHORT = ["objectives=[top1_percent, latency_ms]", "finish.models=0"]
@@ -26,6 +28,33 @@ SHORT_MNIST = [
     f"train.phases=[{{name: full, epochs: 3, lr: 0.05}}, {_WIDTH}]", "search.validation_images=2000",
 ]  # fmt: skip
 """The same after some minutes of training on MNIST."""
+
+
+class Kept:
+    """Results of long benchmarks by name: in a folder, and in one file that collects them over several machines."""
+
+    def __init__(self, folder: Path, collected: Path | None) -> None:
+        self.folder, self.collected = folder, collected
+        self.known: dict[str, Any] = {}
+        if collected is not None and collected.exists():
+            self.known = json.loads(collected.read_text(encoding="utf-8"))
+
+    def get(self, name: str, make: Callable[[], Any] | None = None) -> Any:
+        """Return a result, made now where it is not there; None where it is neither there nor to be made."""
+        path = self.folder / f"{name}.json"
+        if name not in self.known and path.exists():
+            self.known[name] = json.loads(path.read_text(encoding="utf-8"))
+        if name not in self.known and make is not None:
+            self.known[name] = make()
+            write_json(path, self.known[name])
+            print(f"{name}: done", flush=True)
+        return self.known.get(name)
+
+    def collect(self) -> None:
+        """Write everything known to the one file, a line each."""
+        if self.collected is not None:
+            lines = [f"{json.dumps(name)}: {json.dumps(self.known[name])}" for name in sorted(self.known)]
+            write_text(self.collected, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def hypervolumes(fronts: Sequence[np.ndarray]) -> list[float]:

@@ -17,7 +17,8 @@ for the same few epochs. Seconds are CPU seconds of supernet training on one thr
 
     python benchmarks/hurricane_time.py --data mnist_uint8.npz --out results_folder [--seeds 5] [--smoke]
 
-What is finished is kept in the folder, so a second start continues; the table is printed at the end.
+What is finished is kept in the folder, so a second start continues, and in ``--collected``, so that several machines
+can each do some seeds; the table is printed at the end.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import Kept
 
 import hwnas
-from hwnas.files import write_json
 from hwnas.runs.recipe import Recipe
 from hwnas.runs.start import start_run
 
@@ -71,6 +72,8 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=40, help="of each search, for each latency")
     parser.add_argument("--finish-epochs", type=float, default=3, help="of the models that are handed over")
     parser.add_argument("--devices", default=",".join(DEVICES))
+    parser.add_argument("--collected", type=Path, help="file with the results of earlier starts; new ones are added")
+    parser.add_argument("--table", action="store_true", help="print what is there")
     parser.add_argument("--smoke", action="store_true", help="one seed, one device, one latency, hardly trained")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -78,32 +81,34 @@ def main() -> None:
         args.seeds, args.images, args.epochs, args.evaluations, args.devices = 1, 800, 4, 8, "hexagon-dsp"
     devices = {name: DEVICES[name][1:2] if args.smoke else DEVICES[name] for name in args.devices.split(",")}
     args.out.mkdir(parents=True, exist_ok=True)
+    kept = Kept(args.out, args.collected)
     found = []
     for seed in range(args.seeds):
         for device, targets in devices.items():
             for target in targets:
-                found += one(args, "staged", {device: (target,)}, seed, 0.75)
+                found += one(kept, args, "staged", {device: (target,)}, seed, 0.75)
             for length in LENGTHS["joint, K = 4"]:
-                found += one(args, "joint, K = 4", {device: targets}, seed, length)
+                found += one(kept, args, "joint, K = 4", {device: targets}, seed, length)
         for method in ("joint, all 32", "mbv3"):
             for length in LENGTHS[method]:
-                found += one(args, method, devices, seed, length)
+                found += one(kept, args, method, devices, seed, length)
+    kept.collect()
     print(table(found, devices))
 
 
 def one(
-    args: argparse.Namespace, method: str, devices: dict[str, tuple[float, ...]], seed: int, length: float
+    kept: Kept, args: argparse.Namespace, method: str, devices: dict[str, tuple[float, ...]], seed: int, length: float
 ) -> list[dict[str, Any]]:
     """Return a row for each latency: method, share of joint's epochs, CPU seconds of training, test accuracy."""
     of = "-".join([*devices, *(f"{t:g}" for targets in devices.values() for t in targets)])
     name = f"{method}-{of}-{seed}-{length:g}".replace(", ", "-").replace(" ", "")
-    path = args.out / f"{name}.json"
-    if not path.exists():
+
+    def make() -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
-            write_json(path, measured(args, method, devices, seed, length, Path(folder)))
-        print(name, flush=True)
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    return rows
+            return measured(args, method, devices, seed, length, Path(folder))
+
+    found = kept.get(name, None if args.table else make)
+    return [] if found is None else list(found["rows"])
 
 
 def measured(

@@ -15,18 +15,19 @@ parameters); then
     python benchmarks/ofav2_fronts.py --data cifar10_jpeg.npz --out results_folder [--only EE_D --seeds 0]
     python benchmarks/ofav2_fronts.py --data cifar10_jpeg.npz --out results_folder --table   # times cascades, prints
 
-Each supernet and seed is kept in the folder, so a second start continues. One thread; latencies of searches and fronts
+Each supernet and seed is kept in the folder, so a second start continues, and in ``--collected``, so that several
+machines can each do some seeds. One thread; latencies of searches and fronts
 are those of the profile cortex-a76-cpu.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import onnxruntime
 import torch
-from common import hypervolumes
+from common import Kept, hypervolumes
 from torch import nn
 
 from hwnas.data.joined import joined
 from hwnas.export.exits import export_cascade
 from hwnas.export.onnx_check import session
 from hwnas.export.onnx_file import to_onnx
-from hwnas.files import make_folder, write_json
+from hwnas.files import make_folder
 from hwnas.finetune import FinetuneResult, Student, finetune, train_together
 from hwnas.finetune.exits import cascade, choose_cascades, exit_answers, prune_exits
 from hwnas.latency.exits import exit_latencies_ms
@@ -368,7 +369,7 @@ def run_cascade(parts: Sequence[onnxruntime.InferenceSession], thresholds: Seque
     return int(logits[0].argmax())
 
 
-def time_cascades(args: argparse.Namespace, name: str, seed: int, unit: dict[str, Any]) -> dict[str, Any]:
+def time_cascades(args: argparse.Namespace, name: str, seed: int, unit: dict[str, Any]) -> list[dict[str, Any]]:
     """Time fine-tuned models of one exit and cascades that are at least as accurate on validation images.
 
     For every model of one exit, of the cascades that reach its validation top-1 the one of the least expected latency
@@ -416,7 +417,7 @@ def time_cascades(args: argparse.Namespace, name: str, seed: int, unit: dict[str
                 "shares": chosen["shares"], "timed_percent": 100 * right / len(pictures),
             },
         })  # fmt: skip
-    return {"rows": rows}
+    return rows
 
 
 def cascade_table(timed: dict[tuple[str, int], list[dict[str, Any]]]) -> list[str]:
@@ -461,28 +462,25 @@ def main() -> None:
     parser.add_argument("--tune-epochs", type=float, default=6, help="of each fine-tuning")
     parser.add_argument("--evaluations", type=int, default=120, help="of each search")
     parser.add_argument("--timed-images", type=int, default=500)
+    parser.add_argument("--collected", type=Path, help="file with the results of earlier starts; new ones are added")
     parser.add_argument("--table", action="store_true", help="print what is there")
     args = parser.parse_args()
     torch.set_num_threads(1)
     seeds, names = [int(s) for s in args.seeds.split(",")], args.only.split(",")
-    units = {}
+    kept, units = Kept(args.out, args.collected), {}
     for seed in seeds:
         for name in names:
-            path = args.out / f"{name}-{seed}.json"
-            if not path.exists() and not args.table:
-                write_json(path, one(args, name, seed))
-                print(f"{name} seed {seed}: done", flush=True)
-            if path.exists():
-                units[name, seed] = json.loads(path.read_text(encoding="utf-8"))
+            make = None if args.table else partial(one, args, name, seed)
+            unit = kept.get(f"{name}-{seed}", make)
+            if unit is not None:
+                units[name, seed] = unit
     if args.table:
-        timed = {}
+        timed: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for (name, seed), unit in units.items():
             if not name.startswith("EE"):
                 continue
-            path = args.out / f"cascades-{name}-{seed}.json"
-            if not path.exists():
-                write_json(path, time_cascades(args, name, seed, unit))
-            timed[name, seed] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+            timed[name, seed] = kept.get(f"cascades-{name}-{seed}", partial(time_cascades, args, name, seed, unit))
+        kept.collect()
         print("\n".join([*front_table(units, seeds), *gains_table(units), "", *cascade_table(timed)]))
 
 
