@@ -60,9 +60,10 @@ def test_no_pickle_is_anywhere(finished_run):
     for path in finished_run.rglob("*"):
         if path.is_file():
             assert path.suffix not in (".pt", ".pth", ".pkl", ".pickle", ".joblib", ".tar"), path
-            start = path.read_bytes()[:2]
-            assert start[:1] != b"\x80", path
-            assert start != b"PK", path
+            content = path.read_bytes()
+            # Other files may begin with the same byte: those of safetensors with the length of their header.
+            assert not (content.startswith(b"\x80") and content.endswith(b".")), path
+            assert not content.startswith(b"PK"), path
 
 
 @pytest.mark.parametrize("device", DEVICES)
