@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from hwnas.files import write_json, write_text
+from hwnas.files import SEAL, write_json, write_text
 from hwnas.pareto import hypervolume, normalise
 
 SHORT = ["objectives=[top1_percent, latency_ms]", "finish.models=0"]
@@ -43,7 +43,8 @@ class Kept:
         """Return a result, made now where it is not there; None where it is neither there nor to be made."""
         path = self.folder / f"{name}.json"
         if name not in self.known and path.exists():
-            self.known[name] = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
+            self.known[name] = {key: value for key, value in found.items() if key != SEAL}
         if name not in self.known and make is not None:
             self.known[name] = make()
             write_json(path, self.known[name])

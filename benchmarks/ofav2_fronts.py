@@ -369,7 +369,7 @@ def run_cascade(parts: Sequence[onnxruntime.InferenceSession], thresholds: Seque
     return int(logits[0].argmax())
 
 
-def time_cascades(args: argparse.Namespace, name: str, seed: int, unit: dict[str, Any]) -> list[dict[str, Any]]:
+def time_cascades(args: argparse.Namespace, name: str, seed: int, unit: dict[str, Any]) -> dict[str, Any]:
     """Time fine-tuned models of one exit and cascades that are at least as accurate on validation images.
 
     For every model of one exit, of the cascades that reach its validation top-1 the one of the least expected latency
@@ -417,7 +417,7 @@ def time_cascades(args: argparse.Namespace, name: str, seed: int, unit: dict[str
                 "shares": chosen["shares"], "timed_percent": 100 * right / len(pictures),
             },
         })  # fmt: skip
-    return rows
+    return {"rows": rows}
 
 
 def cascade_table(timed: dict[tuple[str, int], list[dict[str, Any]]]) -> list[str]:
@@ -479,7 +479,7 @@ def main() -> None:
         for (name, seed), unit in units.items():
             if not name.startswith("EE"):
                 continue
-            timed[name, seed] = kept.get(f"cascades-{name}-{seed}", partial(time_cascades, args, name, seed, unit))
+            timed[name, seed] = kept.get(f"cascades-{name}-{seed}", partial(time_cascades, args, name, seed, unit))["rows"]
         kept.collect()
         print("\n".join([*front_table(units, seeds), *gains_table(units), "", *cascade_table(timed)]))
 
