@@ -479,7 +479,8 @@ def main() -> None:
         for (name, seed), unit in units.items():
             if not name.startswith("EE"):
                 continue
-            timed[name, seed] = kept.get(f"cascades-{name}-{seed}", partial(time_cascades, args, name, seed, unit))["rows"]
+            found = kept.get(f"cascades-{name}-{seed}", partial(time_cascades, args, name, seed, unit))
+            timed[name, seed] = found["rows"]
         kept.collect()
         print("\n".join([*front_table(units, seeds), *gains_table(units), "", *cascade_table(timed)]))
 
