@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hwnas.errors import ArgumentError
 from hwnas.pareto import non_dominated
+from hwnas.supernet import fold_bn
 from hwnas.supernet.exits import ExitNetwork, output_weights
 from hwnas.task import Task
 from hwnas.train.evaluate import inference_batch_size
@@ -64,7 +65,9 @@ def prune_exits(network: ExitNetwork, inputs: Tensor, targets: Tensor, task: Tas
 def _outputs(network: ExitNetwork, inputs: Tensor) -> list[Tensor]:
     """``(N, k)`` of every exit, first to last."""
     size = inference_batch_size(inputs.shape[2:].numel())
-    parts = [network.eval().exits(x) for x in inputs.split(size)]
+    folded = fold_bn(network)
+    assert isinstance(folded, ExitNetwork)
+    parts = [folded.exits(x) for x in inputs.split(size)]
     return [torch.cat(of) for of in zip(*parts, strict=True)]
 
 

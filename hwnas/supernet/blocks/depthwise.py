@@ -63,19 +63,13 @@ class _DepthwiseConv2d(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted: PyTorch's own has one
-            return *_usual_backward(grad, x, weight, ctx.stride), None
+            pad = (weight.shape[-1] // 2,) * 2
+            towards_x = _backward(grad, x, weight, ctx.stride, pad, towards_input=True)
+            return towards_x, _backward(grad, x, weight, ctx.stride, pad, towards_input=False), None
         grad = grad.contiguous(memory_format=torch.channels_last)
         grad_x = input_gradient(grad, x, weight, ctx.stride) if ctx.needs_input_grad[0] else None
         grad_weight = weight_gradient(grad, x, weight, ctx.stride) if ctx.needs_input_grad[1] else None
         return grad_x, grad_weight, None
-
-
-def _usual_backward(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    pad = weight.shape[-1] // 2
-    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, (stride, stride), (pad, pad), (1, 1), False, (0, 0), x.shape[1], (True, True, False)
-    )  # fmt: skip
-    return grad_x, grad_weight
 
 
 class DepthwiseConv2d(nn.Conv2d):
