@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.func import functional_call, grad, vmap
 
 from hwnas.supernet.blocks import depthwise
 from hwnas.supernet.blocks.depthwise import DepthwiseConv2d, depthwise_conv2d
@@ -78,3 +79,14 @@ def test_a_gradient_of_the_gradient_is_that_of_torch():
 
     ours = twice(lambda a, w: depthwise_conv2d(a, w, 1))
     torch.testing.assert_close(ours, twice(lambda a, w: F.conv2d(a, w, None, 1, 2, groups=4)), rtol=1e-4, atol=1e-2)
+
+
+def test_networks_stand_under_the_transforms_of_torch():
+    ours, theirs = DepthwiseConv2d(6, 5).train(), nn.Conv2d(6, 6, 5, 1, 2, groups=6, bias=False)
+    weights, images = dict(ours.named_parameters()), torch.randn(4, 1, 6, 4, 4)
+
+    def of_each(layer):
+        loss = lambda w, x: functional_call(layer, w, (x,)).square().sum()  # noqa: E731
+        return vmap(grad(loss), (None, 0))(weights, images)["weight"]
+
+    torch.testing.assert_close(of_each(ours), of_each(theirs), rtol=1e-4, atol=1e-4)

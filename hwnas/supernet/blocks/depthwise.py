@@ -51,13 +51,21 @@ def _is_fast(kernel_size: int, width: int) -> bool:
 
 
 class _DepthwiseConv2d(torch.autograd.Function):
-    """The usual convolution forward and towards the input; the weight gradient another way."""
+    """The usual convolution forward and towards the input; the weight gradient another way.
+
+    Also under the transforms of `torch.func`, which ask for a gradient that has one itself.
+    """
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride = stride
+    def forward(x: Tensor, weight: Tensor, stride: int) -> Tensor:
         return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, groups=x.shape[1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+        x, weight, ctx.stride = inputs
+        ctx.save_for_backward(x, weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
