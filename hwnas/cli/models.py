@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwnas.cli.options import Json, Limits, RunFolder
-from hwnas.cli.output import following, progress, show, table, warn
+from hwnas.cli.output import following, progress, show, table, warn, warn_of_devices
 
 if TYPE_CHECKING:
     from hwnas.runs.analysis.why_not import WhyNot
@@ -53,15 +53,13 @@ def pareto(
     texts = list(select or USUAL)
     chosen = {text: opened.select(text, device=device) for text in texts}
     fronts = {name: list(opened.front(name)) for name in names}
-    beyond = {name: opened.searched_device(name).beyond for name in names}
+    warnings = {name: list(opened.searched_device(name).warnings) for name in names}
     shown = {
         "fronts": {name: [_plain(m) for m in models] for name, models in fronts.items()},
         "choices": {text: [{"device": m.device, "key": m.key} for m in models] for text, models in chosen.items()},
-        "beyond": beyond,
+        "warnings": warnings,
     }
-    for name, said in beyond.items():
-        if said and not as_json:
-            warn(f"{name}: {said}")
+    warn_of_devices(warnings, as_json)
     show(as_json, shown, _fronts_text(opened, fronts, chosen, folder, device, select))
 
 

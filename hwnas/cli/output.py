@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -26,6 +26,13 @@ def warn(text: str) -> None:
     """Print a warning on standard error."""
     if first_rank():
         typer.echo(f"warning: {one_line(text)}", err=True)
+
+
+def warn_of_devices(warnings: Mapping[str, Sequence[str]], as_json: bool) -> None:
+    """Print the warnings of every device, unless they are shown as JSON."""
+    for name, texts in warnings.items():
+        for text in () if as_json else texts:
+            warn(f"{name}: {text}")
 
 
 def following(*words: object) -> str:

@@ -27,7 +27,7 @@ from hwnas.cli.options import (
     chosen_executor,
     split,
 )
-from hwnas.cli.output import duration, following, progress, show, table, warn
+from hwnas.cli.output import duration, following, progress, show, table, warn, warn_of_devices
 
 if TYPE_CHECKING:
     from hwnas.runs.plan import Plan
@@ -194,12 +194,11 @@ def search(
         opened.search(split(devices), evaluations, budget, limit, searcher)
     searched = [opened.searched_device(name) for name in opened.searched()]
     found = {one.name: len(one.front) for one in searched}
-    for one in searched:
-        if one.beyond and not as_json:
-            warn(f"{one.name}: {one.beyond}")
+    warnings = {one.name: list(one.warnings) for one in searched}
+    warn_of_devices(warnings, as_json)
     show(
         as_json,
-        {"fronts": found, "beyond": {one.name: one.beyond for one in searched}},
+        {"fronts": found, "warnings": warnings},
         f"models on the fronts: {', '.join(f'{name} {n}' for name, n in found.items())}\n{following('export', folder)}",
     )
 
@@ -269,9 +268,7 @@ def _show_run(done: Run, as_json: bool) -> None:
         "device", "origin", "models", "latency ms", f"best val. {score.title} {score.unit}",
         f"its test {score.title} {score.unit}", "knee", "latency error", "predictor",
     ]  # fmt: skip
-    for d in summary["devices"]:
-        if d["beyond"] and not as_json:
-            warn(f"{d['device']}: {d['beyond']}")
+    warn_of_devices({d["device"]: d["warnings"] for d in summary["devices"]}, as_json)
     follows = following("pareto", done.folder)
     show(as_json, summary, f"{table(heading, rows)}\n\nreport: {summary['report']}\n{follows}")
 

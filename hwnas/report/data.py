@@ -179,8 +179,8 @@ class DeviceReport:
     """Latencies of the same archs."""
     message: str
     """How the last search ended."""
-    beyond: str = ""
-    """Which latencies are unlike those of all networks that the profile was judged by; empty: none are."""
+    warnings: Sequence[str] = ()
+    """Sentences without their full stop: `hwnas.runs.front.SearchedDevice.warnings`."""
     limits: Sequence[str] = ()
     """That the models keep."""
     check: LatencyCheck | None = None

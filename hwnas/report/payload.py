@@ -90,8 +90,7 @@ def warnings_of(device: DeviceReport) -> list[str]:
                 f"The latencies of this front differ by {width:.1f} % from the fastest to the slowest model, and the "
                 f"profile is {error:.1f} % off on average: which of them is faster is not certain."
             )
-    if device.beyond:
-        found.append(f"{device.beyond}.")
+    found += [f"{text}." for text in device.warnings]
     outside = 100 * max(device.unfitted, default=0.0)
     if outside > OUTSIDE_PERCENT:
         found.append(

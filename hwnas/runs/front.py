@@ -149,6 +149,8 @@ class SearchedDevice:
     device: Device
     settings: DeviceSearch
     front: Front
+    not_learnt: str = ""
+    """That the supernet has learnt too little for its networks to be ranked; empty: that was not found."""
 
     @property
     def name(self) -> str:
@@ -156,9 +158,10 @@ class SearchedDevice:
         return self.device.name
 
     @property
-    def beyond(self) -> str:
-        """Which latencies of the front its profile was never judged by; empty where there are none."""
-        return beyond_measured(self.device.profile.error, [m.latency_ms for m in self.front])
+    def warnings(self) -> tuple[str, ...]:
+        """What to tell whoever looks at the front, such as of latencies that the profile was never judged by."""
+        beyond = beyond_measured(self.device.profile.error, [m.latency_ms for m in self.front])
+        return tuple(text for text in (self.not_learnt, beyond) if text)
 
 
 def copy_bundle(source: Path, target: Path) -> Bundle:

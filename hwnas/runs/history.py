@@ -99,6 +99,8 @@ class SearchRecord:
     repeated: int = 0
     """Evaluations that adaptations of the supernet repeated."""
     adapted: tuple[Adapted, ...] = ()
+    not_learnt: str = ""
+    """See `hwnas.runs.learnt`; empty: the networks know something, or the record is of an older version."""
 
 
 @dataclass(frozen=True)

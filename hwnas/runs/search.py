@@ -22,6 +22,7 @@ from hwnas.runs.history import (
     read_history,
     write_history,
 )
+from hwnas.runs.learnt import not_learnt
 from hwnas.runs.problem import evaluated_values, make_problem
 from hwnas.runs.recipe import with_values
 from hwnas.search.adapt import plan_rounds
@@ -69,6 +70,7 @@ def search_device(evaluations: Evaluations, device: Device, settings: DeviceSear
     record = SearchRecord(
         name, identity, result.evaluated, len(known), result.ended, message, round(time.monotonic() - started, 3),
         predictor_quality(searcher), result.repeated, tuple(lineage.adapted),
+        not_learnt(evaluations, problem, archive.requested([name]), lineage.weights, images),
     )  # fmt: skip
     write_history(folder, read_history(folder).with_search(record))
 

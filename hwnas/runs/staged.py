@@ -32,6 +32,7 @@ from hwnas.runs.adaptation import train_for_device
 from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.history import STAGE, Adapted, DeviceSearch, SearchRecord, read_history, write_history
+from hwnas.runs.learnt import not_learnt
 from hwnas.runs.problem import evaluated_values, make_problem
 from hwnas.runs.search import evaluate_for, predictor_quality
 from hwnas.search.loop import run_search
@@ -275,6 +276,7 @@ class _Staged:
                 name, identity, result.evaluated, len(known), result.ended, message,
                 round(time.monotonic() - started, 3), predictor_quality(searcher), 0,
                 (Adapted(folder, stage.version, result.evaluated, stage.phase.frozen_stages, None, None),),
+                not_learnt(evaluations, problem, archive.requested([name]), stage.version, self.images),
             )  # fmt: skip
             write_history(files, read_history(files).with_search(record))
         best, message = self._best(problem, known, name, stage)

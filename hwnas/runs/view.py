@@ -193,7 +193,9 @@ class RunView:
 
     def searched_device(self, name: str) -> SearchedDevice:
         """Return a device with its settings and its front."""
-        return SearchedDevice(self.context.device(name), self.settings(name), self.front(name))
+        last = self.history(name).last
+        not_learnt = "" if last is None else last.not_learnt
+        return SearchedDevice(self.context.device(name), self.settings(name), self.front(name), not_learnt)
 
     def named(self, devices: Sequence[str] | None) -> list[str]:
         """Return the names of devices of the run; None: of all."""

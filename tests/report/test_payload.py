@@ -55,7 +55,7 @@ def test_what_is_outside_of_the_domain_of_a_profile_is_warned_of(full):
 
 def test_latencies_unlike_all_that_was_measured_are_warned_of(full):
     dsp = replace(full.devices[0], unfitted=())
-    assert warnings_of(replace(dsp, beyond="2 of 3 latencies are estimated at 0.1 ms")) == [
+    assert warnings_of(replace(dsp, warnings=["2 of 3 latencies are estimated at 0.1 ms"])) == [
         "2 of 3 latencies are estimated at 0.1 ms."
     ]
 

@@ -241,7 +241,7 @@ def _device(
         profile.precision, (*profile.notes, *profile.missing_operators),
         profile.error.model_dump() if profile.error else None, models,
         columns[context.score.name].tolist(), columns["latency_ms"].tolist(), _ended(history),
-        device.beyond,
+        device.warnings,
         tuple(device.settings.constraints),
         check,
         adapted[-1].weights_version if adapted else "",

@@ -37,6 +37,6 @@ def summarise(folder: RunFolder, devices: Sequence[SearchedDevice]) -> dict[str,
             "knee": front.knee().key,
             "predictor": {} if last is None else {name: asdict(q) for name, q in last.predictor.items()},
             "latency_mape_percent": None if check is None else check.mape_percent,
-            "beyond": device.beyond,
+            "warnings": list(device.warnings),
         })  # fmt: skip
     return {"folder": str(folder.root), "report": str(folder.report), "devices": rows}
