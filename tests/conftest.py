@@ -62,9 +62,9 @@ def rng():
 def killed_when():
     """Run a script in a process of its own, SIGKILL it when its printed lines are as wanted, and return the lines."""
 
-    # Children are forks of one process that has imported hwnas and nothing else: an import takes 3 s, a fork none.
+    # Children are forks of one process that has imported hwnas and what a run imports: that takes 6 s, a fork none.
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["hwnas.runs.start", "hwnas.train"])
+    server.set_forkserver_preload(["hwnas.runs.start", "hwnas.train", "torch._dynamo", "scipy.stats"])
 
     def start(script, arguments, wanted):
         lines, (reader, writer) = [], server.Pipe(duplex=False)

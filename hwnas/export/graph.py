@@ -223,9 +223,16 @@ def _bn_scale_shift(bn: nn.BatchNorm2d) -> dict[str, Tensor]:
     """Batch norm in eval mode as ``x * scale + shift``, computed in float64."""
     assert bn.running_mean is not None
     assert bn.running_var is not None
+    if bn.running_var.is_meta:
+        return {name: _sized(bn.running_var, torch.float64) for name in ("scale", "shift")}
     scale = bn.weight.detach().double() / (bn.running_var.double() + bn.eps).sqrt()
     shift = bn.bias.detach().double() - bn.running_mean.double() * scale
     return {"scale": scale, "shift": shift}
+
+
+def _sized(like: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor without values. Arithmetic on such ones goes through Python, and imports a compiler for it."""
+    return torch.empty(like.shape, dtype=dtype, device="meta")
 
 
 FUNCTIONS: dict[Any, str] = {
@@ -294,6 +301,8 @@ def _fold(nodes: list[Node], outputs: tuple[int, ...] = ()) -> Graph:
 
 def _folded(conv: Node, bn: dict[str, Tensor]) -> Node:
     weight = conv.tensors["weight"]
+    if weight.is_meta:
+        return replace(conv, tensors={"weight": weight, "bias": _sized(bn["shift"], weight.dtype)})
     scale = bn["scale"]
     bias = bn["shift"]
     if "bias" in conv.tensors:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-import onnx_ir
 
 from hwnas.errors import ExportError
 from hwnas.files import write_atomically
@@ -23,7 +22,8 @@ def halve_onnx(path: Path, out: Path) -> None:
     Raises:
         ExportError: the converter of ONNX Runtime cannot express it.
     """
-    # Part of the wheel of onnxruntime; importing it takes long, and few need it.
+    # Importing these takes seconds, and few need them; the second is part of the wheel of onnxruntime.
+    import onnx_ir
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     try:

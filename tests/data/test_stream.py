@@ -57,8 +57,7 @@ def test_small_sets_are_in_memory_and_large_ones_are_not(photos):
     assert isinstance(splits(photos).train.images, ImageStream)
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3, 64])
-@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(("workers", "kept"), [(0, False), (1, True), (3, False), (3, True), (12, False)])
 def test_a_stream_gives_the_images_of_memory(photos, tmp_path, workers, kept):
     expected = in_memory(photos)
     found = splits(photos, workers=workers, cache=str(tmp_path / "kept") if kept else None)

@@ -9,7 +9,6 @@ import torch
 
 from hwnas.data import ImageSet, Splits
 from hwnas.runs.learnt import blind_score
-from hwnas.runs.start import open_run
 from hwnas.task import Score, Task
 from hwnas.task.classification import CLASSIFICATION
 

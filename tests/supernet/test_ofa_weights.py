@@ -19,7 +19,7 @@ from hwnas.supernet import build_supernet, extract_subnet
 from hwnas.supernet.weights.ofa_names import fold
 from hwnas.supernet.weights.once_for_all import load_ofa_weights, ofa_names, read_ofa_checkpoint
 
-N_SUBNETS = 30
+N_SUBNETS = {"ofa-mbv3-w1.0": 30, "ofa-proxyless": 30, "ofa-resnet50d": 12}
 RESOLUTIONS = (128, 160)
 
 
@@ -83,7 +83,7 @@ def original(networks, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", sorted(FAMILIES))
-def test_thirty_random_subnets_give_the_same_logits(ofa_networks, recipe, tmp_path):
+def test_random_subnets_give_the_same_logits(ofa_networks, recipe, tmp_path):
     theirs = original(ofa_networks, recipe)
     torch.save({"state_dict": theirs.state_dict()}, tmp_path / "checkpoint.pth")
     ours = build_supernet(hwnas.load_recipe(recipe).supernet)
@@ -92,7 +92,7 @@ def test_thirty_random_subnets_give_the_same_logits(ofa_networks, recipe, tmp_pa
     macs, params = macs_of_space(ours.layout), params_of_space(ours.layout)
     random.seed(0)
     worst = 0.0
-    for i in range(N_SUBNETS):
+    for i in range(N_SUBNETS[recipe]):
         resolution = RESOLUTIONS[i % 2]
         config = {**theirs.sample_active_subnet(), "r": resolution}
         arch = parse_ofa(config, ours.space)
