@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from hwnas.latency.table import Device
 from hwnas.runs.adaptation import Lineage
-from hwnas.runs.evaluations import Candidate, Evaluations
+from hwnas.runs.context import RunContext
+from hwnas.runs.evaluations import Candidate, Evaluations, as_in
 from hwnas.runs.history import (
     DeviceSearch,
     SearchRecord,
@@ -33,6 +34,8 @@ from hwnas.search.problem import Problem, Searcher
 from hwnas.search.quality import PredictorQuality
 from hwnas.search.standing import Standing
 from hwnas.space import Arch
+from hwnas.supernet.layout import PRECISION
+from hwnas.train.phases import trained_options
 
 FloatArray = NDArray[np.float64]
 
@@ -52,27 +55,42 @@ def search_device(evaluations: Evaluations, device: Device, settings: DeviceSear
     problem = make_problem(context, device, settings)
     config, wanted = settings.search, evaluated_values(context, settings)
     images, trained = context.searched_images(config), evaluations.weights.trained
-    searcher = config.searcher(problem)
+    part, left_out = _trained_part(context, problem)
+    searcher = config.searcher(part)
     rounds = plan_rounds(searcher, config.adaptation.rounds) if config.adaptation is not None else ()
     lineage = Lineage(evaluations, device.name, problem, config, wanted, rounds)
     # Where the supernet is adapted, archs known with the trained weights would have to be evaluated again every round.
     known = [] if config.adaptation is not None else evaluations.evaluated(trained, list(wanted.values()), last_row)
+    known = [arch for arch in known if part.space.contains(as_in(part.space, arch))]
     evaluate = evaluate_for(evaluations, device.name, name, problem, config, wanted, lambda: lineage.weights)
     started = time.monotonic()
     warm_start = None
     if known:
         warm_start = known, evaluations.values(problem, [Candidate(a, trained) for a in known], images, last_row)
     result = run_search(
-        problem, searcher, evaluate, config.evaluations, warm_start=warm_start, reevaluate=lineage.renew,
+        part, searcher, evaluate, config.evaluations, warm_start=warm_start, reevaluate=lineage.renew,
         reevaluate_at=[r.share for r in rounds],
     )  # fmt: skip
-    message = f"{result.message}; {lineage.note}" if lineage.adapted else result.message
+    message = "; ".join([result.message, *([lineage.note] if lineage.adapted else []), *left_out])
     record = SearchRecord(
         name, identity, result.evaluated, len(known), result.ended, message, round(time.monotonic() - started, 3),
         predictor_quality(searcher), result.repeated, tuple(lineage.adapted),
         not_learnt(evaluations, problem, archive.requested([name]), lineage.weights, images),
     )  # fmt: skip
     write_history(folder, read_history(folder).with_search(record))
+
+
+def _trained_part(context: RunContext, problem: Problem) -> tuple[Problem, list[str]]:
+    """Return the problem without options that no phase has trained, and a sentence on it where there are such.
+
+    They have the weights with which they began, so whatever their networks score says nothing.
+    """
+    trained = trained_options(context.recipe.train, context.layout.space)
+    trained.pop(PRECISION, None)  # an evaluation in another precision has the same weights
+    if not trained:
+        return problem, []
+    named = ", ".join(sorted(trained)[:3]) + (f" and {len(trained) - 3} more choices" if len(trained) > 3 else "")
+    return problem.within(trained), [f"options of {named} that no phase of train varies were left out"]
 
 
 def evaluate_for(

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from hwnas.errors import RecipeError, SpaceError
 from hwnas.space import Arch, SearchSpace
-from hwnas.space.choice import WIDTH
+from hwnas.space.choice import WIDTH, Option
 from hwnas.train.device import DeviceName
 
 NonNegative = Annotated[float, Field(ge=0, le=1e6)]
@@ -192,6 +192,29 @@ def phase_space(phase: PhaseConfig, space: SearchSpace) -> SearchSpace:
     except SpaceError as error:
         raise RecipeError(f"train.phases {phase.name!r}: {error}") from None
     return space
+
+
+def trained_options(config: TrainConfig, space: SearchSpace) -> dict[str, tuple[Option, ...]]:
+    """Return which options phases train, of every choice that has others, too.
+
+    Those others have the weights with which they began: what a network of them scores says nothing. It is empty where
+    the weights come from elsewhere (`TrainConfig.start_from`), since all of them may have been trained there.
+
+    Raises:
+        RecipeError: see `phase_space`.
+    """
+    if config.start_from is not None:
+        return {}
+    trained: dict[str, set[Option]] = {choice.name: set() for choice in space.choices}
+    for phase in config.phases:
+        for choice in phase_space(phase, space).choices:
+            every = choice.name == "exit" and phase.exits == "all"
+            trained[choice.name].update(space[choice.name].options if every else choice.options)
+    return {
+        choice.name: tuple(o for o in choice.options if o in trained[choice.name])
+        for choice in space.choices
+        if not trained[choice.name].issuperset(choice.options)
+    }
 
 
 def _largest(space: SearchSpace, field: str) -> Scalar:

@@ -79,3 +79,20 @@ def test_a_supernet_that_has_learnt_nothing_is_named(again, tiny_recipe, tmp_pat
     assert err == ""
     assert device.not_learnt in run.report().read_text(encoding="utf-8")
     assert replace(device, not_learnt="").warnings == device.warnings[1:]
+
+
+def test_options_that_no_phase_has_trained_are_not_searched(again, tiny_recipe, tmp_path):
+    phase = {"name": "kernels", "epochs": 1, "lr": 0.1, "elastic": {"kernel_size": "all"}}
+    train = {**tiny_recipe["train"], "phases": [phase]}
+    run = again(tmp_path / "run", train=train, devices=["hexagon-dsp"])
+    with run.archive() as archive:
+        archs = archive.requested([run.history("hexagon-dsp").last.search])
+    assert len(archs) == 8
+    assert {(a["stage1.depth"], a["stage2.depth"], a["stage1.block1"][1]) for a in archs} == {(2, 2, 2)}
+    assert len({a["stage1.block1"] for a in archs}) == 2, "kernels differ"
+    assert "stage1.block1, stage1.block2, stage1.depth and 3 more choices that no phase" in (
+        run.history("hexagon-dsp").last.message
+    )
+    # A run goes on with what it knew: such archs are no start for a search that leaves them out.
+    run.search(["hexagon-dsp"], evaluations=12)
+    assert run.history("hexagon-dsp").last.known == 8

@@ -5,7 +5,9 @@ import pytest
 from pydantic import ValidationError
 
 from hwnas.errors import RecipeError
-from hwnas.train.phases import PhaseConfig, TrainConfig, phase_space, sample_step
+from hwnas.runs.recipe import load_recipe
+from hwnas.supernet import make_layout
+from hwnas.train.phases import PhaseConfig, TrainConfig, phase_space, sample_step, trained_options
 
 
 def phase(**settings):
@@ -162,3 +164,39 @@ def test_settings_added_later_leave_files_of_earlier_trainings_as_they_were():
     assert not {"shares", "coupled", "divergence"} & set(plain)
     given = PhaseConfig(name="x", epochs=1, lr=0.1, coupled=("depth",), divergence="alpha")
     assert PhaseConfig.model_validate(given.model_dump()) == given
+
+
+EVERYTHING = {"kernel_size": "all", "depth": "all", "expand_ratio": "all"}
+
+
+def trained(layout, *phases, **more):
+    return trained_options(TrainConfig(phases=phases, **more), layout.space)
+
+
+def test_what_no_phase_varies_is_not_trained(layout):
+    kernels = phase(elastic={"kernel_size": "all"})
+    found = trained(layout, kernels)
+    assert "resolution" not in found
+    assert found["stage2.depth"] == (3,)
+    assert found["stage1.block1"] == ((3, 3), (5, 3), (7, 3))
+    depths = phase(elastic={"kernel_size": "all", "depth": [1, 3]})
+    both = trained(layout, kernels, depths)
+    assert both["stage2.depth"] == (1, 3)
+    assert "stage1.depth" not in both, "of 1 and 2, the second phase trains 1 and the first 2"
+    assert trained(layout, kernels, phase(elastic=EVERYTHING)) == {}
+
+
+def test_two_phases_train_what_either_of_them_does(layout):
+    small, large = (phase(elastic=EVERYTHING, only={"stage1.depth": [depth]}) for depth in (1, 2))
+    assert trained(layout, small) == {"stage1.depth": (1,)}
+    assert trained(layout, small, large) == {}
+
+
+def test_weights_from_elsewhere_may_have_been_trained_everywhere(layout):
+    assert trained(layout, phase(), start_from="elsewhere") == {}
+
+
+def test_exits_that_learn_together_are_all_trained():
+    layout = make_layout(load_recipe("mnist-ofav2").supernet)
+    assert trained(layout, phase())["exit"] == layout.space["exit"].options[-1:]
+    assert "exit" not in trained(layout, phase(exits="all"))
