@@ -34,7 +34,6 @@ from hwnas.search.problem import Problem, Searcher
 from hwnas.search.quality import PredictorQuality
 from hwnas.search.standing import Standing
 from hwnas.space import Arch
-from hwnas.supernet.layout import PRECISION
 from hwnas.train.phases import trained_options
 
 FloatArray = NDArray[np.float64]
@@ -86,7 +85,6 @@ def _trained_part(context: RunContext, problem: Problem) -> tuple[Problem, list[
     They have the weights with which they began, so whatever their networks score says nothing.
     """
     trained = trained_options(context.recipe.train, context.layout.space)
-    trained.pop(PRECISION, None)  # an evaluation in another precision has the same weights
     if not trained:
         return problem, []
     named = ", ".join(sorted(trained)[:3]) + (f" and {len(trained) - 3} more choices" if len(trained) > 3 else "")

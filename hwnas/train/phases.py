@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from hwnas.errors import RecipeError, SpaceError
 from hwnas.space import Arch, SearchSpace
 from hwnas.space.choice import WIDTH, Option
+from hwnas.supernet.layout import PRECISION
 from hwnas.train.device import DeviceName
 
 NonNegative = Annotated[float, Field(ge=0, le=1e6)]
@@ -197,7 +198,8 @@ def phase_space(phase: PhaseConfig, space: SearchSpace) -> SearchSpace:
 def trained_options(config: TrainConfig, space: SearchSpace) -> dict[str, tuple[Option, ...]]:
     """Return which options phases train, of every choice that has others, too.
 
-    Those others have the weights with which they began: what a network of them scores says nothing. It is empty where
+    Those others have the weights with which they began: what a network of them scores says nothing. (In another
+    precision a network has the same weights; that choice is never among them.) It is empty where
     the weights come from elsewhere (`TrainConfig.start_from`), since all of them may have been trained there.
 
     Raises:
@@ -213,7 +215,7 @@ def trained_options(config: TrainConfig, space: SearchSpace) -> dict[str, tuple[
     return {
         choice.name: tuple(o for o in choice.options if o in trained[choice.name])
         for choice in space.choices
-        if not trained[choice.name].issuperset(choice.options)
+        if choice.name != PRECISION and not trained[choice.name].issuperset(choice.options)
     }
 
 

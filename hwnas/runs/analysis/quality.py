@@ -28,6 +28,7 @@ from hwnas.runs.kept import read_kept
 from hwnas.runs.recipe import with_values
 from hwnas.space import Arch
 from hwnas.supernet import fresh_subnet
+from hwnas.train.phases import trained_options
 
 FloatArray = NDArray[np.float64]
 
@@ -176,7 +177,7 @@ MOST_SUBNETS = 10_000
 
 
 def draw(context: RunContext, n_subnets: int, seed: int) -> list[Arch]:
-    """Draw different subnets, one after the other; fewer where the space has no more.
+    """Draw different subnets of options that were trained, one after the other; fewer where there are no more.
 
     Raises:
         RecipeError: none, or more than `MOST_SUBNETS`.
@@ -185,9 +186,10 @@ def draw(context: RunContext, n_subnets: int, seed: int) -> list[Arch]:
         raise RecipeError(f"{n_subnets} subnets cannot be compared; give 1 to {MOST_SUBNETS:,}")
     rng = np.random.default_rng(seed)
     space = context.layout.space
+    trained = space.restrict(trained_options(context.recipe.train, space))
     drawn: dict[Arch, None] = {}
-    while len(drawn) < min(n_subnets, space.size):
-        drawn[space.sample(rng, 1)[0]] = None
+    while len(drawn) < min(n_subnets, trained.size):
+        drawn[space.arch(trained.sample(rng, 1)[0].as_dict())] = None
     return list(drawn)
 
 
