@@ -14,7 +14,7 @@ Joint training of K = 4 has two lengths, so that the table can say how long it t
 the paper reports 30.4 % less time than joint training (SPOS). Inherited is the validation accuracy of the model before
 it was trained to its end: where it is that of guessing (11 %), the search chose by noise.
 Accuracy is that of the handed-over model on test images, its latency within the limit, every model trained to its end
-for the same few epochs. Seconds are CPU seconds of supernet training on one thread.
+for the same few epochs, at the peak rate of its supernet. Seconds are CPU seconds of supernet training on one thread.
 
     python benchmarks/hurricane_time.py --data mnist_uint8.npz --out results_folder [--seeds 0,1,2,3,4] [--smoke]
 
@@ -139,7 +139,7 @@ def measured(
         "evaluation": {"calibration_images": 500, "calibration_batch_size": 100},
         "search": {"strategy": "staged" if method == "staged" else "supernet", "algorithm": "nsga2",
                    "operators_kept": KEPT, "evaluations": evaluations, "seed": seed},
-        "finish": {"epochs": args.finish_epochs, "lr": 0.05, "small_percent": 0,
+        "finish": {"epochs": args.finish_epochs, "small_percent": 0,
                    "latencies_ms": {device: list(targets) for device, targets in devices.items()}},
         "constraints": [f"{device}:latency_ms<={max(targets)}" for device, targets in devices.items()],
     }  # fmt: skip
