@@ -34,13 +34,13 @@ wheel: $(VENV)/.dev # and the source distribution
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# Without --no-compile, pip spends more than a minute on modules that nobody imports.
+# Without, pip spends more than a minute on modules that nobody imports.
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	touch $@
 
 clean:
