@@ -52,8 +52,8 @@ def test_the_blind_answer_of_another_task_is_the_mean_target():
 
 
 def test_a_supernet_that_has_learnt_is_searched_without_a_word(again, tiny_recipe, tmp_path):
-    phase = {**tiny_recipe["train"]["phases"][1], "epochs": 15, "lr": 0.1, "teacher": "none"}
-    data = {**tiny_recipe["data"], "max_images": 600}
+    phase = {**tiny_recipe["train"]["phases"][1], "epochs": 8, "lr": 0.1, "teacher": "none"}
+    data = {**tiny_recipe["data"], "max_images": 400}
     train = {**tiny_recipe["train"], "phases": [phase], "checkpoint_every_s": 100.0}
     run = again(tmp_path / "run", data=data, train=train, devices=["hexagon-dsp"])
     assert run.searched_device("hexagon-dsp").not_learnt == ""
