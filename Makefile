@@ -34,7 +34,6 @@ wheel: $(VENV)/.dev # and the source distribution
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# Without, pip spends more than a minute on modules that nobody imports.
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@

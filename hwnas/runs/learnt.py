@@ -21,7 +21,8 @@ BATCH = 4096
 def blind_score(splits: Splits, n_outputs: int, images: int | None = None) -> tuple[float, float]:
     """Return the score of one answer for every validation image, and its standard error (NaN: the task gives none).
 
-    The answer is what training images have on average: the frequencies of classes, or the mean of other targets.
+    The answer is what training images have on average: the frequencies of classes, or the mean of other targets. Where
+    a task's outputs are not of that form, both are NaN.
 
     Args:
         splits: images and task.
@@ -32,7 +33,9 @@ def blind_score(splits: Splits, n_outputs: int, images: int | None = None) -> tu
     if targets.is_floating_point():
         answer = targets.float().reshape(len(targets), -1).mean(0)
     else:
-        answer = torch.bincount(targets, minlength=n_outputs).float()
+        answer = torch.bincount(targets.clamp(min=0), minlength=n_outputs).float()
+    if len(answer) != n_outputs:
+        return float("nan"), float("nan")
     meter = splits.task.meter()
     seen: Tensor = splits.validation.labels[:images]
     for batch in seen.split(BATCH):
@@ -66,7 +69,7 @@ def not_learnt(
         return ""
     blind, stderr = blind_score(context.splits, context.recipe.supernet.classes, images)
     median = float(np.median(finite))
-    if score.sign * (median - blind) > STDERRS * (stderr if np.isfinite(stderr) else 0.0):
+    if not np.isfinite(blind) or score.sign * (median - blind) > STDERRS * (stderr if np.isfinite(stderr) else 0.0):
         return ""
     at = "at most" if score.direction == "max" else "at least"
     unit = f" {score.unit}" if score.unit else ""

@@ -60,7 +60,7 @@ def search_device(evaluations: Evaluations, device: Device, settings: DeviceSear
     lineage = Lineage(evaluations, device.name, problem, config, wanted, rounds)
     # Where the supernet is adapted, archs known with the trained weights would have to be evaluated again every round.
     known = [] if config.adaptation is not None else evaluations.evaluated(trained, list(wanted.values()), last_row)
-    known = [arch for arch in known if part.space.contains(as_in(part.space, arch))]
+    known = [arch for arch in known if part.space.contains(as_in(problem.space, arch))]
     evaluate = evaluate_for(evaluations, device.name, name, problem, config, wanted, lambda: lineage.weights)
     started = time.monotonic()
     warm_start = None
@@ -70,7 +70,8 @@ def search_device(evaluations: Evaluations, device: Device, settings: DeviceSear
         part, searcher, evaluate, config.evaluations, warm_start=warm_start, reevaluate=lineage.renew,
         reevaluate_at=[r.share for r in rounds],
     )  # fmt: skip
-    message = "; ".join([result.message, *([lineage.note] if lineage.adapted else []), *left_out])
+    said = (result.message, lineage.note if lineage.adapted else "", left_out)
+    message = "; ".join(text for text in said if text)
     record = SearchRecord(
         name, identity, result.evaluated, len(known), result.ended, message, round(time.monotonic() - started, 3),
         predictor_quality(searcher), result.repeated, tuple(lineage.adapted),
@@ -79,16 +80,16 @@ def search_device(evaluations: Evaluations, device: Device, settings: DeviceSear
     write_history(folder, read_history(folder).with_search(record))
 
 
-def _trained_part(context: RunContext, problem: Problem) -> tuple[Problem, list[str]]:
-    """Return the problem without options that no phase has trained, and a sentence on it where there are such.
+def _trained_part(context: RunContext, problem: Problem) -> tuple[Problem, str]:
+    """Return the problem without options that no phase has trained, and a sentence on it; empty where there are none.
 
     They have the weights with which they began, so whatever their networks score says nothing.
     """
-    trained = trained_options(context.recipe.train, context.layout.space)
+    trained = trained_options(context.recipe.train, context.layout)
     if not trained:
-        return problem, []
+        return problem, ""
     named = ", ".join(sorted(trained)[:3]) + (f" and {len(trained) - 3} more choices" if len(trained) > 3 else "")
-    return problem.within(trained), [f"options of {named} that no phase of train varies were left out"]
+    return problem.within(trained), f"options of {named} that no phase of train varies were left out"
 
 
 def evaluate_for(

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from hwnas.errors import RecipeError, SpaceError
 from hwnas.space import Arch, SearchSpace
 from hwnas.space.choice import WIDTH, Option
-from hwnas.supernet.layout import PRECISION
+from hwnas.supernet.layout import PRECISION, Layout
 from hwnas.train.device import DeviceName
 
 NonNegative = Annotated[float, Field(ge=0, le=1e6)]
@@ -195,28 +195,33 @@ def phase_space(phase: PhaseConfig, space: SearchSpace) -> SearchSpace:
     return space
 
 
-def trained_options(config: TrainConfig, space: SearchSpace) -> dict[str, tuple[Option, ...]]:
+def trained_options(config: TrainConfig, layout: Layout) -> dict[str, tuple[Option, ...]]:
     """Return which options phases train, of every choice that has others, too.
 
-    Those others have the weights with which they began: what a network of them scores says nothing. (In another
-    precision a network has the same weights; that choice is never among them.) It is empty where
-    the weights come from elsewhere (`TrainConfig.start_from`), since all of them may have been trained there.
+    Those others have the weights with which they began: what a network of them scores says nothing. An option counts
+    as trained where a phase varies it or, if options share weights, where phases vary each of its fields, be it one
+    after the other. (In another precision a network has the same weights; that choice is never among them.) It is
+    empty where the weights come from elsewhere (`TrainConfig.start_from`): all of them may have been trained there.
 
     Raises:
         RecipeError: see `phase_space`.
     """
     if config.start_from is not None:
         return {}
-    trained: dict[str, set[Option]] = {choice.name: set() for choice in space.choices}
-    for phase in config.phases:
-        for choice in phase_space(phase, space).choices:
+    space = layout.space
+    parts = [(phase, phase_space(phase, space)) for phase in config.phases]
+    found = {}
+    for choice in space.choices:
+        trained: set[Option] = set()
+        for phase, part in parts:
             every = choice.name == "exit" and phase.exits == "all"
-            trained[choice.name].update(space[choice.name].options if every else choice.options)
-    return {
-        choice.name: tuple(o for o in choice.options if o in trained[choice.name])
-        for choice in space.choices
-        if choice.name != PRECISION and not trained[choice.name].issuperset(choice.options)
-    }
+            trained.update(choice.options if every else part[choice.name].options)
+        if layout.shares_weights:
+            values = {f: {choice.field_value(o, f) for o in trained} for f in choice.fields}
+            trained.update(o for o in choice.options if all(choice.field_value(o, f) in v for f, v in values.items()))
+        if choice.name != PRECISION and not trained.issuperset(choice.options):
+            found[choice.name] = tuple(o for o in choice.options if o in trained)
+    return found
 
 
 def _largest(space: SearchSpace, field: str) -> Scalar:

@@ -138,3 +138,17 @@ def test_settings_without_options_are_written_as_before_there_were_any():
     given = DataConfig(options={"a": 1})
     assert given.model_dump()["options"] == {"a": 1}
     assert DataConfig.model_validate(given.model_dump()) == given
+
+
+@pytest.mark.parametrize("where", ["in its file", "by its function"])
+def test_digits_are_those_of_scikit_learn(monkeypatch, where):
+    from sklearn.datasets import load_digits
+
+    from hwnas.data.sources.digits import DIGITS
+
+    if where == "by its function":
+        monkeypatch.setattr("hwnas.data.sources.digits.importlib.util.find_spec", lambda name: None)
+    bunch, opened = load_digits(), DIGITS.open(None, 8)
+    np.testing.assert_array_equal(opened.train.images[:, 0], np.rint(bunch.images * (255 / 16)))
+    np.testing.assert_array_equal(opened.train.labels, bunch.target)
+    assert opened.classes == tuple(map(str, bunch.target_names))

@@ -10,13 +10,14 @@ import pytest
 import torch
 from task_plugins import MEAN_COLOUR, RMSE
 
-from hwnas.data import DataConfig, as_input, load_data
+from hwnas.data import DataConfig, ImageSet, Splits, as_input, load_data
 from hwnas.errors import DataError, PluginError, RecipeError, ResumeError
 from hwnas.finetune import FinetuneConfig, finetune
 from hwnas.objectives.config import EvaluationConfig
 from hwnas.objectives.proxies.by_name import PROXIES
 from hwnas.objectives.resolve import objective_of
 from hwnas.objectives.subnets import SubnetEvaluator
+from hwnas.runs.learnt import blind_score
 from hwnas.supernet import build_supernet
 from hwnas.supernet.families.mbv3 import MBV3Config
 from hwnas.task.classification import CLASSIFICATION
@@ -183,3 +184,11 @@ def test_a_network_that_fails_has_no_score(evaluator, splits):
     for p in broken.parameters():
         p.data.fill_(math.nan)
     assert all(math.isnan(v) for v in evaluator.score_network(broken, arch).values())
+
+
+def test_the_blind_answer_is_the_mean_target():
+    images, levels = torch.zeros(2, 3, 2, 2, dtype=torch.uint8), torch.tensor
+    train = ImageSet(images, levels([[10.0, 0, 0], [30.0, 0, 0]]) / 255)
+    validation = ImageSet(images, levels([[26.0, 0, 0], [20.0, 0, 0]]) / 255)
+    score, _ = blind_score(Splits("by hand", (), train, validation, validation, MEAN_COLOUR), 3)
+    assert score == pytest.approx((6**2 / 3 / 2) ** 0.5)

@@ -170,7 +170,7 @@ EVERYTHING = {"kernel_size": "all", "depth": "all", "expand_ratio": "all"}
 
 
 def trained(layout, *phases, **more):
-    return trained_options(TrainConfig(phases=phases, **more), layout.space)
+    return trained_options(TrainConfig(phases=phases, **more), layout)
 
 
 def test_what_no_phase_varies_is_not_trained(layout):
@@ -190,6 +190,18 @@ def test_two_phases_train_what_either_of_them_does(layout):
     small, large = (phase(elastic=EVERYTHING, only={"stage1.depth": [depth]}) for depth in (1, 2))
     assert trained(layout, small) == {"stage1.depth": (1,)}
     assert trained(layout, small, large) == {}
+
+
+def test_fields_that_share_weights_may_be_trained_one_after_the_other():
+    fields = {"operator": "all", "expand_ratio": "all", "kernel_size": "all", "se": "all"}
+    phases = [phase(elastic={f: "all"}) for f in ("kernel_size", "expand_ratio", "depth")]
+    shared = make_layout(load_recipe("digits-mbv3").supernet)
+    assert trained(shared, *phases) == {}
+    pool = make_layout(load_recipe("mnist-hurricane").supernet)
+    assert trained(pool, phase(elastic=fields)) == {}
+    # Operators of a pool have weights of their own: that another one of kernel 3 and one of ratio 6 learn is no help.
+    some = [("mbconv", 6, 5, 0), ("mbconv", 3, 3, 0)]
+    assert trained(pool, phase(elastic=fields, only={"stage1.layer1": some})) == {"stage1.layer1": tuple(sorted(some))}
 
 
 def test_weights_from_elsewhere_may_have_been_trained_everywhere(layout):

@@ -186,7 +186,7 @@ def draw(context: RunContext, n_subnets: int, seed: int) -> list[Arch]:
         raise RecipeError(f"{n_subnets} subnets cannot be compared; give 1 to {MOST_SUBNETS:,}")
     rng = np.random.default_rng(seed)
     space = context.layout.space
-    trained = space.restrict(trained_options(context.recipe.train, space))
+    trained = space.restrict(trained_options(context.recipe.train, context.layout))
     drawn: dict[Arch, None] = {}
     while len(drawn) < min(n_subnets, trained.size):
         drawn[space.arch(trained.sample(rng, 1)[0].as_dict())] = None
