@@ -8,10 +8,15 @@ Contenders get the same time, the same images and the same latencies to meet:
 - ``random``: random archs of the space near each latency, trained alone.
 
 Accuracy is that of the test images, at each wanted latency: the best model that is as fast, within 5 %. All models of a
-seed are timed here in one pass at the end. Times are CPU seconds of everything, tables included. Every unit (contender,
-seed) is kept in ``--work``, so a second start continues.
+seed for this computer are timed in one pass at the end; those of other devices have the latency of the device's model.
+Times are CPU seconds of everything, tables included. Every unit (contender, seed) is kept in ``--work``, so a second
+start continues.
 
-    python benchmarks/worth_it.py --data cifar10_jpeg.npz --budget-min 40 --images 6000 --seeds 0,1,2
+    python benchmarks/worth_it.py --data cifar10_jpeg.npz --latencies-ms 0.15,0.2,0.3,0.5 --seeds 0,1,2
+    python benchmarks/worth_it.py --data cifar10_jpeg.npz --devices cortex-a76-cpu,adreno-gpu,myriad-vpu \
+        --contenders supernet,direct,hand
+
+Of several devices, accuracies are means over the devices, and hypervolumes are summed.
 """
 
 from __future__ import annotations
@@ -33,11 +38,15 @@ import yaml
 import hwnas
 from hwnas.finetune import FinetuneConfig, Student, seconds_per_epoch, train_together
 from hwnas.latency.measure import MeasureConfig, measure
+from hwnas.latency.table import load_device
 from hwnas.pareto import hypervolume
-from hwnas.runs.analysis.baseline import hand_scaled_baseline
+from hwnas.runs.analysis.baseline import hand_scaled_baselines
 from hwnas.runs.plan import RESERVE
 from hwnas.runs.run import Run
 from hwnas.runs.start import start_run
+from hwnas.supernet import make_layout
+from hwnas.supernet.families.mbv3 import MBV3Config
+from hwnas.supernet.families.scaled import scaled_by_hand
 from hwnas.train.evaluate import scores_of
 
 TOLERANCE = 1.05
@@ -53,8 +62,7 @@ STAGES = [
 
 
 def cifar10(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Values of the recipe: a MobileNetV3 space of four stages at up to 32 pixels."""
-    stages = [{**s, "kernel_sizes": [3, 5], "expand_ratios": [2, 3, 4, 6]} for s in STAGES]
+    """Values of the recipe."""
     elastic = {"kernel_size": "all", "depth": "all", "expand_ratio": "all"}
     return {
         "name": "worth-it",
@@ -66,10 +74,7 @@ def cifar10(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
             "validation_percent": arguments.images / 5000,
             "augment": {"flip": True, "shift_percent": 12.5, "cutout_percent": 25},
         },
-        "supernet": {
-            "family": "mbv3", "classes": 10, "resolutions": [24, 28, 32], "stem_width": 16, "stem_stride": 1,
-            "stages": stages, "expand_width": 288, "feature_width": 384, "dropout_percent": 0,
-        },
+        "supernet": cifar10_space(),
         "train": {
             "batch_size": 64, "weight_decay": 0.0005, "clip_grad_norm": 5, "seed": seed,
             "phases": [
@@ -78,8 +83,17 @@ def cifar10(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
             ],
         },
         "search": {"seed": seed, "evaluations": 200},
-        "finish": {"models": len(arguments.latencies_ms), "latencies_ms": _wanted(arguments)},
+        "finish": {"models": len(next(iter(arguments.wanted.values()))), "latencies_ms": arguments.wanted},
         "evaluation": {"calibration_images": 500},
+    }  # fmt: skip
+
+
+def cifar10_space() -> dict[str, Any]:
+    """Values of the supernet: a MobileNetV3 space of four stages at up to 32 pixels."""
+    stages = [{**s, "kernel_sizes": [3, 5], "expand_ratios": [2, 3, 4, 6]} for s in STAGES]
+    return {
+        "family": "mbv3", "classes": 10, "resolutions": [24, 28, 32], "stem_width": 16, "stem_stride": 1,
+        "stages": stages, "expand_width": 288, "feature_width": 384, "dropout_percent": 0,
     }  # fmt: skip
 
 
@@ -87,12 +101,32 @@ RECIPES: dict[str, Callable[[argparse.Namespace, int], dict[str, Any]]] = {"cifa
 
 
 def _wanted(arguments: argparse.Namespace) -> dict[str, list[float]]:
-    return dict.fromkeys(arguments.devices.split(","), arguments.latencies_ms)
+    """The latencies that models are to meet, by device: those given, or such that the space can meet.
+
+    Without any given: four, evenly on a logarithmic scale, from a latency that a tenth of random archs are below to one
+    that nine tenths are below.
+    """
+    names = arguments.devices.split(",")
+    if arguments.latencies_ms:
+        return dict.fromkeys(names, arguments.latencies_ms)
+    layout = make_layout(MBV3Config.model_validate(cifar10_space()))
+    archs, found = layout.space.sample(np.random.default_rng(0), 2000), {}
+    for name in names:
+        low, high = np.quantile(load_device(name).compile(layout).of_archs(archs), [0.1, 0.9])
+        found[name] = [float(f"{ms:.3g}") for ms in np.geomspace(low, high, 4)]
+    return found
+
+
+def kept(arguments: argparse.Namespace, name: str, seed: int) -> Path:
+    """Where a unit is kept."""
+    devices = arguments.devices.split(",")
+    several = "" if devices == ["local-cpu"] else f"-{len(devices)}devices"
+    return Path(arguments.work) / f"{name}-{arguments.images}-{arguments.budget_min:g}min{several}-seed{seed}"
 
 
 def begin(arguments: argparse.Namespace, seed: int, name: str, changes: Sequence[str] = ()) -> tuple[Path, Path]:
     """Write the recipe of a unit; return its file and its run folder."""
-    folder = Path(arguments.work) / f"{name}-{arguments.images}-{arguments.budget_min:g}min-seed{seed}"
+    folder = kept(arguments, name, seed)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.yaml"
     values = RECIPES[arguments.recipe](arguments, seed)
@@ -108,7 +142,7 @@ def begin(arguments: argparse.Namespace, seed: int, name: str, changes: Sequence
 
 
 Model = dict[str, Any]
-"""``file`` (ONNX), ``device``, ``test``, ``validation``."""
+"""``file`` (ONNX), ``device``, ``ms`` (as the device's table says), ``test``, ``validation``."""
 
 
 def by_hwnas(arguments: argparse.Namespace, seed: int, name: str, changes: Sequence[str]) -> list[Model]:
@@ -119,7 +153,7 @@ def by_hwnas(arguments: argparse.Namespace, seed: int, name: str, changes: Seque
         {
             "file": str(m.folder / "model.onnx"), "device": device, "key": m.key,
             "test": json.loads((m.folder / "metrics.json").read_text())["test_top1_percent"],
-            "validation": m.values["top1_percent"],
+            "validation": m.values["top1_percent"], "ms": m.latency_ms,
         }
         for device in run.searched()
         for m in run.front(device)
@@ -131,22 +165,20 @@ def by_hand(arguments: argparse.Namespace, seed: int, name: str) -> list[Model]:
     path, out = begin(arguments, seed, name, arguments.set)
     run = with_tables(path, out)
     found: dict[tuple[str, float], Model] = {}
-    seconds = arguments.budget_min * 60 * (1 - RESERVE) / len(run.devices)
+    seconds = arguments.budget_min * 60 * (1 - RESERVE)
+    wanted = [(device, arguments.wanted[name]) for name, device in run.devices.items()]
     for lr in arguments.hand_lrs:
-        for device in run.devices.values():
-            context = run.context
-            context.progress = told(f"{name} lr {lr}")
-            baseline = hand_scaled_baseline(context, device, arguments.latencies_ms, None, seconds, lr)
+        context = run.context
+        context.progress = told(f"{name} lr {lr}")
+        for baseline in hand_scaled_baselines(context, wanted, None, seconds, lr):
             for m in baseline.models:
                 model = {
-                    "width": m.width, "device": device.name, "test": m.test_score, "validation": m.score, "lr": lr,
-                    "epochs": m.epochs, "ms": m.latency_ms,
+                    "width": m.width, "device": baseline.device, "test": m.test_score, "validation": m.score,
+                    "lr": lr, "epochs": m.epochs, "ms": m.latency_ms,
                 }  # fmt: skip
-                before = found.get((device.name, m.width))
+                before = found.get((baseline.device, m.width))
                 if before is None or model["validation"] > before["validation"]:
-                    found[device.name, m.width] = model
-    from hwnas.supernet.families.scaled import scaled_by_hand
-
+                    found[baseline.device, m.width] = model
     models = []
     for (device, width), model in found.items():
         layout, arch = scaled_by_hand(run.recipe.supernet, width)
@@ -165,7 +197,7 @@ def at_random(arguments: argparse.Namespace, seed: int, name: str) -> list[Model
         archs = context.layout.space.sample(rng, 4000)
         ms = device.compile(context.layout).of_archs(archs)
         chosen = []
-        for wanted in arguments.latencies_ms:
+        for wanted in arguments.wanted[device.name]:
             inside = np.flatnonzero((ms <= wanted) & (ms > 0.8 * wanted))
             if len(inside):
                 chosen.append(archs[int(rng.choice(inside))])
@@ -183,14 +215,15 @@ def at_random(arguments: argparse.Namespace, seed: int, name: str) -> list[Model
         seconds = arguments.budget_min * 60 * (1 - RESERVE) / len(run.devices)
         epochs = seconds / seconds_per_epoch(students, run.splits, config, augment)
         config = config.model_copy(update={"epochs": max(1.0, round(epochs, 2))})
+        estimated = device.compile(context.layout).of_archs(chosen)
         results = train_together(students, run.splits, config, augment, progress=told(name))
-        for arch, result in zip(chosen, results, strict=True):
+        for arch, ms_of_arch, result in zip(chosen, estimated, results, strict=True):
             test = run.splits.test
             found = scores_of(result.network, context.networks.inputs(test, arch), context.task)
             file = export(result.network, arch, out / "random" / f"{device.name}-{arch.key}.onnx")
             models.append({
                 "file": file, "device": device.name, "test": found["top1_percent"], "validation": result.score,
-                "epochs": config.epochs,
+                "epochs": config.epochs, "ms": float(ms_of_arch),
             })  # fmt: skip
     return models
 
@@ -232,7 +265,8 @@ def cpu_s() -> float:
 
 def unit(arguments: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     """What one contender reached with one seed, from the work folder where it is known."""
-    file = Path(arguments.work) / f"{name}-{arguments.images}-{arguments.budget_min:g}min-seed{seed}.json"
+    folder = kept(arguments, name, seed)
+    file = folder.with_name(folder.name + ".json")
     if file.exists():
         return dict(json.loads(file.read_text()))
     started = cpu_s()
@@ -250,26 +284,33 @@ def unit(arguments: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
 
 
 def time_all(units: Sequence[dict[str, Any]]) -> None:
-    """Measure every model of these units in one pass, on this machine."""
-    models = [m for u in units for m in u["models"]]
-    timed = measure([Path(m["file"]) for m in models], MeasureConfig(sessions=5, burst_s=0.05))
-    for model, one in zip(models, timed, strict=True):
-        model["measured_ms"] = one.median_ms
+    """Measure every model of these units that is for this computer in one pass."""
+    models = [m for u in units for m in u["models"] if m["device"] == "local-cpu"]
+    if models:
+        timed = measure([Path(m["file"]) for m in models], MeasureConfig(sessions=5, burst_s=0.05))
+        for model, one in zip(models, timed, strict=True):
+            model["ms"] = one.median_ms
 
 
-def judge(models: Sequence[Model], latencies_ms: Sequence[float]) -> tuple[list[float], float]:
-    """Test accuracy at each latency (NaN: no model), and hypervolume over log latency and accuracy, 0 to 1."""
-    at = [
-        max((m["test"] for m in models if m["measured_ms"] <= ms * TOLERANCE), default=float("nan"))
-        for ms in latencies_ms
-    ]
-    low, high = np.log(latencies_ms[0] / 2), np.log(latencies_ms[-1] * TOLERANCE)
-    points = [
-        [(np.log(m["measured_ms"]) - low) / (high - low), 1 - m["test"] / 100]
-        for m in models
-        if m["measured_ms"] <= latencies_ms[-1] * TOLERANCE
-    ]
-    return at, float(hypervolume(np.array(points), np.array([1.0, 1.0]))) if points else 0.0
+def judge(models: Sequence[Model], wanted: dict[str, list[float]]) -> tuple[list[float], float]:
+    """Test accuracy at each latency (NaN: no model), mean over devices, and hypervolume, summed over devices.
+
+    Hypervolume is that of log latency, from half of the shortest to the longest that is wanted, and error, 0 to 1.
+    """
+    rows, volume = [], 0.0
+    for device, latencies_ms in wanted.items():
+        own = [m for m in models if m["device"] == device]
+        rows.append(
+            [max((m["test"] for m in own if m["ms"] <= ms * TOLERANCE), default=float("nan")) for ms in latencies_ms]
+        )
+        low, high = np.log(latencies_ms[0] / 2), np.log(latencies_ms[-1] * TOLERANCE)
+        points = [
+            [(np.log(m["ms"]) - low) / (high - low), 1 - m["test"] / 100]
+            for m in own
+            if m["ms"] <= latencies_ms[-1] * TOLERANCE
+        ]
+        volume += float(hypervolume(np.array(points), np.array([1.0, 1.0]))) if points else 0.0
+    return np.nanmean(np.array(rows), axis=0).tolist(), volume
 
 
 def main() -> None:
@@ -282,8 +323,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=6000)
     parser.add_argument("--devices", default="local-cpu")
     parser.add_argument(
-        "--latencies-ms", default="0.08,0.14,0.25,0.45", type=lambda t: [float(v) for v in t.split(",")]
-    )
+        "--latencies-ms", default=[], type=lambda t: [float(v) for v in t.split(",")],
+        help="Of every device; default: four that the space can meet, for devices that have a cost model.",
+    )  # fmt: skip
     parser.add_argument("--seeds", default="0,1,2", type=lambda t: [int(v) for v in t.split(",")])
     parser.add_argument("--contenders", default="default,direct,hand,random")
     parser.add_argument("--hand-lrs", default="0.1,0.05", type=lambda t: [float(v) for v in t.split(",")])
@@ -292,15 +334,18 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     Path(arguments.work).mkdir(parents=True, exist_ok=True)
+    arguments.wanted = _wanted(arguments)
     names = arguments.contenders.split(",")
     found: dict[str, list[tuple[list[float], float, float]]] = {name: [] for name in names}
     for seed in arguments.seeds:
         units = [unit(arguments, name, seed) for name in names]
         time_all(units)
         for one in units:
-            at, volume = judge(one["models"], arguments.latencies_ms)
+            at, volume = judge(one["models"], arguments.wanted)
             found[one["name"]].append((at, volume, one["cpu_min"]))
-    heading = " | ".join(f"at {ms:g} ms" for ms in arguments.latencies_ms)
+    for device, latencies_ms in arguments.wanted.items():
+        print(f"{device}: {', '.join(f'{ms:g}' for ms in latencies_ms)} ms")
+    heading = " | ".join(f"latency {number + 1}" for number in range(len(found[names[0]][0][0])))
     print(f"\n{arguments.images} images, {arguments.budget_min:g} min, seeds {arguments.seeds}; mean ± standard error")
     print(f"contender | {heading} | hypervolume | CPU min")
     rows = {}

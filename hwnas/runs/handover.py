@@ -15,7 +15,7 @@ from hwnas.export.forms import FORMS, check_forms
 from hwnas.files import n_ranks, write_json
 from hwnas.latency.validity import holds_now
 from hwnas.report.html import write_report
-from hwnas.runs.analysis.baseline import Baseline, compute_of_run, hand_scaled_baseline
+from hwnas.runs.analysis.baseline import Baseline, compute_of_run, hand_scaled_baselines
 from hwnas.runs.analysis.fleet import Fleet, plan_fleet
 from hwnas.runs.analysis.quality import SupernetQuality, supernet_quality
 from hwnas.runs.analysis.results import collect
@@ -228,10 +228,6 @@ class RunHandover(RunView):
             MissingBlockError: a device can neither price nor time networks of other widths.
         """
         names = self.with_fronts() if devices is None else self.named(devices)
-        gmacs, time_s = compute_of_run(self.context, len(self.with_fronts()))
-        return [
-            hand_scaled_baseline(
-                self.context, self.devices[name], [m.latency_ms for m in self.front(name)], gmacs, time_s, lr
-            )
-            for name in names
-        ]
+        wanted = [(self.devices[name], [m.latency_ms for m in self.front(name)]) for name in names]
+        gmacs, time_s = compute_of_run(self.context, len(names) / len(self.with_fronts()))
+        return hand_scaled_baselines(self.context, wanted, gmacs, time_s, lr)

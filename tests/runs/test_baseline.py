@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import yaml
 
 from hwnas.errors import RecipeError
 from hwnas.objectives.exact import macs_of_space
+from hwnas.runs.analysis.baseline import WIDTHS, hand_scaled_baselines
 from hwnas.runs.plan import TRAINING
 from hwnas.runs.recipe import load_recipe, shipped_recipes
 from hwnas.runs.start import open_run
@@ -42,6 +44,23 @@ def test_they_get_the_compute_of_the_run(with_baseline):
     spent = sum(m.epochs * TRAINING * n * m.macs for m in found.models) / 1e9
     share = (plan["train_gmacs"] + plan["search_gmacs"] + plan["finish_gmacs"]) / 2
     assert found.models[0].epochs == 1 or spent == pytest.approx(share, rel=0.01)
+
+
+def test_a_network_that_suits_several_devices_is_trained_once(finished_run, tmp_path):
+    opened = open_run(shutil.copytree(finished_run, tmp_path / "run"))
+    layout, arch = scaled_by_hand(opened.recipe.supernet, WIDTHS[20])
+    wanted = [(d, [float(d.compile(layout).of_archs([arch])[0])]) for d in opened.devices.values()]
+    epoch_gmacs = TRAINING * len(opened.splits.train) * float(macs_of_space(layout).of_archs([arch])[0]) / 1e9
+    gmacs = 5 * epoch_gmacs
+    found = hand_scaled_baselines(opened.context, wanted, gmacs, None, lr=0.1)
+    assert [one.device for one in found] == [device.name for device, _ in wanted]
+    first, second = (one.models for one in found)
+    assert len(first) == len(second) == 1
+    spent = first[0].epochs * TRAINING * len(opened.splits.train) * first[0].macs / 1e9
+    assert spent == pytest.approx(gmacs, rel=0.01)
+    assert replace(first[0], latency_ms=second[0].latency_ms) == second[0]
+    assert first[0].latency_ms != second[0].latency_ms
+    assert len(list(opened.context.folder.baseline.glob("*/epochs.json"))) == 1
 
 
 def test_a_second_start_trains_nothing(with_baseline):

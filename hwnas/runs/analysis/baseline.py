@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -53,7 +53,7 @@ class HandScaled:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What `hand_scaled_baseline` found for one device."""
+    """What `hand_scaled_baselines` found for one device."""
 
     device: str
     models: tuple[HandScaled, ...]
@@ -65,46 +65,52 @@ class Baseline:
         return asdict(self)
 
 
-def hand_scaled_baseline(
-    context: RunContext, device: Device, wanted_ms: Sequence[float], gmacs: float | None, time_s: float | None,
+def hand_scaled_baselines(
+    context: RunContext, wanted: Sequence[tuple[Device, Sequence[float]]], gmacs: float | None, time_s: float | None,
     lr: float | None = None,
-) -> Baseline:  # fmt: skip
-    """Scale the family by hand to given latencies, train each network alone, and test it.
+) -> list[Baseline]:  # fmt: skip
+    """Scale the family by hand to given latencies of devices, train each network alone, and test it.
 
     All are trained equally long, from fresh weights, without a teacher, with the recipe's augmentation, batch size and
-    decay. What is done is kept in the run folder, so a second start continues.
+    decay. A network that suits several devices is trained once. What is done is kept in the run folder, so a second
+    start continues.
 
     Args:
         context: of a run.
-        device: says the latencies; those of a measured device are timed here.
-        wanted_ms: each gets the widest network that is as fast.
-        gmacs: compute of all of them together, in thousand million multiply-adds.
+        wanted: devices and their latencies in ms; each latency gets the widest network that is as fast. Those of a
+            measured device are timed here.
+        gmacs: compute of all networks together, in thousand million multiply-adds.
         time_s: time of all of them together, instead.
         lr: peak learning rate; default: that of the recipe's first phase.
 
+    Returns:
+        one for each device, in the order given.
+
     Raises:
         RecipeError: no network is as fast, or neither compute nor time is given.
-        MissingBlockError: the device cannot price the networks.
+        MissingBlockError: a device cannot price the networks.
     """
     if (gmacs is None) == (time_s is None):
         raise RecipeError("the baseline needs either compute or a time")
-    sized = _sizes(context, device, wanted_ms)
-    networks = [scaled_by_hand(context.recipe.supernet, width) for width, _ in sized]
-    macs = [float(macs_of_space(layout).of_archs([arch])[0]) for layout, arch in networks]
+    sized = {device.name: _sizes(context, device, wanted_ms) for device, wanted_ms in wanted}
+    widths = sorted({width for sizes in sized.values() for width, _ in sizes})
+    networks = [scaled_by_hand(context.recipe.supernet, width) for width in widths]
+    macs = [int(macs_of_space(layout).of_archs([arch])[0]) for layout, arch in networks]
+    params = [int(params_of_space(layout).of_archs([arch])[0]) for layout, arch in networks]
     train, splits, augment = context.recipe.train, context.splits, context.recipe.data.augment
     config = FinetuneConfig.like(train, epochs=1, warmup_epochs=1, scored_percent=SCORED_PERCENT)
     config = with_values(config, {} if lr is None else {"lr": lr}, "baseline")
     students = [
         Student(f"width-{w:g}", fresh_subnet(layout, arch, config.seed), arch.int("resolution"))
-        for (w, _), (layout, arch) in zip(sized, networks, strict=True)
+        for w, (layout, arch) in zip(widths, networks, strict=True)
     ]
     about = {
-        "sized": sized, "gmacs": gmacs, "time_s": time_s, "images": splits.sha256,
+        "widths": widths, "gmacs": gmacs, "time_s": time_s, "images": splits.sha256,
         "config": config.binding(), "augment": augment.model_dump(mode="json"),
         "supernet": context.recipe.supernet.model_dump(mode="json"),
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
-    folder = make_folder(context.folder.baseline / f"{device.name}-{digest}")
+    folder = make_folder(context.folder.baseline / digest)
     path = folder / "epochs.json"
     if not path.exists():
         if gmacs is not None:
@@ -116,20 +122,25 @@ def hand_scaled_baseline(
     epochs = read_kept(Epochs, path, f"remove {folder} and start again").epochs
     config = config.model_copy(update={"epochs": epochs, "warmup_epochs": min(1.0, epochs / 10)})
     results = train_together(
-        students, splits, config, augment, folder=folder, progress=context.told_for(device.name), task="baseline"
+        students, splits, config, augment, folder=folder, progress=context.told_for(", ".join(sized)), task="baseline"
     )
-    models = []
-    for (width, ms), (layout, arch), size, result in zip(sized, networks, macs, results, strict=True):
-        test = context.test_scores(result.network, arch)[context.score.name]
-        params = int(params_of_space(layout).of_archs([arch])[0])
-        models.append(HandScaled(width, ms, params, int(size), result.score, test, epochs))
-    found = Baseline(device.name, tuple(models), context.score.title, context.score.unit)
-    write_json(context.folder.device(device.name).baseline, found.as_dict())
+    trained = {
+        width: HandScaled(
+            width, float("nan"), n_params, n_macs, result.score,
+            context.test_scores(result.network, arch)[context.score.name], epochs,
+        )
+        for width, (_, arch), n_macs, n_params, result in zip(widths, networks, macs, params, results, strict=True)
+    }  # fmt: skip
+    found = []
+    for name, sizes in sized.items():
+        models = tuple(replace(trained[width], latency_ms=ms) for width, ms in sizes)
+        found.append(Baseline(name, models, context.score.title, context.score.unit))
+        write_json(context.folder.device(name).baseline, found[-1].as_dict())
     return found
 
 
-def compute_of_run(context: RunContext, n_devices: int) -> tuple[float | None, float | None]:
-    """Return what a run spent for each of its devices, as it was planned: compute, or the time of its budget.
+def compute_of_run(context: RunContext, share: float = 1.0) -> tuple[float | None, float | None]:
+    """Return a share of what a run spent, as it was planned: compute, or the time of its budget.
 
     Raises:
         RecipeError: the run has no plan.
@@ -139,8 +150,8 @@ def compute_of_run(context: RunContext, n_devices: int) -> tuple[float | None, f
         raise RecipeError(f"{context.folder.root} has no plan.json; `hwnas run` writes it, with what the run may cost")
     budget_s = plan.asked["budget_s"]
     if budget_s is not None:
-        return None, budget_s * (1 - RESERVE) / n_devices
-    return (plan.train_gmacs + plan.search_gmacs + plan.finish_gmacs) / n_devices, None
+        return None, budget_s * (1 - RESERVE) * share
+    return (plan.train_gmacs + plan.search_gmacs + plan.finish_gmacs) * share, None
 
 
 def read_baseline(context: RunContext, device: str) -> dict[str, Any] | None:
