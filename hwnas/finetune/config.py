@@ -116,6 +116,9 @@ class FinishConfig(BaseModel):
     more; ``largest`` is the supernet's largest net."""
     distill_ratio: NonNegative = 1.0
     """Weight of the loss against the teacher's outputs."""
+    shared: bool = True
+    """Without a supernet (``search.strategy: direct``): whether one network may stand for several latencies and
+    devices, and be trained for longer instead, where that is estimated to be better at all of them together."""
     latencies_ms: dict[str, Annotated[tuple[Annotated[float, Field(gt=0, le=1e9)], ...], Field(max_length=1000)]] = (
         Field(default_factory=dict)
     )

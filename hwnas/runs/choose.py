@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,16 @@ SMALLEST_MS = 1e-6
 """A correction that is fitted to few networks can put the smallest ones below 0."""
 
 BITS: Mapping[Precision, int] = {"fp32": 32, "int8": 8}
+
+
+@dataclass(frozen=True)
+class ToFinish:
+    """Models of a device that are to be trained to their end."""
+
+    models: Sequence[Candidate]
+    """Archs, and the weights that they begin with; fastest first."""
+    longer: float = 1.0
+    """Times ``finish.epochs`` that they are trained."""
 
 
 def update_front(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> None:
@@ -168,8 +178,8 @@ def _best_weights(evaluations: Evaluations, settings: DeviceSearch, versions: It
     return [candidate for _, candidate in best.values()]
 
 
-def choose_to_finish(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> list[Candidate]:
-    """Return the models that are to be trained to their end for a device, fastest first.
+def choose_to_finish(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> ToFinish:
+    """Return the models that are to be trained to their end for a device.
 
     For each wanted latency the model of best inherited score that is as fast; see `FinishConfig.latencies_ms`.
 
@@ -193,7 +203,7 @@ def choose_to_finish(evaluations: Evaluations, device: Device, settings: DeviceS
             f"no evaluated model of {device.name} is as fast as {wanted} ms (finish.latencies_ms); the fastest takes "
             f"{columns['latency_ms'].min():.4g} ms"
         )
-    return [models[i] for i in rows]
+    return ToFinish([models[i] for i in rows])
 
 
 def spread_over_latency(

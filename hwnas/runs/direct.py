@@ -1,61 +1,158 @@
-"""How does a device get models without a supernet? Archs chosen without training, each trained from fresh weights.
+"""How do devices get models without a supernet? Archs chosen without training, each trained from fresh weights.
 
 For few models this is the better use of the time: nothing is spent on weights that no model keeps. The archs are those
 of greatest capacity at each latency; all are trained together, the largest teaching the others (`hwnas.runs.finish`).
+Where the time is short, one network stands for several latencies and devices, and is trained for longer.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.errors import SearchError
+from hwnas.latency.build import needs_table
 from hwnas.latency.table import Device
+from hwnas.runs.choose import ToFinish
 from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.history import DeviceSearch, SearchRecord, read_history, write_history
 from hwnas.runs.problem import make_problem
-from hwnas.search.capacity import capacity, most_capable
+from hwnas.search.capacity import ROUNDING, Capable, capacity, most_capable
+from hwnas.search.problem import Problem
 from hwnas.search.region import Region
+from hwnas.search.sharing import share
 from hwnas.space import Arch, SearchSpace
+
+FloatArray = NDArray[np.float64]
+
+Devices = Mapping[str, tuple[Device, DeviceSearch]]
+"""Devices with their settings, by name."""
 
 FRESH = ""
 """Stands for the version of weights that nothing has trained."""
 
 
-def choose_directly(context: RunContext, device: Device, settings: DeviceSearch) -> list[Arch]:
-    """Return the archs that a device's models are to have, fastest first.
+@dataclass(frozen=True)
+class DirectChoice:
+    """Which networks are trained for devices."""
+
+    archs: Mapping[str, Sequence[Arch]]
+    """By device, fastest first."""
+    longer: float = 1.0
+    """Times ``finish.epochs`` that each is trained, since some serve several latencies: for the same compute."""
+
+    @property
+    def networks(self) -> list[Arch]:
+        """Different archs of all devices."""
+        return list(dict.fromkeys(arch for archs in self.archs.values() for arch in archs))
+
+
+class DirectWishes:
+    """What devices want without a supernet: for each of several latencies the network that can learn most.
+
+    The latency of a device whose table is still to be measured is taken to grow with the multiply-adds.
 
     Raises:
-        SearchError: no arch is within the limits that can be checked without training.
+        SearchError: no arch is within the limits of a device that can be checked without training.
     """
-    problem = make_problem(context, device, settings)
-    latency, whole = device.compile(context.layout), context.layout.space
 
-    def capacity_of(genomes: NDArray[np.int64]) -> NDArray[np.float64]:
-        known = whole.genomes_of(problem.space, genomes)
-        return capacity(context.macs.of_genomes(known), context.params.of_genomes(known))
+    def __init__(self, context: RunContext, devices: Devices):
+        self.context, self.devices = context, devices
+        self.capable = {name: self._capable(device, settings) for name, (device, settings) in devices.items()}
 
-    def latency_of(genomes: NDArray[np.int64]) -> NDArray[np.float64]:
-        return latency.of_genomes(whole.genomes_of(problem.space, genomes))
+    def own(self) -> DirectChoice:
+        """Return for each latency of each device the network that can learn most."""
+        return DirectChoice({name: capable.archs for name, capable in self.capable.items()})
 
-    def violation_of(genomes: NDArray[np.int64]) -> NDArray[np.float64]:
-        return problem.violation(problem.cheap_losses(genomes))
+    def choice(self, epochs: float) -> DirectChoice:
+        """Return the networks that are best trained.
 
-    archs = most_capable(
-        problem.space, capacity_of, latency_of, violation_of, settings.finish.models,
-        settings.finish.latencies_ms.get(device.name, ()), settings.search.seed, _largest_images(problem.space),
-    )  # fmt: skip
-    if not archs:
-        raise SearchError(
-            f"no arch of the space is within {', '.join(settings.constraints) or 'the wanted latencies'} on "
-            f"{device.name}; loosen the limits"
-        )
-    return archs
+        Args:
+            epochs: passes over the images of each network, if each latency got its own; the compute that this takes
+                is what there is.
+        """
+        own = self.own()
+        settings = [settings for _, settings in self.devices.values()]
+        if not all(s.finish.shared for s in settings) or self.context.recipe.supernet.precisions:
+            return own  # of a network in two precisions two are trained
+        pool = list(dict.fromkeys(arch for capable in self.capable.values() for arch in capable.all_archs))
+        macs, compute = self._macs(pool), epochs * float(self._macs(own.networks).sum())
+        rows = share(np.concatenate([self._worth(name, pool) for name in self.devices], axis=1), macs, compute)
+        ends = np.cumsum([len(capable.targets) for capable in self.capable.values()])[:-1]
+        archs = {
+            name: list(dict.fromkeys(pool[row] for row in of_device if row >= 0))
+            for name, of_device in zip(self.devices, np.split(rows, ends), strict=True)
+        }
+        chosen = DirectChoice(archs)
+        if len(chosen.networks) >= len(own.networks):
+            return own
+        return DirectChoice(archs, float(self._macs(own.networks).sum() / self._macs(chosen.networks).sum()))
+
+    def _capable(self, device: Device, settings: DeviceSearch) -> Capable:
+        if needs_table(device):
+            return _by_macs(self.context, settings)
+        problem, whole = make_problem(self.context, device, settings), self.context.layout.space
+        latency, macs, params = device.compile(self.context.layout), self.context.macs, self.context.params
+
+        def capacity_of(genomes: NDArray[np.int64]) -> FloatArray:
+            known = whole.genomes_of(problem.space, genomes)
+            return capacity(macs.of_genomes(known), params.of_genomes(known))
+
+        def latency_of(genomes: NDArray[np.int64]) -> FloatArray:
+            return latency.of_genomes(whole.genomes_of(problem.space, genomes))
+
+        found = most_capable(
+            problem.space, capacity_of, latency_of, lambda genomes: _violation(problem, genomes),
+            settings.finish.models, settings.finish.latencies_ms.get(device.name, ()), settings.search.seed,
+            _largest_images(problem.space),
+        )  # fmt: skip
+        if not found.archs:
+            raise SearchError(
+                f"no arch of the space is within {', '.join(settings.constraints) or 'the wanted latencies'} on "
+                f"{device.name}; loosen the limits"
+            )
+        return found
+
+    def _worth(self, name: str, archs: Sequence[Arch]) -> FloatArray:
+        """``(archs, latencies)`` capacity of archs at each latency of a device, -inf where they may not be chosen."""
+        device, settings = self.devices[name]
+        targets, context = self.capable[name].targets, self.context
+        allowed = np.ones(len(archs), dtype=bool)
+        if needs_table(device):
+            at = np.log(self._macs(archs))
+        else:
+            problem = make_problem(context, device, settings)
+            allowed = _violation(problem, problem.space.encode_many(archs)) <= 0
+            at = np.log(device.compile(context.layout).of_archs(archs))
+        worth = capacity(self._macs(archs), context.params.of_archs(archs))
+        fast = allowed[:, None] & (at[:, None] <= targets + ROUNDING)
+        largest = context.layout.space["resolution"].options[-1]
+        preferred = fast & np.array([arch["resolution"] == largest for arch in archs])[:, None]
+        return np.where(np.where(preferred.any(axis=0), preferred, fast), worth[:, None], -np.inf)
+
+    def _macs(self, archs: Sequence[Arch]) -> FloatArray:
+        return np.asarray(self.context.macs.of_archs(archs), dtype=float)
+
+
+def _violation(problem: Problem, genomes: NDArray[np.int64]) -> FloatArray:
+    return problem.violation(problem.cheap_losses(genomes))
+
+
+def _by_macs(context: RunContext, settings: DeviceSearch) -> Capable:
+    """Archs whose multiply-adds, which stand for latencies, are spread evenly over their logarithm."""
+    space, n = context.layout.space, settings.finish.models
+    archs = [space.smallest(), *space.sample(np.random.default_rng(0), 500), space.largest()]
+    macs = np.log(context.macs.of_archs(archs))
+    targets = np.linspace(macs[0], macs[-1], n) if n > 1 else macs[-1:]
+    near = np.unique([int(np.argmin(np.abs(macs - target))) for target in targets])
+    near = near[np.argsort(macs[near], kind="stable")]
+    return Capable(space, ((space.encode_many([archs[i] for i in near]), macs[near]),), macs[near])
 
 
 def _identity(device: Device, settings: DeviceSearch) -> dict[str, Any]:
@@ -84,30 +181,44 @@ def _missed(context: RunContext, device: Device, settings: DeviceSearch, archs: 
     return f"; none within the limits is as fast as {missed} ms" if missed else ""
 
 
-def search_directly(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> None:
-    """Choose the archs of a device and note them as its search, unless that was done."""
+def search_directly(evaluations: Evaluations, devices: Devices) -> None:
+    """Choose the archs of devices together and note them as their searches, but for devices where that was done."""
     context, archive = evaluations.context, evaluations.archive
-    folder = context.folder.device(device.name)
-    identity, history = _identity(device, settings), read_history(folder)
-    name = history.name_of(device.name, identity)
-    if history.done(name):
+    histories = {name: read_history(context.folder.device(name)) for name in devices}
+    identities = {name: _identity(device, settings) for name, (device, settings) in devices.items()}
+    names = {name: histories[name].name_of(name, identities[name]) for name in devices}
+    missing = {name: wanted for name, wanted in devices.items() if not histories[name].done(names[name])}
+    if not missing:
         return
     started = time.monotonic()
-    archs = choose_directly(context, device, settings)
-    archive.begin(name, device.name)
-    archive.forget_requests(name)
-    archive.request(name, archs)
-    message = (
-        f"{len(archs)} archs chosen by MACs and parameters at each latency, without a supernet; each was trained "
-        f"from fresh weights{_missed(context, device, settings, archs)}"
-    )
+    wishes = DirectWishes(context, missing)
+    n_own = len(wishes.own().networks)
+    choice = wishes.choice(min(settings.finish.epochs for _, settings in missing.values()))
+    shared = ""
+    if choice.longer > 1:
+        shared = (
+            f"; {len(choice.networks)} serve what {n_own} would, and are trained {choice.longer:.2g} times as long "
+            "(finish.shared)"
+        )
     duration_s = round(time.monotonic() - started, 3)
-    record = SearchRecord(name, identity, len(archs), 0, "direct", message, duration_s)
-    write_history(folder, history.with_search(record))
+    for name, (device, settings) in missing.items():
+        archs = choice.archs[name]
+        archive.begin(names[name], name)
+        archive.forget_requests(names[name])
+        archive.request(names[name], archs)
+        message = (
+            f"{len(archs)} archs chosen by MACs and parameters at each latency, without a supernet; each was trained "
+            f"from fresh weights{shared}{_missed(context, device, settings, archs)}"
+        )
+        record = SearchRecord(
+            names[name], identities[name], len(archs), 0, "direct", message, duration_s, longer=choice.longer
+        )
+        write_history(context.folder.device(name), histories[name].with_search(record))
 
 
-def chosen_directly(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> Sequence[Candidate]:
+def chosen_directly(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> ToFinish:
     """Return the archs that `search_directly` chose with these settings, to begin with fresh weights."""
     history = read_history(evaluations.context.folder.device(device.name))
     name = history.name_of(device.name, _identity(device, settings))
-    return [Candidate(arch, FRESH) for arch in evaluations.archive.requested([name])]
+    longer = next(record.longer for record in history.searches if record.search == name)
+    return ToFinish([Candidate(arch, FRESH) for arch in evaluations.archive.requested([name])], longer)

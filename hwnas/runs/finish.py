@@ -20,7 +20,7 @@ from hwnas.errors import TrainingError
 from hwnas.files import make_folder, write_json
 from hwnas.finetune import FinetuneConfig, FinetuneResult, FinishConfig, Student, seconds_per_epoch, train_together
 from hwnas.latency.table import Device
-from hwnas.runs.choose import front_stands
+from hwnas.runs.choose import ToFinish, front_stands
 from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.finished import FinishedModel
@@ -36,7 +36,7 @@ SCORED_PERCENT = 20.0
 
 Before, the rate is so high that a lead on a few hundred images is luck."""
 
-Chooser = Callable[[Evaluations, Device, DeviceSearch], Sequence[Candidate]]
+Chooser = Callable[[Evaluations, Device, DeviceSearch], ToFinish]
 
 
 def finish_front(
@@ -49,7 +49,7 @@ def finish_front(
     Args:
         evaluations: of the run.
         devices: with their settings, by name.
-        choose: which models, and with which weights they begin.
+        choose: which models, with which weights they begin, and for how long they are trained.
 
     Raises:
         SearchError: no model of a device is within the limits.
@@ -58,9 +58,12 @@ def finish_front(
     wanted: dict[str, list[tuple[FinishConfig, Sequence[Candidate]]]] = {}
     for device, settings in devices.values():
         if settings.finish.models and not front_stands(evaluations, device, settings):
-            how = settings.finish.model_copy(update={"models": 1, "latencies_ms": {}, "time_s": None})
-            alike = wanted.setdefault(how.model_dump_json(), [])
-            alike.append((settings.finish, choose(evaluations, device, settings)))
+            chosen = choose(evaluations, device, settings)
+            finish = settings.finish
+            if chosen.longer != 1:
+                finish = finish.model_copy(update={"epochs": round(finish.epochs * chosen.longer, 2)})
+            how = finish.model_copy(update={"models": 1, "latencies_ms": {}, "time_s": None})
+            wanted.setdefault(how.model_dump_json(), []).append((finish, chosen.models))
     for alike in wanted.values():
         models = [model for _, chosen in alike for model in chosen]
         times = [finish.time_s for finish, _ in alike if finish.time_s is not None]

@@ -101,6 +101,8 @@ class SearchRecord:
     adapted: tuple[Adapted, ...] = ()
     not_learnt: str = ""
     """See `hwnas.runs.learnt`; empty: the networks know something, or the record is of an older version."""
+    longer: float = 1.0
+    """Times ``finish.epochs`` that its models are trained; see `hwnas.runs.direct.DirectChoice`."""
 
 
 @dataclass(frozen=True)

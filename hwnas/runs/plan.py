@@ -21,13 +21,13 @@ from hwnas.errors import RecipeError
 from hwnas.files import write_json
 from hwnas.finetune import relative_cost
 from hwnas.latency.build import needs_table
+from hwnas.latency.table import Device
 from hwnas.runs.context import RunContext
-from hwnas.runs.direct import choose_directly
+from hwnas.runs.direct import DirectWishes
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.kept import read_kept
 from hwnas.runs.recipe import Recipe
 from hwnas.runs.staged import check_strategy
-from hwnas.space import Arch
 from hwnas.supernet import build_supernet
 from hwnas.train.device import chosen_device
 from hwnas.train.phases import phase_space, sample_step
@@ -73,6 +73,10 @@ class Plan:
     finish_gmacs: float
     direct_epochs: float
     """Passes over the images that each model gets for the same compute without a supernet."""
+    direct_networks: int = 0
+    """Networks that stand for all models then; fewer where some serve several latencies or devices."""
+    direct_longer: float = 1.0
+    """Times ``direct_epochs`` that each network gets, since there are fewer of them."""
     phase_factor: float = 1.0
     """By which the epochs of the supernet's phases are multiplied to keep the budget."""
     search_s: float | None = None
@@ -115,7 +119,8 @@ def make_plan(
     asked = what_is_asked(recipe, wanted, budget_s)
     strategies = {s.search.strategy for s in wanted.values()}
     started = time.monotonic()
-    archs = _direct_archs(context, wanted)
+    wishes = _direct_wishes(context, wanted)
+    archs = [arch for group in wishes for arch in group.own().networks]
     n_images, n_models = len(context.splits.train), sum(s.finish.models for s in wanted.values())
     macs = context.macs.of_archs(archs) if archs else np.zeros(0)
     small_percent = max((s.finish.small_percent for s in wanted.values()), default=0.0)
@@ -138,6 +143,11 @@ def make_plan(
     elif archs and seconds:
         per_gmac = sum(seconds.values()) / train
         direct_epochs = to_spend / (epoch_gmacs * per_gmac)
+    choices = [group.choice(direct_epochs) for group in wishes] if direct_epochs else []
+    n_networks = sum(len(choice.networks) for choice in choices)
+    longer = (
+        float(macs.sum() / sum(float(context.macs.of_archs(c.networks).sum()) for c in choices)) if choices else 1.0
+    )
     if strategies == {"direct"} and not archs:
         raise RecipeError("search.strategy direct trains the models of finish.models, which is 0; give at least 1")
     strategy: Strategy
@@ -152,19 +162,23 @@ def make_plan(
     elif not archs:
         strategy, why = "supernet", "models are handed over as the supernet gives them (finish.models is 0)"
     else:
-        seen = direct_epochs * n_images
+        seen = direct_epochs * longer * n_images
         pays = seen < ENOUGH_IMAGES
         strategy = "supernet" if pays else "direct"
+        serving = f" that serve all {len(archs)} wanted latencies" if n_networks < len(archs) else ""
         why = (
-            f"for the same compute each of {len(archs)} models, trained alone, would see {seen:,.0f} images "
-            f"({direct_epochs:.3g} epochs); below {ENOUGH_IMAGES:,} a supernet is taken to give better models"
+            f"for the same compute each of {n_networks} models{serving}, trained alone, would see {seen:,.0f} images "
+            f"({direct_epochs * longer:.3g} epochs); below {ENOUGH_IMAGES:,} a supernet is taken to give better models"
         )
     known = read_plan(context) if begun else None
     divided: dict[str, Any] = {"phase_factor": known.phase_factor} if trained and known is not None else {}
     if budget_s is not None:
         train_s = 0.0 if trained else sum(seconds.values())
         divided |= {"finish_s": to_spend} if strategy == "direct" else _shares(to_spend, train_s, bool(archs))
-    found = Plan(strategy, f"{strategy}: {why}", asked, n_models, train, search, finish, direct_epochs, **divided)
+    found = Plan(
+        strategy, f"{strategy}: {why}", asked, n_models, train, search, finish, direct_epochs, n_networks, longer,
+        **divided,
+    )  # fmt: skip
     if begun or not seconds:
         return found
     per_gmac = sum(seconds.values()) / _train_gmacs(context, {})
@@ -214,27 +228,15 @@ def write_plan(context: RunContext, plan: Plan) -> None:
     write_json(context.folder.plan, plan.as_dict())
 
 
-def _direct_archs(context: RunContext, wanted: Mapping[str, DeviceSearch]) -> list[Arch]:
-    """The archs that each device would be given without a supernet; those of a device without a table are guessed."""
-    found: dict[Arch, None] = {}
+def _direct_wishes(context: RunContext, wanted: Mapping[str, DeviceSearch]) -> list[DirectWishes]:
+    """What the devices would be given without a supernet: modelled ones together, and measured ones."""
+    groups: dict[bool, dict[str, tuple[Device, DeviceSearch]]] = {}
     for name, settings in wanted.items():
-        if not settings.finish.models:
-            continue
-        device = context.devices[name]
-        if needs_table(device):
-            found |= dict.fromkeys(_by_macs(context, settings.finish.models))
-        else:
-            found |= dict.fromkeys(choose_directly(context, device, settings))
-    return list(found)
-
-
-def _by_macs(context: RunContext, n: int) -> list[Arch]:
-    """Archs whose multiply-adds are spread evenly over their logarithm."""
-    space = context.layout.space
-    archs = [space.smallest(), *space.sample(np.random.default_rng(0), 500), space.largest()]
-    macs = np.log(context.macs.of_archs(archs))
-    targets = np.linspace(macs[0], macs[-1], n) if n > 1 else macs[-1:]
-    return [archs[int(np.argmin(np.abs(macs - t)))] for t in targets]
+        if settings.finish.models:
+            device = context.devices[name]
+            timed = needs_table(device) or device.profile.conditions is not None
+            groups.setdefault(timed, {})[name] = device, settings
+    return [DirectWishes(context, group) for group in groups.values()]
 
 
 def _train_gmacs(context: RunContext, staged: Mapping[str, DeviceSearch]) -> float:
@@ -336,6 +338,11 @@ def planned_search(settings: DeviceSearch, plan: Plan) -> DeviceSearch:
 
 
 def with_time(settings: DeviceSearch, time_s: float) -> DeviceSearch:
-    """Return what is searched for a device, its models trained for so many seconds."""
-    finish = settings.finish.model_copy(update={"time_s": round(time_s, 3)})
+    """Return what is searched for a device, its models trained for so many seconds.
+
+    Its epochs, then only an estimate of the length, follow where it is known how long they would take.
+    """
+    finish = settings.finish
+    epochs = finish.epochs if finish.time_s is None else round(finish.epochs * time_s / finish.time_s, 2)
+    finish = finish.model_copy(update={"time_s": round(time_s, 3), "epochs": epochs})
     return settings.model_copy(update={"finish": finish})

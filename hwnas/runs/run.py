@@ -144,11 +144,14 @@ class Run(RunHandover):
         timed = [name for name in wanted if self.devices[name].profile.conditions is not None]
         with self.evaluations() as evaluations:
             for group in ([name for name in wanted if name not in timed], timed):
+                devices = {name: (self.devices[name], wanted[name]) for name in group}
                 for name in group:
                     keep_device(self.context.folder, self.devices[name], wanted[name].device)
-                    search = {"direct": search_directly, "staged": search_staged}.get(strategy, search_device)
-                    search(evaluations, self.devices[name], wanted[name])
-                devices = {name: (self.devices[name], wanted[name]) for name in group}
+                    if strategy != "direct":
+                        search = search_staged if strategy == "staged" else search_device
+                        search(evaluations, *devices[name])
+                if strategy == "direct":
+                    search_directly(evaluations, devices)
                 finish_front(evaluations, devices, chosen_directly if strategy == "direct" else choose_to_finish)
                 for name in group:
                     update_front(evaluations, self.devices[name], wanted[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,46 @@ POPULATION, GENERATIONS = 200, 60
 """12,000 genomes, a second or two; the front over capacity and latency has stopped moving by then."""
 
 
+ROUNDING = 1e-12
+"""Of a logarithm of a latency."""
+
+
 def capacity(macs: FloatArray, params: FloatArray) -> FloatArray:
     """Return how much a network can learn, roughly: the mean of the logarithms of multiply-adds and parameters."""
     return 0.5 * (np.log(macs) + np.log(params))
+
+
+@dataclass(frozen=True)
+class Capable:
+    """Archs of greatest capacity at their latency, in milliseconds of one device."""
+
+    space: SearchSpace
+    fronts: tuple[tuple[IntArray, FloatArray], ...]
+    """Genomes and the logarithms of their latencies, ascending: of the preferred part of the space, then of all of it.
+    Empty where no arch is within the limits."""
+    targets: FloatArray
+    """Logarithms of the latencies that are wanted, ascending."""
+
+    @property
+    def archs(self) -> list[Arch]:
+        """Different archs, for each wanted latency that of greatest capacity which is as fast.
+
+        Fewer than the latencies where one serves several or where no arch is as fast.
+        """
+        chosen: dict[Arch, None] = {}
+        for target in self.targets:
+            for genomes, at in self.fronts:
+                if len(within := np.flatnonzero(at <= target + ROUNDING)):
+                    chosen[self.space.decode(genomes[within[-1]])] = None
+                    break
+        return list(chosen)
+
+    @property
+    def all_archs(self) -> list[Arch]:
+        """Every arch of the fronts."""
+        if not self.fronts:
+            return []
+        return self.space.decode_many(np.unique(np.concatenate([genomes for genomes, _ in self.fronts]), axis=0))
 
 
 def most_capable(
@@ -35,8 +73,8 @@ def most_capable(
     wanted_ms: Sequence[float] = (),
     seed: int = 0,
     preferred: Region | None = None,
-) -> list[Arch]:
-    """Return for several latencies the arch of greatest capacity that is as fast.
+) -> Capable:
+    """Return for several latencies the archs of greatest capacity that are as fast.
 
     Args:
         space: of the archs.
@@ -48,10 +86,6 @@ def most_capable(
         seed: of the search.
         preferred: a part of the space, such as its largest resolution; others are taken only for latencies that none
             of its archs reaches.
-
-    Returns:
-        Different archs by ascending wanted latency; fewer where one serves several latencies or where no arch
-        is as fast. Empty where no arch is within the limits.
     """
 
     def losses_of(genomes: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -63,19 +97,13 @@ def most_capable(
     fronts = [_front(region, losses_of, seed, ends) for region in (preferred or whole, whole)]
     fronts = [(genomes, at) for genomes, at in fronts if len(genomes)]
     if not fronts:
-        return []
+        return Capable(space, (), np.zeros(0))
     if wanted_ms:
         targets = np.log(np.sort(np.array(wanted_ms, dtype=float)))
     else:
         first, last = min(at[0] for _, at in fronts), fronts[0][1][-1]
         targets = np.linspace(first, last, n) if n > 1 else np.array([last])
-    chosen: dict[Arch, None] = {}
-    for target in targets:
-        for genomes, at in fronts:
-            if len(within := np.flatnonzero(at <= target + 1e-12)):
-                chosen[space.decode(genomes[within[-1]])] = None
-                break
-    return list(chosen)
+    return Capable(space, tuple(fronts), targets)
 
 
 def _front(

@@ -10,7 +10,7 @@ from run_files import made_files, rows_of
 import hwnas
 from hwnas.errors import RecipeError, SearchError
 from hwnas.progress import silent
-from hwnas.runs.direct import choose_directly
+from hwnas.runs.direct import DirectWishes
 from hwnas.runs.plan import ENOUGH_IMAGES, make_plan
 from hwnas.runs.recipe import load_recipe, with_values
 from hwnas.runs.start import open_run, run, start_run
@@ -20,7 +20,7 @@ from hwnas.train.evaluate import scores_of
 
 FIRST, SECOND = "hexagon-dsp", "myriad-vpu"
 SEARCH = {"strategy": "direct", "evaluations": 2}
-FINISH = {"models": 3, "epochs": 2, "lr": 0.1}
+FINISH = {"models": 3, "epochs": 2, "lr": 0.1, "shared": False}
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,33 @@ def test_a_second_start_computes_nothing(copied, again):
     assert set(told) <= {f"export for {d}" for d in (FIRST, SECOND)}
 
 
+def test_few_networks_stand_for_many_latencies_where_the_time_is_short(direct, again, tmp_path):
+    again(tmp_path / "run", finish={**FINISH, "shared": True})
+    opened, plan = open_run(tmp_path / "run"), json.loads((tmp_path / "run" / "plan.json").read_text())
+    finished = opened.weights.finished.by_version.values()
+    alone = open_run(direct).weights.finished.by_version.values()
+    assert len(finished) == plan["direct_networks"] < len(alone)
+    (epochs,) = {m.epochs for m in finished}
+    assert epochs == pytest.approx(plan["direct_epochs"] * plan["direct_longer"], abs=0.01 * plan["direct_longer"])
+
+    def compute(models):
+        with opened.archive() as archive:
+            archs = [archive.find(m.key) for m in models]
+        return sum(m.epochs * macs for m, macs in zip(models, opened.context.macs.of_archs(archs), strict=True))
+
+    with open_run(direct).archive() as archive:
+        macs = opened.context.macs.of_archs([archive.find(m.key) for m in alone])
+    spent = sum(m.epochs * one for m, one in zip(alone, macs, strict=True))
+    assert compute(list(finished)) == pytest.approx(spent, rel=0.01)
+    for device in (FIRST, SECOND):
+        assert rows_of(tmp_path / "run", device)
+    assert "times as long (finish.shared)" in (tmp_path / "run" / "report.html").read_text()
+    before, told = made_files(tmp_path / "run"), []
+    again(tmp_path / "run", lambda task, *_: told.append(task), finish={**FINISH, "shared": True})
+    assert made_files(tmp_path / "run") == before
+    assert set(told) <= {f"export for {d}" for d in (FIRST, SECOND)}
+
+
 @pytest.mark.slow
 def test_killed_runs_end_with_the_same_files(direct, tiny_recipe, recipe_file, killed_run, again, tmp_path):
     out = tmp_path / "run"
@@ -123,23 +150,27 @@ def test_limits_hold_for_the_chosen_archs(tiny_recipe, recipe_file, tmp_path):
     loaded = load_recipe(recipe_file(search={"strategy": "direct"}, finish={"models": 4}))
     context = start_run(loaded, tmp_path / "run").context
     device, settings = context.devices[FIRST], context.settings(FIRST)
-    free = choose_directly(context, device, settings)
+
+    def chosen_with(settings):
+        return DirectWishes(context, {FIRST: (device, settings)}).own().archs[FIRST]
+
+    free = chosen_with(settings)
     params = context.params.of_archs(free)
     ms = device.compile(context.layout).of_archs(free)
     assert len(free) == 4
     assert (np.diff(ms) > 0).all()
     bound = int(np.median(params))
     limited = settings.model_copy(update={"constraints": (f"params<={bound}",)})
-    assert (context.params.of_archs(choose_directly(context, device, limited)) <= bound).all()
+    assert (context.params.of_archs(chosen_with(limited)) <= bound).all()
     wanted = settings.model_copy(
         update={"finish": settings.finish.model_copy(update={"latencies_ms": {FIRST: (ms[1], ms[2])}})}
     )
-    chosen = device.compile(context.layout).of_archs(choose_directly(context, device, wanted))
+    chosen = device.compile(context.layout).of_archs(chosen_with(wanted))
     assert len(chosen) == 2
     assert (chosen <= np.array([ms[1], ms[2]])).all()
     impossible = settings.model_copy(update={"constraints": ("params<=3",)})
     with pytest.raises(SearchError, match="no arch of the space is within params<=3"):
-        choose_directly(context, device, impossible)
+        chosen_with(impossible)
 
 
 def test_archs_are_the_most_capable_at_their_latency():
@@ -152,7 +183,7 @@ def test_archs_are_the_most_capable_at_their_latency():
     def latency_of(genomes):
         return 1.0 + genomes @ cost
 
-    archs = most_capable(space, capacity_of, latency_of, lambda g: np.zeros(len(g)), 4)
+    archs = most_capable(space, capacity_of, latency_of, lambda g: np.zeros(len(g)), 4).archs
     genomes = space.all_genomes()
     for arch in archs:
         own = space.encode(arch)[None]
@@ -169,7 +200,9 @@ def test_direct_without_models_is_refused(recipe_file, tmp_path):
 
 def test_few_models_are_trained_directly_and_many_share_a_supernet(recipe_file, tmp_path):
     def plan(models, **changes):
-        recipe = with_values(load_recipe(recipe_file()), {"finish": {"models": models, "epochs": 1}, **changes}, "")
+        recipe = with_values(
+            load_recipe(recipe_file()), {"finish": {"models": models, "epochs": 1, "shared": False}, **changes}, ""
+        )
         context = start_run(recipe, tmp_path / f"{models}-{len(changes)}").context
         return make_plan(context, {d: context.settings(d) for d in context.devices})
 
