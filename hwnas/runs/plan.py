@@ -4,7 +4,8 @@ The cost of everything is counted in multiply-adds: a training step on an image 
 it. With a time budget, a few steps are timed, too.
 
 Whether a supernet pays depends on how many models share it. Without one, the same compute trains every model from fresh
-weights for ``direct_epochs`` passes over the images; where these are enough, that gives the better models.
+weights for ``direct_epochs`` passes over the images, or fewer models that serve several latencies for longer; where
+these are enough, or all models together cost less than a supernet, that gives the better models.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from hwnas.files import write_json
 from hwnas.finetune import relative_cost
 from hwnas.latency.build import needs_table
 from hwnas.latency.table import Device
+from hwnas.objectives.resolve import objectives_of
 from hwnas.runs.context import RunContext
 from hwnas.runs.direct import DirectWishes
 from hwnas.runs.history import DeviceSearch
@@ -42,7 +44,7 @@ ENOUGH_IMAGES = 100_000
 """Images that each model sees in its training, from which training each alone is taken to give better models.
 
 1,600 steps of 64 images. A first estimate: at 27,000 images a model a supernet gave 4 points more (8 models on
-CIFAR-10, one seed); where it turns has not been measured yet."""
+CIFAR-10 that shared nothing, one seed); where it turns has not been measured yet."""
 
 TRAIN_SHARE, SEARCH_SHARE, FINISH_SHARE = 0.45, 0.10, 0.45
 """Of a time budget, where there is a supernet. A first estimate: no other shares have been measured yet."""
@@ -145,31 +147,35 @@ def make_plan(
         direct_epochs = to_spend / (epoch_gmacs * per_gmac)
     choices = [group.choice(direct_epochs) for group in wishes] if direct_epochs else []
     n_networks = sum(len(choice.networks) for choice in choices)
-    longer = (
-        float(macs.sum() / sum(float(context.macs.of_archs(c.networks).sum()) for c in choices)) if choices else 1.0
-    )
+    chosen_macs = sum(float(context.macs.of_archs(choice.networks).sum()) for choice in choices)
+    longer = float(macs.sum()) / chosen_macs if choices else 1.0
     if strategies == {"direct"} and not archs:
         raise RecipeError("search.strategy direct trains the models of finish.models, which is 0; give at least 1")
+    if strategies == {"direct"} and recipe.train.start_from is not None:
+        raise RecipeError(
+            "search.strategy direct begins with fresh weights, so the weights of train.start_from would be lost; leave "
+            "one of the two out"
+        )
     strategy: Strategy
-    if len(strategies) == 1 and strategies != {"auto"}:
-        (only,) = strategies
-        strategy = only if only in ("direct", "staged") else "supernet"
-        why = "as search.strategy says"
-    elif trained:
+    if trained:
         strategy, why = "supernet", "the run has one"
     elif given:
         strategy, why = "supernet", "train.start_from gives one, and no phase trains it further"
+    elif recipe.train.start_from is not None:
+        strategy, why = "supernet", "it begins with the weights of train.start_from; models trained alone would not"
     elif not archs:
         strategy, why = "supernet", "models are handed over as the supernet gives them (finish.models is 0)"
+    elif judged := _judged_after_training(context, wanted):
+        strategy, why = "supernet", f"archs are also to be good at {', '.join(judged)}, which only a search can see to"
     else:
-        seen = direct_epochs * longer * n_images
-        pays = seen < ENOUGH_IMAGES
-        strategy = "supernet" if pays else "direct"
-        serving = f" that serve all {len(archs)} wanted latencies" if n_networks < len(archs) else ""
-        why = (
-            f"for the same compute each of {n_networks} models{serving}, trained alone, would see {seen:,.0f} images "
-            f"({direct_epochs * longer:.3g} epochs); below {ENOUGH_IMAGES:,} a supernet is taken to give better models"
-        )
+        supernet_gmacs = train / sum(phase.epochs for phase in recipe.train.phases)
+        alone = _Alone(n_networks, len(archs), direct_epochs * longer, n_images, epoch_gmacs / longer)
+        strategy, why = alone.better_than(supernet_gmacs)
+    if len(strategies) == 1 and strategies != {"auto"}:
+        (only,) = strategies
+        asked_for: Strategy = only if only in ("direct", "staged") else "supernet"
+        better = f"; auto would be {strategy}: {why}" if strategy == "direct" != asked_for else ""
+        strategy, why = asked_for, f"as search.strategy says{better}"
     known = read_plan(context) if begun else None
     divided: dict[str, Any] = {"phase_factor": known.phase_factor} if trained and known is not None else {}
     if budget_s is not None:
@@ -183,6 +189,44 @@ def make_plan(
         return found
     per_gmac = sum(seconds.values()) / _train_gmacs(context, {})
     return replace(found, estimated_s=_estimated_s(found, per_gmac, epoch_gmacs) | {"tables": tables_s})
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """What a compute gives without a supernet."""
+
+    networks: int
+    wanted: int
+    """Models; networks may serve several."""
+    epochs: float
+    images: int
+    """Of one epoch."""
+    epoch_gmacs: float
+    """Of one epoch of all networks."""
+
+    def better_than(self, supernet_epoch_gmacs: float) -> tuple[Strategy, str]:
+        """Return which gives the better models, and why."""
+        seen = self.epochs * self.images
+        strategy: Strategy = (
+            "direct" if seen >= ENOUGH_IMAGES or self.epoch_gmacs < supernet_epoch_gmacs else "supernet"
+        )
+        models = f"each of {self.networks} models" if self.networks > 1 else "one model"
+        if self.networks < self.wanted:
+            models += f" that serve{'' if self.networks > 1 else 's'} all {self.wanted} wanted latencies"
+        verdict = f"below {ENOUGH_IMAGES:,} a supernet is taken to give better models"
+        if strategy == "direct" and seen < ENOUGH_IMAGES:
+            verdict = "few, but a pass over them costs less than one of a supernet's training"
+        return strategy, (
+            f"for the same compute {models}, trained alone, would see {seen:,.0f} images ({self.epochs:.3g} epochs); "
+            f"{verdict}"
+        )
+
+
+def _judged_after_training(context: RunContext, wanted: Mapping[str, DeviceSearch]) -> list[str]:
+    """Objectives beside the main score that only trained networks have, such as introspectability."""
+    named = dict.fromkeys(name for settings in wanted.values() for name in settings.objectives)
+    plugins = objectives_of(list(named), context.task)
+    return [one.name for one in plugins if one.cost == "evaluated" and one.name != context.score.name]
 
 
 def _estimated_s(plan: Plan, s_per_gmac: float, epoch_gmacs: float) -> dict[str, float]:

@@ -200,6 +200,7 @@ def test_direct_without_models_is_refused(recipe_file, tmp_path):
 
 def test_few_models_are_trained_directly_and_many_share_a_supernet(recipe_file, tmp_path):
     def plan(models, **changes):
+        changes = {"objectives": ["top1_percent", "latency_ms"], **changes}
         recipe = with_values(
             load_recipe(recipe_file()), {"finish": {"models": models, "epochs": 1, "shared": False}, **changes}, ""
         )
@@ -210,11 +211,39 @@ def test_few_models_are_trained_directly_and_many_share_a_supernet(recipe_file, 
     few, many = plan(1, **longer), plan(40)
     assert 128 * few.direct_epochs > ENOUGH_IMAGES > 128 * many.direct_epochs
     assert (few.strategy, many.strategy) == ("direct", "supernet")
-    assert str(few).startswith("direct: for the same compute each of ")
+    assert str(few).startswith("direct: for the same compute one model, trained alone, would see ")
     assert str(many).startswith("supernet: for the same compute each of ")
     assert plan(0).strategy == "supernet"
     asked = {"search": {"strategy": "supernet"}, **longer}
-    assert plan(2, **asked).strategy == "supernet"
+    assert str(plan(2, **asked)).startswith("supernet: as search.strategy says; auto would be direct: for the same ")
+    judged = {"objectives": ["top1_percent", "latency_ms", "introspectability"], **longer}
+    assert str(plan(2, **judged)) == (
+        "supernet: archs are also to be good at introspectability, which only a search can see to"
+    )
+
+
+def test_networks_that_cost_less_than_a_supernet_are_trained_alone(recipe_file, tmp_path):
+    changes = {"objectives": ["top1_percent", "latency_ms"], "finish": {"models": 8, "epochs": 1}}
+    context = start_run(load_recipe(recipe_file(**changes)), tmp_path / "run").context
+    found = make_plan(context, {d: context.settings(d) for d in context.devices})
+    assert found.direct_networks < found.models
+    assert 128 * found.direct_epochs * found.direct_longer < ENOUGH_IMAGES
+    assert str(found).startswith("direct: ")
+    assert str(found).endswith("few, but a pass over them costs less than one of a supernet's training")
+
+
+def test_weights_to_begin_with_are_never_thrown_away(finished_run, tiny_recipe, recipe_file, tmp_path):
+    train = {**tiny_recipe["train"], "start_from": str(finished_run / "train")}
+    train["phases"] = [{"name": "full", "epochs": 4000, "lr": 0.1}]
+
+    def plan(**changes):
+        loaded = load_recipe(recipe_file(finish={"models": 1, "epochs": 1}, train=train, **changes))
+        context = start_run(loaded, tmp_path / f"run-{len(changes)}").context
+        return make_plan(context, {d: context.settings(d) for d in context.devices})
+
+    assert str(plan()) == "supernet: it begins with the weights of train.start_from; models trained alone would not"
+    with pytest.raises(RecipeError, match=r"direct begins with fresh weights, so the weights of train\.start_from"):
+        plan(search={"strategy": "direct"})
 
 
 def test_a_budget_is_divided_kept_and_spent_once(recipe_file, tmp_path):

@@ -28,7 +28,7 @@ def chosen_run(tiny_recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("precisions")
     net = tiny_recipe["supernet"] | {"precisions": ["fp32", "int8"]}
     changed = tiny_recipe | {"supernet": net, "devices": DEVICES, "objectives": OBJECTIVES}
-    changed |= {"search": {"evaluations": 12}, "finish": {"models": 3, "epochs": 1}}
+    changed |= {"search": {"strategy": "supernet", "evaluations": 12}, "finish": {"models": 3, "epochs": 1}}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(changed))
     run(folder / "tiny.yaml", out=folder / "run")
     return folder / "run"
