@@ -23,11 +23,11 @@ from hwnas.files import write_json
 from hwnas.finetune import relative_cost
 from hwnas.latency.build import needs_table
 from hwnas.latency.table import Device
-from hwnas.objectives.resolve import objectives_of
 from hwnas.runs.context import RunContext
 from hwnas.runs.direct import DirectWishes
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.kept import read_kept
+from hwnas.runs.problem import evaluated_values
 from hwnas.runs.recipe import Recipe
 from hwnas.runs.staged import check_strategy
 from hwnas.supernet import build_supernet
@@ -223,10 +223,9 @@ class _Alone:
 
 
 def _judged_after_training(context: RunContext, wanted: Mapping[str, DeviceSearch]) -> list[str]:
-    """Objectives beside the main score that only trained networks have, such as introspectability."""
-    named = dict.fromkeys(name for settings in wanted.values() for name in settings.objectives)
-    plugins = objectives_of(list(named), context.task)
-    return [one.name for one in plugins if one.cost == "evaluated" and one.name != context.score.name]
+    """Objectives and limited values beside the main score that only trained networks have, as introspectability."""
+    found = dict.fromkeys(v for settings in wanted.values() for v in evaluated_values(context, settings).values())
+    return [name for name in found if name != context.score.name]
 
 
 def _estimated_s(plan: Plan, s_per_gmac: float, epoch_gmacs: float) -> dict[str, float]:
