@@ -197,8 +197,8 @@ def search_directly(evaluations: Evaluations, devices: Devices) -> None:
     shared = ""
     if choice.longer > 1:
         shared = (
-            f"; {len(choice.networks)} serve what {n_own} would, and are trained {choice.longer:.2g} times as long "
-            "(finish.shared)"
+            f"; of all devices together {len(choice.networks)} instead of {n_own}, and so {choice.longer:.2g} times as "
+            "long (finish.shared)"
         )
     duration_s = round(time.monotonic() - started, 3)
     for name, (device, settings) in missing.items():
@@ -207,7 +207,7 @@ def search_directly(evaluations: Evaluations, devices: Devices) -> None:
         archive.forget_requests(names[name])
         archive.request(names[name], archs)
         message = (
-            f"{len(archs)} archs chosen by MACs and parameters at each latency, without a supernet; each was trained "
+            f"{len(archs)} arch{'s' * (len(archs) > 1)} chosen by MACs and parameters, without a supernet, and trained "
             f"from fresh weights{shared}{_missed(context, device, settings, archs)}"
         )
         record = SearchRecord(
