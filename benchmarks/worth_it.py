@@ -22,6 +22,7 @@ Of several devices, accuracies are means over the devices, and hypervolumes are 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import resource
@@ -37,6 +38,7 @@ import yaml
 
 import hwnas
 from hwnas.finetune import FinetuneConfig, Student, seconds_per_epoch, train_together
+from hwnas.latency.device import load_profile
 from hwnas.latency.measure import MeasureConfig, measure
 from hwnas.latency.table import load_device
 from hwnas.pareto import hypervolume
@@ -109,6 +111,8 @@ def _wanted(arguments: argparse.Namespace) -> dict[str, list[float]]:
     names = arguments.devices.split(",")
     if arguments.latencies_ms:
         return dict.fromkeys(names, arguments.latencies_ms)
+    if measured := [name for name in names if load_profile(name).origin == "measured"]:
+        raise SystemExit(f"give --latencies-ms: what {', '.join(measured)} can do is not known before it is measured")
     layout = make_layout(MBV3Config.model_validate(cifar10_space()))
     archs, found = layout.space.sample(np.random.default_rng(0), 2000), {}
     for name in names:
@@ -119,9 +123,8 @@ def _wanted(arguments: argparse.Namespace) -> dict[str, list[float]]:
 
 def kept(arguments: argparse.Namespace, name: str, seed: int) -> Path:
     """Where a unit is kept."""
-    devices = arguments.devices.split(",")
-    several = "" if devices == ["local-cpu"] else f"-{len(devices)}devices"
-    return Path(arguments.work) / f"{name}-{arguments.images}-{arguments.budget_min:g}min{several}-seed{seed}"
+    wanted = hashlib.sha256(json.dumps(arguments.wanted).encode()).hexdigest()[:6]
+    return Path(arguments.work) / f"{name}-{arguments.images}-{arguments.budget_min:g}min-{wanted}-seed{seed}"
 
 
 def begin(arguments: argparse.Namespace, seed: int, name: str, changes: Sequence[str] = ()) -> tuple[Path, Path]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hwnas.errors import SearchError
 from hwnas.latency.build import needs_table
 from hwnas.latency.table import Device
-from hwnas.runs.choose import ToFinish
+from hwnas.runs.choose import ToFinish, front_stands
 from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.history import DeviceSearch, SearchRecord, read_history, write_history
@@ -65,6 +65,11 @@ class DirectWishes:
     def __init__(self, context: RunContext, devices: Devices):
         self.context, self.devices = context, devices
         self.capable = {name: self._capable(device, settings) for name, (device, settings) in devices.items()}
+
+    @property
+    def n_latencies(self) -> int:
+        """Wanted latencies of all devices."""
+        return sum(len(capable.targets) for capable in self.capable.values())
 
     def own(self) -> DirectChoice:
         """Return for each latency of each device the network that can learn most."""
@@ -182,18 +187,23 @@ def _missed(context: RunContext, device: Device, settings: DeviceSearch, archs: 
 
 
 def search_directly(evaluations: Evaluations, devices: Devices) -> None:
-    """Choose the archs of devices together and note them as their searches, but for devices where that was done."""
+    """Choose the archs of devices together and note them as their searches, but for devices where that was done.
+
+    A device that has its search but no front yet is of a choice that was interrupted, and is looked at again with the
+    others: they would get other archs without it.
+    """
     context, archive = evaluations.context, evaluations.archive
     histories = {name: read_history(context.folder.device(name)) for name in devices}
     identities = {name: _identity(device, settings) for name, (device, settings) in devices.items()}
     names = {name: histories[name].name_of(name, identities[name]) for name in devices}
-    missing = {name: wanted for name, wanted in devices.items() if not histories[name].done(names[name])}
+    missing = [name for name in devices if not histories[name].done(names[name])]
     if not missing:
         return
+    together = {n: d for n, d in devices.items() if n in missing or not front_stands(evaluations, *d)}
     started = time.monotonic()
-    wishes = DirectWishes(context, missing)
+    wishes = DirectWishes(context, together)
     n_own = len(wishes.own().networks)
-    choice = wishes.choice(min(settings.finish.epochs for _, settings in missing.values()))
+    choice = wishes.choice(min(settings.finish.epochs for _, settings in together.values()))
     shared = ""
     if choice.longer > 1:
         shared = (
@@ -201,8 +211,8 @@ def search_directly(evaluations: Evaluations, devices: Devices) -> None:
             "long (finish.shared)"
         )
     duration_s = round(time.monotonic() - started, 3)
-    for name, (device, settings) in missing.items():
-        archs = choice.archs[name]
+    for name in missing:
+        (device, settings), archs = devices[name], choice.archs[name]
         archive.begin(names[name], name)
         archive.forget_requests(names[name])
         archive.request(names[name], archs)

@@ -169,7 +169,8 @@ def make_plan(
         strategy, why = "supernet", f"archs are also to be good at {', '.join(judged)}, which only a search can see to"
     else:
         supernet_gmacs = train / sum(phase.epochs for phase in recipe.train.phases)
-        alone = _Alone(n_networks, len(archs), direct_epochs * longer, n_images, epoch_gmacs / longer)
+        n_latencies = sum(group.n_latencies for group in wishes)
+        alone = _Alone(n_networks, n_latencies, direct_epochs * longer, n_images, epoch_gmacs / longer)
         strategy, why = alone.better_than(supernet_gmacs)
     if len(strategies) == 1 and strategies != {"auto"}:
         (only,) = strategies
@@ -196,8 +197,8 @@ class _Alone:
     """What a compute gives without a supernet."""
 
     networks: int
-    wanted: int
-    """Models; networks may serve several."""
+    latencies: int
+    """That are wanted; a network may serve several."""
     epochs: float
     images: int
     """Of one epoch."""
@@ -211,8 +212,8 @@ class _Alone:
             "direct" if seen >= ENOUGH_IMAGES or self.epoch_gmacs < supernet_epoch_gmacs else "supernet"
         )
         models = f"each of {self.networks} models" if self.networks > 1 else "one model"
-        if self.networks < self.wanted:
-            models += f" that serve{'' if self.networks > 1 else 's'} all {self.wanted} wanted latencies"
+        if self.networks < self.latencies:
+            models += f" that serve{'' if self.networks > 1 else 's'} all {self.latencies} wanted latencies"
         verdict = f"below {ENOUGH_IMAGES:,} a supernet is taken to give better models"
         if strategy == "direct" and seen < ENOUGH_IMAGES:
             verdict = "few, but a pass over them costs less than one of a supernet's training"

@@ -145,13 +145,14 @@ class Run(RunHandover):
         with self.evaluations() as evaluations:
             for group in ([name for name in wanted if name not in timed], timed):
                 devices = {name: (self.devices[name], wanted[name]) for name in group}
-                for name in group:
-                    keep_device(self.context.folder, self.devices[name], wanted[name].device)
-                    if strategy != "direct":
-                        search = search_staged if strategy == "staged" else search_device
-                        search(evaluations, *devices[name])
+                for device, settings in devices.values():
+                    keep_device(self.context.folder, device, settings.device)
                 if strategy == "direct":
                     search_directly(evaluations, devices)
+                else:
+                    search = search_staged if strategy == "staged" else search_device
+                    for device, settings in devices.values():
+                        search(evaluations, device, settings)
                 finish_front(evaluations, devices, chosen_directly if strategy == "direct" else choose_to_finish)
                 for name in group:
                     update_front(evaluations, self.devices[name], wanted[name])

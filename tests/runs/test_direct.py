@@ -11,6 +11,7 @@ import hwnas
 from hwnas.errors import RecipeError, SearchError
 from hwnas.progress import silent
 from hwnas.runs.direct import DirectWishes
+from hwnas.runs.history import write_history
 from hwnas.runs.plan import ENOUGH_IMAGES, make_plan
 from hwnas.runs.recipe import load_recipe, with_values
 from hwnas.runs.start import open_run, run, start_run
@@ -117,6 +118,25 @@ def test_few_networks_stand_for_many_latencies_where_the_time_is_short(direct, a
     assert set(told) <= {f"export for {d}" for d in (FIRST, SECOND)}
 
 
+def test_a_choice_that_is_interrupted_is_made_again_for_all_devices(again, tmp_path, monkeypatch):
+    finish = {**FINISH, "shared": True, "latencies_ms": {SECOND: [1000.0]}}  # alone it would get a large network
+    again(tmp_path / "whole", finish=finish)
+    written = []
+
+    def write_once(*arguments):
+        if written:
+            raise KeyboardInterrupt
+        written.append(arguments)
+        write_history(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hwnas.runs.direct.write_history", write_once)
+        with pytest.raises(KeyboardInterrupt):
+            again(tmp_path / "run", finish=finish)
+    again(tmp_path / "run", finish=finish)
+    assert made_files(tmp_path / "run") == made_files(tmp_path / "whole")
+
+
 @pytest.mark.slow
 def test_killed_runs_end_with_the_same_files(direct, tiny_recipe, recipe_file, killed_run, again, tmp_path):
     out = tmp_path / "run"
@@ -211,7 +231,7 @@ def test_few_models_are_trained_directly_and_many_share_a_supernet(recipe_file, 
     few, many = plan(1, **longer), plan(40)
     assert 128 * few.direct_epochs > ENOUGH_IMAGES > 128 * many.direct_epochs
     assert (few.strategy, many.strategy) == ("direct", "supernet")
-    assert str(few).startswith("direct: for the same compute one model, trained alone, would see ")
+    assert str(few).startswith("direct: for the same compute one model that serves all 2 wanted latencies, ")
     assert str(many).startswith("supernet: for the same compute each of ")
     assert plan(0).strategy == "supernet"
     asked = {"search": {"strategy": "supernet"}, **longer}

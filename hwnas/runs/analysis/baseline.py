@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -124,16 +124,17 @@ def hand_scaled_baselines(
     results = train_together(
         students, splits, config, augment, folder=folder, progress=context.told_for(", ".join(sized)), task="baseline"
     )
-    trained = {
-        width: HandScaled(
-            width, float("nan"), n_params, n_macs, result.score,
-            context.test_scores(result.network, arch)[context.score.name], epochs,
-        )
-        for width, (_, arch), n_macs, n_params, result in zip(widths, networks, macs, params, results, strict=True)
-    }  # fmt: skip
+    tests = [
+        context.test_scores(result.network, arch)[context.score.name]
+        for (_, arch), result in zip(networks, results, strict=True)
+    ]
     found = []
     for name, sizes in sized.items():
-        models = tuple(replace(trained[width], latency_ms=ms) for width, ms in sizes)
+        models = tuple(
+            HandScaled(width, ms, params[i], macs[i], results[i].score, tests[i], epochs)
+            for width, ms in sizes
+            for i in [widths.index(width)]
+        )
         found.append(Baseline(name, models, context.score.title, context.score.unit))
         write_json(context.folder.device(name).baseline, found[-1].as_dict())
     return found
