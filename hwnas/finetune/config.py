@@ -124,3 +124,11 @@ class FinishConfig(BaseModel):
     )
     """For which latencies models are wanted, by device: for each the best model that is as fast. Devices that are not
     named get ``models`` models, spread evenly over the logarithm of the latency."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_added_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Plans and fronts of runs of versions without it stay what they were.
+        values: dict[str, Any] = handler(self)
+        if values.get("shared"):
+            values.pop("shared")
+        return values

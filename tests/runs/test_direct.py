@@ -9,6 +9,7 @@ from run_files import made_files, rows_of
 
 import hwnas
 from hwnas.errors import RecipeError, SearchError
+from hwnas.finetune import FinishConfig
 from hwnas.progress import silent
 from hwnas.runs.direct import DirectWishes
 from hwnas.runs.history import write_history
@@ -250,6 +251,11 @@ def test_networks_that_cost_less_than_a_supernet_are_trained_alone(recipe_file, 
     assert 128 * found.direct_epochs * found.direct_longer < ENOUGH_IMAGES
     assert str(found).startswith("direct: ")
     assert str(found).endswith("few, but a pass over them costs less than one of a supernet's training")
+
+
+def test_settings_of_runs_without_sharing_stay_what_they_were():
+    assert "shared" not in FinishConfig().model_dump()
+    assert FinishConfig(**FinishConfig(shared=False).model_dump()) == FinishConfig(shared=False)
 
 
 def test_weights_to_begin_with_are_never_thrown_away(finished_run, tiny_recipe, recipe_file, tmp_path):
