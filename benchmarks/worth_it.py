@@ -4,7 +4,8 @@ Contenders get the same time, the same images and the same latencies to meet:
 
 - ``default``: `hwnas run` with its defaults and ``--budget``; ``direct`` and ``supernet``: the same with that strategy;
 - ``hand``: the family scaled by hand (`hwnas bench baseline`), each network at the better of two learning rates by its
-  validation images; the time of the second rate is not counted;
+  validation images; the time of the second rate is not counted; ``hand-one``: the same with one network for all
+  latencies of all devices;
 - ``random``: random archs of the space near each latency, trained alone.
 
 Accuracy is that of the test images, at each wanted latency: the best model that is as fast, within 5 %. All models of a
@@ -163,7 +164,7 @@ def by_hwnas(arguments: argparse.Namespace, seed: int, name: str, changes: Seque
     ]  # fmt: skip
 
 
-def by_hand(arguments: argparse.Namespace, seed: int, name: str) -> list[Model]:
+def by_hand(arguments: argparse.Namespace, seed: int, name: str, networks: int | None = None) -> list[Model]:
     """The family scaled by hand: of two learning rates the one that is better on validation images."""
     path, out = begin(arguments, seed, name, arguments.set)
     run = with_tables(path, out)
@@ -173,7 +174,7 @@ def by_hand(arguments: argparse.Namespace, seed: int, name: str) -> list[Model]:
     for lr in arguments.hand_lrs:
         context = run.context
         context.progress = told(f"{name} lr {lr}")
-        for baseline in hand_scaled_baselines(context, wanted, None, seconds, lr):
+        for baseline in hand_scaled_baselines(context, wanted, None, seconds, lr, networks):
             for m in baseline.models:
                 model = {
                     "width": m.width, "device": baseline.device, "test": m.test_score, "validation": m.score,
@@ -273,8 +274,8 @@ def unit(arguments: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     if file.exists():
         return dict(json.loads(file.read_text()))
     started = cpu_s()
-    if name == "hand":
-        models = by_hand(arguments, seed, name)
+    if name in ("hand", "hand-one"):
+        models = by_hand(arguments, seed, name, 1 if name == "hand-one" else None)
     elif name == "random":
         models = at_random(arguments, seed, name)
     else:

@@ -72,6 +72,9 @@ def baseline(
     folder: RunFolder,
     devices: Devices = None,
     lr: Annotated[float | None, typer.Option(min=1e-9, help="Peak rate; default: of the first training phase.")] = None,
+    networks: Annotated[
+        int | None, typer.Option(min=1, help="At most so many, each trained for longer; default: one a latency.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """The family scaled by hand: as many networks as the front has, trained alone with the compute of the run."""
@@ -79,7 +82,7 @@ def baseline(
 
     with progress(as_json) as told:
         opened = open_run(folder, told)
-        found = opened.baseline(split(devices), lr)
+        found = opened.baseline(split(devices), lr, networks)
         opened.report()
     score = opened.context.score
     rows = [

@@ -216,18 +216,22 @@ class RunHandover(RunView):
 
     @writes
     @checked_arguments
-    def baseline(self, devices: Sequence[str] | None = None, lr: float | None = None) -> list[Baseline]:
+    def baseline(
+        self, devices: Sequence[str] | None = None, lr: float | None = None, networks: int | None = None
+    ) -> list[Baseline]:  # fmt: skip
         """Train the family scaled by hand, at as many points and with as much compute as the run; report it beside.
 
         Args:
             devices: whose latencies are met; default: every device that has a front.
             lr: peak learning rate; default: that of the recipe's first phase.
+            networks: at most so many are trained, each for longer, where one serves several latencies; default: one
+                for each.
 
         Raises:
-            RecipeError: the run has no plan to say what it cost.
+            RecipeError: the run has no plan to say what it cost, or fewer than one network is wanted.
             MissingBlockError: a device can neither price nor time networks of other widths.
         """
         names = self.with_fronts() if devices is None else self.named(devices)
         wanted = [(self.devices[name], [m.latency_ms for m in self.front(name)]) for name in names]
         gmacs, time_s = compute_of_run(self.context, len(names) / len(self.with_fronts()))
-        return hand_scaled_baselines(self.context, wanted, gmacs, time_s, lr)
+        return hand_scaled_baselines(self.context, wanted, gmacs, time_s, lr, networks)

@@ -63,6 +63,27 @@ def test_a_network_that_suits_several_devices_is_trained_once(finished_run, tmp_
     assert len(list(opened.context.folder.baseline.glob("*/epochs.json"))) == 1
 
 
+def test_fewer_networks_are_trained_for_longer(finished_run, tmp_path):
+    opened = open_run(shutil.copytree(finished_run, tmp_path / "run"))
+    devices, context = list(opened.devices.values()), opened.context
+    wanted = []
+    for device in devices:
+        layouts = [scaled_by_hand(opened.recipe.supernet, width) for width in (WIDTHS[20], WIDTHS[34], WIDTHS[47])]
+        wanted.append((device, [float(device.compile(layout).of_archs([arch])[0]) for layout, arch in layouts]))
+    every = hand_scaled_baselines(context, wanted, 0.5, None, lr=0.1)
+    networks = {m.width for one in every for m in one.models}
+    assert len(networks) >= 3
+    one = hand_scaled_baselines(context, wanted, 0.5, None, lr=0.1, networks=1)
+    assert [[m.width for m in of.models] for of in one] == [[min(networks)]] * len(devices)
+    assert one[0].models[0].epochs > 1.3 * every[0].models[0].epochs
+    two = hand_scaled_baselines(context, wanted, 0.5, None, lr=0.1, networks=2)
+    assert {m.width for of in two for m in of.models} == {min(networks), max(networks)}
+    for of, (_, latencies_ms) in zip(two, wanted, strict=True):
+        assert [m.latency_ms <= max(latencies_ms) for m in of.models] == [True] * len(of.models)
+    with pytest.raises(RecipeError, match="give at least 1"):
+        hand_scaled_baselines(context, wanted, 0.5, None, networks=0)
+
+
 def test_a_second_start_trains_nothing(with_baseline):
     opened, found = with_baseline
     told = []

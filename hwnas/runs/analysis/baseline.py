@@ -5,9 +5,10 @@ This is what one would do without hwnas, so it is the measure of what a run hand
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -67,7 +68,7 @@ class Baseline:
 
 def hand_scaled_baselines(
     context: RunContext, wanted: Sequence[tuple[Device, Sequence[float]]], gmacs: float | None, time_s: float | None,
-    lr: float | None = None,
+    lr: float | None = None, networks: int | None = None,
 ) -> list[Baseline]:  # fmt: skip
     """Scale the family by hand to given latencies of devices, train each network alone, and test it.
 
@@ -82,27 +83,34 @@ def hand_scaled_baselines(
         gmacs: compute of all networks together, in thousand million multiply-adds.
         time_s: time of all of them together, instead.
         lr: peak learning rate; default: that of the recipe's first phase.
+        networks: at most so many are trained, each for longer: the narrowest, and of the others some that are spread
+            evenly. A latency whose network is not among them gets the next narrower one. None: one for each latency.
 
     Returns:
         one for each device, in the order given.
 
     Raises:
-        RecipeError: no network is as fast, or neither compute nor time is given.
+        RecipeError: no network is as fast, or neither compute nor time is given, or fewer than one network is wanted.
         MissingBlockError: a device cannot price the networks.
     """
     if (gmacs is None) == (time_s is None):
         raise RecipeError("the baseline needs either compute or a time")
-    sized = {device.name: _sizes(context, device, wanted_ms) for device, wanted_ms in wanted}
-    widths = sorted({width for sizes in sized.values() for width, _ in sizes})
-    networks = [scaled_by_hand(context.recipe.supernet, width) for width in widths]
-    macs = [int(macs_of_space(layout).of_archs([arch])[0]) for layout, arch in networks]
-    params = [int(params_of_space(layout).of_archs([arch])[0]) for layout, arch in networks]
+    if networks is not None and networks < 1:
+        raise RecipeError(f"{networks} networks cannot be trained; give at least 1")
+    ms = {device.name: _latency_of_widths(context, device) for device, _ in wanted}
+    sized = {device.name: _sizes(device.name, ms[device.name], wanted_ms) for device, wanted_ms in wanted}
+    widths = sorted({width for sizes in sized.values() for width in sizes})
+    if networks is not None and networks < len(widths):
+        widths = [widths[i] for i in np.round(np.linspace(0, len(widths) - 1, networks)).astype(int)]
+    scaled = [scaled_by_hand(context.recipe.supernet, width) for width in widths]
+    macs = [int(macs_of_space(layout).of_archs([arch])[0]) for layout, arch in scaled]
+    params = [int(params_of_space(layout).of_archs([arch])[0]) for layout, arch in scaled]
     train, splits, augment = context.recipe.train, context.splits, context.recipe.data.augment
     config = FinetuneConfig.like(train, epochs=1, warmup_epochs=1, scored_percent=SCORED_PERCENT)
     config = with_values(config, {} if lr is None else {"lr": lr}, "baseline")
     students = [
         Student(f"width-{w:g}", fresh_subnet(layout, arch, config.seed), arch.int("resolution"))
-        for w, (layout, arch) in zip(widths, networks, strict=True)
+        for w, (layout, arch) in zip(widths, scaled, strict=True)
     ]
     about = {
         "widths": widths, "gmacs": gmacs, "time_s": time_s, "images": splits.sha256,
@@ -126,14 +134,14 @@ def hand_scaled_baselines(
     )
     tests = [
         context.test_scores(result.network, arch)[context.score.name]
-        for (_, arch), result in zip(networks, results, strict=True)
+        for (_, arch), result in zip(scaled, results, strict=True)
     ]
     found = []
     for name, sizes in sized.items():
+        rows = dict.fromkeys(bisect.bisect_right(widths, width) - 1 for width in sizes)
         models = tuple(
-            HandScaled(width, ms, params[i], macs[i], results[i].score, tests[i], epochs)
-            for width, ms in sizes
-            for i in [widths.index(width)]
+            HandScaled(widths[i], ms[name][widths[i]], params[i], macs[i], results[i].score, tests[i], epochs)
+            for i in rows
         )
         found.append(Baseline(name, models, context.score.title, context.score.unit))
         write_json(context.folder.device(name).baseline, found[-1].as_dict())
@@ -170,19 +178,23 @@ class _Widths:
     latency_ms: Annotated[tuple[float, ...], Field(min_length=len(WIDTHS), max_length=len(WIDTHS))]
 
 
-def _sizes(context: RunContext, device: Device, wanted_ms: Sequence[float]) -> list[tuple[float, float]]:
-    """Widths and latencies: for each wanted latency the widest network that is as fast; found once and kept."""
+def _latency_of_widths(context: RunContext, device: Device) -> dict[float, float]:
+    """Latency in ms on a device of every width of `WIDTHS`, found once and kept."""
     path = make_folder(context.folder.baseline) / f"{device.name}-widths.json"
     if not path.exists():
         write_json(path, {"widths": list(WIDTHS), "latency_ms": _latencies_ms(context, device).tolist()})
-    ms = np.array(read_kept(_Widths, path, "remove it and start again").latency_ms)
-    found = [int(np.flatnonzero(ms <= wanted)[-1]) for wanted in sorted(wanted_ms) if (ms <= wanted).any()]
+    return dict(zip(WIDTHS, read_kept(_Widths, path, "remove it and start again").latency_ms, strict=True))
+
+
+def _sizes(name: str, ms: Mapping[float, float], wanted_ms: Sequence[float]) -> list[float]:
+    """Return for each wanted latency the widest network that is as fast; narrowest first, each once."""
+    found = [max(fast) for wanted in sorted(wanted_ms) if (fast := [w for w in WIDTHS if ms[w] <= wanted])]
     if not found:
         raise RecipeError(
-            f"no network of the family is as fast as {max(wanted_ms):g} ms on {device.name}; the narrowest takes "
-            f"{ms.min():.4g} ms"
+            f"no network of the family is as fast as {max(wanted_ms):g} ms on {name}; the narrowest takes "
+            f"{min(ms.values()):.4g} ms"
         )
-    return [(WIDTHS[i], float(ms[i])) for i in dict.fromkeys(found)]
+    return list(dict.fromkeys(found))
 
 
 def _latencies_ms(context: RunContext, device: Device) -> NDArray[np.float64]:
