@@ -45,6 +45,7 @@ from hwnas.latency.table import load_device
 from hwnas.pareto import hypervolume
 from hwnas.runs.analysis.baseline import hand_scaled_baselines
 from hwnas.runs.plan import RESERVE
+from hwnas.runs.recipe import find_recipe
 from hwnas.runs.run import Run
 from hwnas.runs.start import start_run
 from hwnas.supernet import make_layout
@@ -100,7 +101,27 @@ def cifar10_space() -> dict[str, Any]:
     }  # fmt: skip
 
 
-RECIPES: dict[str, Callable[[argparse.Namespace, int], dict[str, Any]]] = {"cifar10": cifar10}
+def mnist_space() -> dict[str, Any]:
+    """Values of the supernet of the shipped recipe."""
+    return dict(yaml.safe_load(find_recipe("mnist-mbv3").read_text(encoding="utf-8"))["supernet"])
+
+
+def mnist(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """The recipe that is shipped for MNIST at its own 28 pixels; ``--images`` of it to train and to validate."""
+    values = dict(yaml.safe_load(find_recipe("mnist-mbv3").read_text(encoding="utf-8")))
+    values["devices"] = arguments.devices.split(",")
+    values["data"] = values["data"] | {
+        "path": str(Path(arguments.data).resolve()), "max_images": arguments.images * 9 // 10,
+        "validation_percent": arguments.images / 6000,
+    }  # fmt: skip
+    values["train"] = values["train"] | {"seed": seed}
+    values["search"] = values["search"] | {"seed": seed}
+    values["finish"] = {"models": len(next(iter(arguments.wanted.values()))), "latencies_ms": arguments.wanted}
+    return values
+
+
+RECIPES: dict[str, Callable[[argparse.Namespace, int], dict[str, Any]]] = {"cifar10": cifar10, "mnist": mnist}
+SPACES: dict[str, Callable[[], dict[str, Any]]] = {"cifar10": cifar10_space, "mnist": mnist_space}
 
 
 def _wanted(arguments: argparse.Namespace) -> dict[str, list[float]]:
@@ -114,7 +135,7 @@ def _wanted(arguments: argparse.Namespace) -> dict[str, list[float]]:
         return dict.fromkeys(names, arguments.latencies_ms)
     if measured := [name for name in names if load_profile(name).origin == "measured"]:
         raise SystemExit(f"give --latencies-ms: what {', '.join(measured)} can do is not known before it is measured")
-    layout = make_layout(MBV3Config.model_validate(cifar10_space()))
+    layout = make_layout(MBV3Config.model_validate(SPACES[arguments.recipe]()))
     archs, found = layout.space.sample(np.random.default_rng(0), 2000), {}
     for name in names:
         low, high = np.quantile(load_device(name).compile(layout).of_archs(archs), [0.1, 0.9])
@@ -125,6 +146,7 @@ def _wanted(arguments: argparse.Namespace) -> dict[str, list[float]]:
 def kept(arguments: argparse.Namespace, name: str, seed: int) -> Path:
     """Where a unit is kept."""
     wanted = hashlib.sha256(json.dumps(arguments.wanted).encode()).hexdigest()[:6]
+    name = name if arguments.recipe == "cifar10" else f"{arguments.recipe}-{name}"
     return Path(arguments.work) / f"{name}-{arguments.images}-{arguments.budget_min:g}min-{wanted}-seed{seed}"
 
 
