@@ -55,6 +55,14 @@ def test_every_public_name_has_its_place_in_the_reference(hooks):
         assert len(text.split("\n\n")[1]) > 20, f"{room} does not say what it answers"
 
 
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_files_that_a_page_shows_are_named_as_the_site_reads_it(page):
+    lines = [line for line in page.read_text(encoding="utf-8").splitlines() if re.match(r"\s*-+\s*8\s*<", line)]
+    for line in lines:  # a formatter of code once took such a line for Python
+        shown = re.fullmatch(r'--8<-- "([^"]+)"', line)
+        assert shown and (ROOT / shown[1]).is_file(), line
+
+
 def test_nothing_is_fetched_by_who_reads_it():
     assert SETTINGS["strict"] is True
     assert SETTINGS["theme"]["font"] is False
