@@ -60,7 +60,8 @@ def test_files_that_a_page_shows_are_named_as_the_site_reads_it(page):
     lines = [line for line in page.read_text(encoding="utf-8").splitlines() if re.match(r"\s*-+\s*8\s*<", line)]
     for line in lines:  # a formatter of code once took such a line for Python
         shown = re.fullmatch(r'--8<-- "([^"]+)"', line)
-        assert shown and (ROOT / shown[1]).is_file(), line
+        assert shown, line
+        assert (ROOT / shown[1]).is_file(), line
 
 
 def test_nothing_is_fetched_by_who_reads_it():
