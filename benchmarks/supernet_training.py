@@ -28,16 +28,18 @@ import yaml
 from worth_it import STAGES
 
 from hwnas.latency.table import load_device
-from hwnas.objectives.exact import macs_of_space
 from hwnas.runs.analysis.quality import draw, supernet_quality
+from hwnas.runs.plan import macs_per_image
 from hwnas.runs.run import Run
 from hwnas.runs.start import start_run
 from hwnas.supernet import Layout, make_layout
 from hwnas.supernet.families.mbv3 import MBV3Config
-from hwnas.train.phases import PhaseConfig, phase_space, sample_step
+from hwnas.train.phases import PhaseConfig
 
 DEVICE = "cortex-a76-cpu"
 N_SUBNETS, ALONE_EPOCHS, FINISH_EPOCHS = 30, 20, 5
+DRAWN_STEPS = 300
+"""Of which the multiply-adds of a phase are the mean."""
 
 ELASTIC = {"kernel_size": "all", "depth": "all", "expand_ratio": "all"}
 FULL = {"name": "full", "lr": 0.1, "warmup_epochs": 1}
@@ -83,18 +85,13 @@ def space() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def macs_per_image(layout: Layout, phase: PhaseConfig) -> float:
-    """Mean multiply-adds of a phase for each image it looks at; a backward pass costs twice a forward pass."""
-    of_archs, inside, rng = macs_of_space(layout).of_archs, phase_space(phase, layout.space), np.random.default_rng(0)
-    steps = [float(of_archs(sample_step(phase, inside, rng)).sum()) for _ in range(300)]
-    teacher = float(of_archs([layout.space.largest()])[0]) if phase.teacher in ("fixed", "pet") else 0.0
-    return 3 * float(np.mean(steps)) + teacher
-
-
 def phases_of(layout: Layout, way: str, macs: float) -> list[dict[str, Any]]:
     """The phases of a way, as long as its multiply-adds for each image allow."""
     return [
-        {**phase, "epochs": round(macs * share / macs_per_image(layout, PhaseConfig(epochs=1, **phase)), 2)}
+        {
+            **phase,
+            "epochs": round(macs * share / macs_per_image(layout, PhaseConfig(epochs=1, **phase), DRAWN_STEPS), 2),
+        }
         for share, phase in WAYS[way][0]
     ]
 
@@ -102,7 +99,7 @@ def phases_of(layout: Layout, way: str, macs: float) -> list[dict[str, Any]]:
 def recipe(arguments: argparse.Namespace, way: str, seed: int) -> dict[str, Any]:
     """Values of the recipe of a way."""
     layout = make_layout(MBV3Config.model_validate(space()))
-    macs = arguments.epochs * macs_per_image(layout, PhaseConfig(epochs=1, **SANDWICH))
+    macs = arguments.epochs * macs_per_image(layout, PhaseConfig(epochs=1, **SANDWICH), DRAWN_STEPS)
     return {
         "name": "supernet-training", "devices": [DEVICE], "objectives": ["top1_percent", "latency_ms"],
         "data": {

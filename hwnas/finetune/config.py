@@ -101,7 +101,8 @@ class FinishConfig(BaseModel):
     models: Annotated[int, Field(ge=0, le=1000)] = 4
     """For each device; 0: models are handed over as the supernet gives them."""
     epochs: Annotated[float, Field(gt=0, le=1e5)] = 20
-    """Passes over the training images. All models of a run are trained on the same batches."""
+    """Passes over the training images. All models of a run are trained on the same batches. Without a supernet the plan
+    of the run says how many instead: what the recipe's compute, or the budget, is enough for."""
     time_s: Annotated[float, Field(gt=0, le=366 * 86400)] | None = None
     """Time for the models of one device, in place of ``epochs``: a few steps are timed, and the number of epochs is
     computed from them once."""
@@ -110,7 +111,8 @@ class FinishConfig(BaseModel):
     lr: Annotated[float, Field(gt=0, le=1e38)] | None = None
     """Peak learning rate; None: that of the first phase of ``train``."""
     warmup_epochs: NonNegative = 0.0
-    """In which the rate rises from 0."""
+    """In which the rate rises from 0. Networks of fresh weights (``search.strategy: direct``) take at least those of
+    the first phase of ``train``, up to a tenth of their epochs."""
     teacher: Literal["best", "largest", "none"] = "best"
     """Whose outputs the models also learn: ``best`` is the largest of the models that are trained, which costs nothing
     more; ``largest`` is the supernet's largest net."""

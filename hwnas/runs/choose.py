@@ -181,19 +181,23 @@ def _best_weights(evaluations: Evaluations, settings: DeviceSearch, versions: It
 def choose_to_finish(evaluations: Evaluations, device: Device, settings: DeviceSearch) -> ToFinish:
     """Return the models that are to be trained to their end for a device.
 
-    For each wanted latency the model of best inherited score that is as fast; see `FinishConfig.latencies_ms`.
+    For each wanted latency the model of best inherited score that is as fast; see `FinishConfig.latencies_ms`. Limits
+    on the score are for finished models, so they do not count yet. The chosen ones are evaluated on all validation
+    images, so that what they inherit can be compared with what they become.
 
     Raises:
         SearchError: no model is within the limits.
     """
     evaluations = evaluations.of_device(device)
     problem = make_problem(evaluations.context, device, settings)
+    score = evaluations.context.score
+    problem = replace(problem, limits=tuple(limit for limit in problem.limits if limit.value != score.name))
     candidates = inherited_candidates(evaluations, device.name, settings)
     # On as many images as the search looked at: what is inherited says only roughly what a model can become.
     feasible = _inside(evaluations, device, problem, evaluations.values(problem, candidates))
     models = [c for c, inside in zip(candidates, feasible, strict=True) if inside]
     columns = model_columns(evaluations, device, settings, models)
-    losses = -evaluations.context.score.sign * columns[evaluations.context.score.name]
+    losses = -score.sign * columns[score.name]
     rows = spread_over_latency(
         losses, columns["latency_ms"], settings.finish.models, settings.finish.latencies_ms.get(device.name, ())
     )
@@ -203,7 +207,9 @@ def choose_to_finish(evaluations: Evaluations, device: Device, settings: DeviceS
             f"no evaluated model of {device.name} is as fast as {wanted} ms (finish.latencies_ms); the fastest takes "
             f"{columns['latency_ms'].min():.4g} ms"
         )
-    return ToFinish([models[i] for i in rows])
+    chosen = [models[i] for i in rows]
+    evaluations.evaluate(chosen, {score.name: score.name})
+    return ToFinish(chosen)
 
 
 def spread_over_latency(

@@ -109,6 +109,8 @@ def finish_models(evaluations: Evaluations, wanted: Sequence[Candidate], finish:
     if finish.time_s is not None:
         epochs = _epochs(group, lambda: seconds_per_epoch(students, context.splits, config, augment, teacher), finish)
         config = config.model_copy(update={"epochs": epochs})
+    if not any(candidate.weights_version for candidate in missing):
+        config = warmed_up(config, context.recipe.train)
     try:
         results = train_together(students, context.splits, config, augment, teacher, group, told)
     except TrainingError as error:
@@ -147,6 +149,15 @@ def training_of(train: TrainConfig, finish: FinishConfig) -> FinetuneConfig:
         distill_ratio=0.0 if finish.teacher == "none" else finish.distill_ratio,
     )  # fmt: skip
     return config if finish.lr is None else config.model_copy(update={"lr": finish.lr})
+
+
+def warmed_up(config: FinetuneConfig, train: TrainConfig) -> FinetuneConfig:
+    """Return how networks of fresh weights are trained: their rate rises as in the supernet's first phase, at least.
+
+    At most a tenth of the training goes by with it.
+    """
+    first = train.phases[0].warmup_epochs if train.phases else 0.0
+    return config.model_copy(update={"warmup_epochs": max(config.warmup_epochs, min(first, config.epochs / 10))})
 
 
 def _start(evaluations: Evaluations, candidate: Candidate, seed: int) -> nn.Module:

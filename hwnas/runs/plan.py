@@ -23,6 +23,7 @@ from hwnas.files import write_json
 from hwnas.finetune import relative_cost
 from hwnas.latency.build import needs_table
 from hwnas.latency.table import Device
+from hwnas.objectives.exact import macs_of_space
 from hwnas.runs.context import RunContext
 from hwnas.runs.direct import DirectWishes
 from hwnas.runs.history import DeviceSearch
@@ -30,9 +31,9 @@ from hwnas.runs.kept import read_kept
 from hwnas.runs.problem import evaluated_values
 from hwnas.runs.recipe import Recipe
 from hwnas.runs.staged import check_strategy
-from hwnas.supernet import build_supernet
+from hwnas.supernet import Layout, build_supernet
 from hwnas.train.device import chosen_device
-from hwnas.train.phases import phase_space, sample_step
+from hwnas.train.phases import PhaseConfig, phase_space, sample_step
 from hwnas.train.step import make_optimiser, train_step
 
 Strategy = Literal["supernet", "direct", "staged"]
@@ -290,17 +291,27 @@ def _train_gmacs(context: RunContext, staged: Mapping[str, DeviceSearch]) -> flo
         context: of the run.
         staged: devices that each have a training of their own, whose phases after the first are done for each latency.
     """
-    space, n_images = context.layout.space, len(context.splits.train)
-    largest = float(context.macs.of_archs([space.largest()])[0])
-    total = 0.0
+    n_images, total = len(context.splits.train), 0.0
     targets = [len(s.finish.latencies_ms.get(name, ())) or max(1, s.finish.models) for name, s in staged.items()]
     for number, phase in enumerate(context.recipe.train.phases):
         times = 1 if not staged else sum(targets) if number else len(staged)
-        inside, rng = phase_space(phase, space), np.random.default_rng(0)
-        steps = [float(context.macs.of_archs(sample_step(phase, inside, rng)).sum()) for _ in range(50)]
-        teacher = largest if phase.teacher in ("fixed", "pet") and phase.distill_ratio else 0.0
-        total += times * phase.epochs * n_images * (TRAINING * float(np.mean(steps)) + teacher)
+        total += times * phase.epochs * n_images * macs_per_image(context.layout, phase)
     return total / 1e9
+
+
+def macs_per_image(layout: Layout, phase: PhaseConfig, steps: int = 50) -> float:
+    """Return the mean multiply-adds of a phase for each image: of its subnets, forward and backward, and its teacher.
+
+    Args:
+        layout: of the supernet.
+        phase: what is drawn.
+        steps: of which the mean is taken.
+    """
+    of_archs, inside, rng = macs_of_space(layout).of_archs, phase_space(phase, layout.space), np.random.default_rng(0)
+    subnets = [float(of_archs(sample_step(phase, inside, rng)).sum()) for _ in range(steps)]
+    taught = phase.teacher in ("fixed", "pet") and phase.distill_ratio
+    teacher = float(of_archs([layout.space.largest()])[0]) if taught else 0.0
+    return TRAINING * float(np.mean(subnets)) + teacher
 
 
 def _search_gmacs(context: RunContext, wanted: Mapping[str, DeviceSearch]) -> float:

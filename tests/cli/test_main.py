@@ -423,3 +423,10 @@ def test_the_module_is_a_program(tmp_path):
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("error: recipe 'nothing' is neither")
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_list_of_no_devices_is_refused(command, hwnas_command, recipe_file, tmp_path):
+    code, _, err = hwnas_command(command, recipe_file(), "--devices", " , ")
+    assert code == 1 or code == 2
+    assert "names no device; give names, or leave it out" in err

@@ -41,6 +41,31 @@ def again(recipe_file):
     )
 
 
+def test_limits_on_the_score_are_for_finished_models(with_finish):
+    opened = open_run(with_finish)
+    with opened.evaluations() as evaluations:
+        device, settings = opened.devices[FIRST], opened.settings(FIRST)
+        whole = choose_to_finish(evaluations, device, settings)
+        limited = settings.model_copy(update={"constraints": (*settings.constraints, "top1_percent>=99.99")})
+        assert choose_to_finish(evaluations, device, limited) == whole
+        for limit in ("params<=1", "latency_ms<=0.000001"):
+            wrong = settings.model_copy(update={"constraints": (limit,)})
+            with pytest.raises(SearchError, match="no model within the limits"):
+                choose_to_finish(evaluations, device, wrong)
+
+
+def test_what_models_inherit_is_of_as_many_images_as_what_they_become(recipe_file, tmp_path):
+    search = {**SEARCH, "validation_images": 5}
+    done = run(recipe_file(search=search, finish=FINISH), out=tmp_path / "run", devices=[FIRST])
+    assert done.context.validation_images > 5
+    with done.evaluations() as evaluations:
+        known = evaluations.of_device(FIRST)
+        for row in rows_of(done.folder, FIRST):
+            arch = known.archive.find(row["key"])
+            full = known.archive.values(arch, done.weights.trained, "validation", known.precision)
+            assert float(row["top1_inherited_percent"]) == pytest.approx(full["top1_percent"], rel=1e-5)
+
+
 @pytest.mark.parametrize("device", [FIRST, SECOND])
 def test_fronts_and_bundles_are_of_finished_models(with_finish, device):
     opened = open_run(with_finish)
@@ -190,6 +215,26 @@ def test_a_finished_model_can_be_fine_tuned(copied, tmp_path):
     result, bundle = opened.finetune(model.key, out=tmp_path / "tuned", epochs=1, lr=0.001)
     assert result.score_before == pytest.approx(model.values["top1_percent"], rel=1e-5)
     assert bundle.metrics["finetuned_from"] == model.weights_version
+
+
+@pytest.mark.parametrize(("strategy", "warmup_epochs"), [("direct", 0.5), ("supernet", 0.0)])
+def test_the_rate_of_fresh_weights_rises_as_in_the_first_phase(
+    strategy, warmup_epochs, recipe_file, tiny_recipe, tmp_path, monkeypatch
+):
+    def caught(students, splits, config, *_):
+        raise KeyError(config.warmup_epochs, config.epochs)
+
+    monkeypatch.setattr("hwnas.runs.finish.train_together", caught)
+    first, *others = tiny_recipe["train"]["phases"]
+    train = {**tiny_recipe["train"], "phases": [{**first, "warmup_epochs": 0.5}, *others]}
+    path = recipe_file(
+        search={**SEARCH, "strategy": strategy}, finish=FINISH, train=train, objectives=["top1_percent", "latency_ms"]
+    )
+    with pytest.raises(KeyError) as found:
+        run(path, out=tmp_path / "run")
+    (warmed, epochs) = found.value.args
+    assert warmed == min(warmup_epochs, epochs / 10)
+    assert epochs > 5
 
 
 def test_a_negative_number_of_models_is_refused(recipe_file, tmp_path):

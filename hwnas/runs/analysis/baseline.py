@@ -192,7 +192,7 @@ def _sizes(name: str, ms: Mapping[float, float], wanted_ms: Sequence[float]) -> 
     if not found:
         raise RecipeError(
             f"no network of the family is as fast as {max(wanted_ms):g} ms on {name}; the narrowest takes "
-            f"{min(ms.values()):.4g} ms"
+            f"{min(ms.values()):.4g} ms; leave the device out"
         )
     return list(dict.fromkeys(found))
 
