@@ -41,6 +41,16 @@ def load_devices(
     return found
 
 
+def check_some(devices: Sequence[str]) -> None:
+    """Raise where there is no device to search.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if not devices:
+        raise RecipeError("no device is given; name at least one, in the recipe (devices) or with --devices")
+
+
 def known_devices(folder: RunFolder, of_recipe: tuple[str, ...], precisions: Sequence[str] = ()) -> dict[str, Device]:
     """Return the recipe's devices and, after them, those that were searched later; see `load_devices`."""
     found = load_devices(folder, of_recipe, precisions)

@@ -19,7 +19,7 @@ from hwnas.finetune import FinetuneConfig, FinetuneResult
 from hwnas.latency.build import build_missing_tables, needs_table
 from hwnas.runs.budget import parse_duration, size_search
 from hwnas.runs.choose import choose_to_finish, update_front
-from hwnas.runs.devices import keep_device, load_devices
+from hwnas.runs.devices import check_some, keep_device, load_devices
 from hwnas.runs.direct import chosen_directly, search_directly
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.exits import TunedExits, tune_exits
@@ -266,6 +266,7 @@ class Run(RunHandover):
 
     def _added(self, devices: Sequence[str]) -> dict[str, str | None]:
         """Names of devices, known ones or new ones, with how they were given."""
+        check_some(devices)
         known = [name for name in devices if name in self.devices]
         loaded = load_devices(
             self.context.folder, [d for d in devices if d not in known], self.recipe.supernet.precisions

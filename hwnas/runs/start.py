@@ -16,7 +16,7 @@ from hwnas.progress import Progress, silent
 from hwnas.reading import sha256_of
 from hwnas.runs.budget import FEWEST_EVALUATIONS, check_sizable, parse_duration
 from hwnas.runs.context import RunContext
-from hwnas.runs.devices import load_devices
+from hwnas.runs.devices import check_some, load_devices
 from hwnas.runs.folder import RunFolder
 from hwnas.runs.kept import read_kept
 from hwnas.runs.manifest import make_manifest
@@ -169,6 +169,7 @@ def plan(
     if models is not None:
         values["finish"] = {"models": models}
     loaded = with_values(load_recipe(recipe, overrides), values, str(recipe))
+    check_some(loaded.devices)
     context = RunContext(RunFolder(Path("runs") / loaded.name), loaded, progress)
     context.check_phases()
     context.devices = load_devices(context.folder, loaded.devices, loaded.supernet.precisions)
@@ -207,6 +208,7 @@ def operators(
     if keep is not None:
         values["search"] = {"operators_kept": keep}
     loaded = with_values(load_recipe(recipe, overrides), values, str(recipe))
+    check_some(loaded.devices)
     context = RunContext(RunFolder(Path("runs") / loaded.name), loaded)
     found = load_devices(context.folder, loaded.devices, loaded.supernet.precisions)
     return {name: operators_of(context, device, loaded.search.operators_kept) for name, device in found.items()}
@@ -301,6 +303,7 @@ def run(
     loaded = with_values(
         with_executor(load_recipe(recipe, overrides), executor, executor_options, str(recipe)), values, str(recipe)
     )
+    check_some(loaded.devices)
     budget_s = None if budget is None else parse_duration(budget)
     if budget_s is not None:
         check_sizable(loaded.search)

@@ -426,7 +426,16 @@ def test_the_module_is_a_program(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
-def test_a_list_of_no_devices_is_refused(command, hwnas_command, recipe_file, tmp_path):
-    code, _, err = hwnas_command(command, recipe_file(), "--devices", " , ")
-    assert code == 1 or code == 2
-    assert "names no device; give names, or leave it out" in err
+def test_without_a_device_nothing_begins(command, hwnas_command, recipe_file, tmp_path):
+    for recipe, given in ((recipe_file(), ["--devices", " , "]), (recipe_file(devices=[]), [])):
+        out = ["--out", tmp_path / "run"] if command == "run" else []
+        code, _, err = hwnas_command(command, recipe, *given, *out)
+        assert code == 2
+        assert "no device is given; name at least one" in err
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_search_of_no_device_is_refused(hwnas_command, finished_run):
+    code, _, err = hwnas_command("search", finished_run, "--devices", "")
+    assert code == 2
+    assert "no device is given; name at least one" in err
