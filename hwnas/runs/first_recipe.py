@@ -58,7 +58,8 @@ def recipe_values(
             values["supernet"]["resolutions"] = kept or [min(values["supernet"]["resolutions"])]
     else:
         values["supernet"] = _supernet(px, classes)
-        values["train"] = {"batch_size": batch, "phases": _phases(full)}
+        # Of few pictures batches are small, and their gradients now and then far too large.
+        values["train"] = {"batch_size": batch, "clip_grad_norm": 5, "phases": _phases(full)}
         values["evaluation"] = {"calibration_images": int(np.clip(n, 64, 1000))}
         values["search"] = {"evaluations": 100}
         values["finish"] = {"models": 4, "epochs": max(4, full // 2)}
