@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,8 +13,10 @@ from pydantic import ValidationError
 from hwnas.data import AugmentConfig, ImageSet, TrainBatches, as_input
 from hwnas.errors import ResumeError, TrainingError
 from hwnas.finetune import FinetuneConfig, Student, finetune, relative_cost, seconds_per_epoch, train_together
+from hwnas.finetune.together import MIXUP_STREAM
 from hwnas.supernet import calibrate_bn, extract_subnet
-from hwnas.train import PhaseConfig, scores
+from hwnas.train import PhaseConfig, TrainConfig, scores
+from hwnas.train.mixing import draw_mixup
 from hwnas.train.step import learning_rate, make_optimiser
 
 CONFIG = FinetuneConfig(epochs=2, lr=0.05, batch_size=8, distill_ratio=0)
@@ -97,6 +100,32 @@ def test_the_teacher_is_followed_and_left_alone(subnet, make_net, splits):
         soft = F.softmax(teacher(x), 1)
     wanted = F.cross_entropy(logits, y, label_smoothing=0.1) + 2.0 * F.cross_entropy(logits, soft)
     assert notes[0][3] == f"loss {float(wanted):.3f}"
+
+
+def test_images_and_labels_are_mixed_in_pairs(subnet, splits):
+    config = CONFIG.model_copy(update={"mixup_alpha": 0.4})
+    notes, mixes = [], [draw_mixup(0.4, np.random.default_rng((0, step, MIXUP_STREAM)), 8) for step in range(2)]
+    finetune(subnet, 11, splits, config, progress=lambda *args: notes.append(args))
+    x, y = TrainBatches(splits.train, *splits.mean_std, 8, AugmentConfig(), 0).batch(0, 11)
+    own, partner = mixes[0].share, mixes[0].order
+    with torch.no_grad():
+        logits = copy.deepcopy(subnet).train()(own * x + (1 - own) * x[partner])
+    losses = [F.cross_entropy(logits, labels, label_smoothing=0.1) for labels in (y, y[partner])]
+    assert notes[0][3] == f"loss {float(own * losses[0] + (1 - own) * losses[1]):.3f}"
+    assert mixes[0].share != mixes[1].share
+    assert not torch.equal(mixes[0].order, mixes[1].order)
+
+
+def test_what_a_recipe_trains_with_is_what_its_models_are_finished_with():
+    """Every setting of both is the recipe's, but for the rate, which is that of a phase."""
+    changed = {
+        "batch_size": 9, "momentum": 0.5, "weight_decay": 0.1, "label_smoothing": 0.2, "mixup_alpha": 0.3,
+        "clip_grad_norm": 2.0, "device": "cpu", "seed": 7, "checkpoint_every_s": 3.0,
+    }  # fmt: skip
+    assert set(changed) == set(FinetuneConfig.model_fields) & set(TrainConfig.model_fields)
+    like = FinetuneConfig.like(TrainConfig(phases=(PhaseConfig(name="p", epochs=1, lr=0.02),), **changed))
+    assert {name: getattr(like, name) for name in changed} == changed
+    assert like.lr == 0.02
 
 
 def test_a_loss_that_is_not_finite_says_what_to_do(subnet, splits):

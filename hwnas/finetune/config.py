@@ -32,6 +32,8 @@ class FinetuneConfig(BaseModel):
     """On weights of convolutions and linear layers only."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of a label that is spread over all classes."""
+    mixup_alpha: NonNegative = 0.0
+    """Images and labels are mixed in pairs with a share drawn from Beta(alpha, alpha); 0: none."""
     clip_grad_norm: NonNegative = 0.0
     """Largest norm of all gradients of a network together; 0: no limit."""
     distill_ratio: NonNegative = 1.0
@@ -59,7 +61,7 @@ class FinetuneConfig(BaseModel):
     def _without_defaults_added_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Files and hashes of trainings that do without these stay what they were before there were any.
         values: dict[str, Any] = handler(self)
-        for name in ("two_step", "optimiser"):
+        for name in ("two_step", "optimiser", "mixup_alpha"):
             if name in values and values[name] == type(self).model_fields[name].default:
                 values.pop(name)
         return values
@@ -68,12 +70,12 @@ class FinetuneConfig(BaseModel):
     def like(cls, train: TrainConfig, **changes: Any) -> FinetuneConfig:
         """Return how a network is trained alone with a supernet's settings, but for ``changes``, without a teacher.
 
-        Its rate is that of the first phase, where there is one; batch size, decay, smoothing, clipping, seed and device
-        are the same.
+        Its rate is that of the first phase, where there is one; batch size, decay, smoothing, mixup, clipping, seed and
+        device are the same.
         """
         same = (
-            "batch_size", "momentum", "weight_decay", "label_smoothing", "clip_grad_norm", "seed", "device",
-            "checkpoint_every_s",
+            "batch_size", "momentum", "weight_decay", "label_smoothing", "mixup_alpha", "clip_grad_norm", "seed",
+            "device", "checkpoint_every_s",
         )  # fmt: skip
         values = {name: getattr(train, name) for name in same} | {"distill_ratio": 0.0}
         if train.phases:

@@ -33,6 +33,7 @@ from hwnas.train.checkpoint import load_weights
 from hwnas.train.device import chosen_device
 from hwnas.train.evaluate import scores_of
 from hwnas.train.last_good import load_checkpoint, save_checkpoint
+from hwnas.train.mixing import draw_mixup, mixed_loss
 from hwnas.train.phases import PhaseConfig
 from hwnas.train.state import MOMENTUM, check_settings, restore_state_of_optimiser, state_of_optimiser, under_prefix
 from hwnas.train.step import learning_rate, make_optimiser
@@ -46,6 +47,9 @@ OPTIMISER_STATE = {
     "adamw": {"steps": "step", "mean": "exp_avg", "square": "exp_avg_sq"},
 }
 """What an optimiser keeps of every parameter, by the name under which checkpoints hold it."""
+
+MIXUP_STREAM = 1
+"""Sets the random numbers of mixup apart from others of the same seed and step."""
 
 SMALLEST_PX = 16
 """Images are never made smaller than this: little is left to be seen on them."""
@@ -335,6 +339,8 @@ class _Together:
         """One batch for all; return the mean loss."""
         config, task = self.config, self.splits.task
         x, y = self.batches.batch(self.step, self._size(self.resolution))
+        mix = draw_mixup(config.mixup_alpha, np.random.default_rng((config.seed, self.step, MIXUP_STREAM)), len(y))
+        x = x if mix is None else mix.images(x)
         inputs: dict[int, Tensor] = {x.shape[2]: x}
         soft: dict[str | None, Tensor] = {}
         if self.teacher is not None and config.distill_ratio and any(s.teacher is None for s in self.students):
@@ -349,7 +355,7 @@ class _Together:
                 answers, weights = _answers(learner.network, _resized(inputs, x, self._size(student.resolution)))
             losses = []
             for answer in answers:
-                loss = task.loss(answer, y, config.label_smoothing)
+                loss = mixed_loss(task, answer, y, mix, config.label_smoothing)
                 if student.teacher in soft and config.distill_ratio:
                     loss = loss + config.distill_ratio * task.distillation_loss(answer, soft[student.teacher])
                 losses.append(loss)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.supernet import SuperNet
+from hwnas.task import Task
 from hwnas.train.phases import TrainConfig
 
 MOMENT_EPS = 1e-5
@@ -37,13 +38,30 @@ def draw_mix(config: TrainConfig, rng: np.random.Generator, n: int) -> Mix | Non
     """Draw partners and share for a step of ``n`` images; None: this step mixes nothing.
 
     Reference:
-        Zhang et al., 2018, mixup; Li et al., 2021, MoEx (the share of the own label is fixed there).
+        Li et al., 2021, MoEx (the share of the own label is fixed there).
     """
     if config.mixup_alpha:
-        return Mix(torch.from_numpy(rng.permutation(n)), float(rng.beta(config.mixup_alpha, config.mixup_alpha)), False)
+        return draw_mixup(config.mixup_alpha, rng, n)
     if config.moex_percent and rng.random() < config.moex_percent / 100:
         return Mix(torch.from_numpy(rng.permutation(n)), config.moex_label_percent / 100, True)
     return None
+
+
+def draw_mixup(alpha: float, rng: np.random.Generator, n: int) -> Mix | None:
+    """Draw partners and share for ``n`` images whose pixels are mixed; None where ``alpha`` is 0.
+
+    Reference:
+        Zhang et al., 2018, mixup.
+    """
+    return Mix(torch.from_numpy(rng.permutation(n)), float(rng.beta(alpha, alpha)), False) if alpha else None
+
+
+def mixed_loss(task: Task, outputs: Tensor, y: Tensor, mix: Mix | None, smoothing: float) -> Tensor:
+    """Return the loss against an image's own target and its partner's, each by its share."""
+    loss = task.loss(outputs, y, smoothing)
+    if mix is None:
+        return loss
+    return mix.share * loss + (1 - mix.share) * task.loss(outputs, y[mix.order], smoothing)
 
 
 @contextmanager

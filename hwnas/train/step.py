@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hwnas.space import Arch
 from hwnas.supernet import SuperNet
 from hwnas.task import HasAlphaDivergence, Task
-from hwnas.train.mixing import Mix, exchanged_moments
+from hwnas.train.mixing import Mix, exchanged_moments, mixed_loss
 from hwnas.train.phases import PhaseConfig, TrainConfig
 from hwnas.train.ranks import Ranks
 from hwnas.train.teacher import exit_weights, soft_targets, weighted_sum
@@ -101,9 +101,7 @@ def _loss(
     task: Task, outputs: Tensor, y: Tensor, mix: Mix | None, soft: Tensor | None, phase: PhaseConfig, smoothing: float
 ) -> Tensor:
     """Loss of one exit: targets, and the teacher where there is one."""
-    loss = task.loss(outputs, y, smoothing)
-    if mix is not None:
-        loss = mix.share * loss + (1 - mix.share) * task.loss(outputs, y[mix.order], smoothing)
+    loss = mixed_loss(task, outputs, y, mix, smoothing)
     if soft is None:
         return loss
     if phase.divergence == "alpha":
