@@ -38,6 +38,11 @@ class AugmentConfig(BaseModel):
     pixels in 0..1 (extra ``kornia``)."""
 
     @property
+    def varies(self) -> bool:
+        """Whether images are varied at all."""
+        return self != type(self)()
+
+    @property
     def varies_pixels(self) -> bool:
         """Whether `augment_pixels` does anything."""
         return self.trivial or bool(self.kornia)

@@ -95,7 +95,7 @@ def relative_cost(small_percent: float, small_size_percent: float = SMALL_SIZE_P
 class FinishConfig(BaseModel):
     """How the models that a run hands over are trained to their end.
 
-    What is not named here (batch size, decay, smoothing, augmentation) is as in the recipe's training.
+    What is not named here (batch size, decay, smoothing, mixup, augmentation) is as in the recipe's training.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
@@ -120,6 +120,10 @@ class FinishConfig(BaseModel):
     more; ``largest`` is the supernet's largest net."""
     distill_ratio: NonNegative = 1.0
     """Weight of the loss against the teacher's outputs."""
+    trivial_epochs: NonNegative | None = 80.0
+    """Models that are trained for at least so many epochs see images that TrivialAugment varies, too, where classes are
+    learnt and ``data.augment`` varies images at all: without, larger networks learn images by heart that they see so
+    often. None: images are varied as ``data.augment`` says."""
     shared: bool = True
     """Without a supernet (``search.strategy: direct``): whether one network may stand for several latencies and
     devices, and be trained for longer instead, where that is estimated to be better at all of them together."""
@@ -133,6 +137,7 @@ class FinishConfig(BaseModel):
     def _without_defaults_added_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Plans and fronts of runs of versions without it stay what they were.
         values: dict[str, Any] = handler(self)
-        if values.get("shared"):
-            values.pop("shared")
+        for name in ("shared", "trivial_epochs"):
+            if name in values and values[name] == type(self).model_fields[name].default:
+                values.pop(name)
         return values

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import nn
 
+from hwnas.data import AugmentConfig
 from hwnas.errors import TrainingError
 from hwnas.files import make_folder, write_json
 from hwnas.finetune import FinetuneConfig, FinetuneResult, FinishConfig, Student, seconds_per_epoch, train_together
@@ -27,6 +28,7 @@ from hwnas.runs.finished import FinishedModel
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.kept import read_kept
 from hwnas.supernet import fresh_subnet
+from hwnas.task.classification import Classification
 from hwnas.train.checkpoint import save_tensors, weights_version
 from hwnas.train.last_good import remove_checkpoint
 from hwnas.train.phases import TrainConfig
@@ -105,10 +107,12 @@ def finish_models(evaluations: Evaluations, wanted: Sequence[Candidate], finish:
     def told(task: str, done: float, total: float, note: str = "") -> None:
         context.progress(f"{task}{whose}", done, total, f"{len(students)} model(s), {note}")
 
-    teacher, augment = _teacher(evaluations, missing, finish), context.recipe.data.augment
+    teacher = _teacher(evaluations, missing, finish)
     if finish.time_s is not None:
-        epochs = _epochs(group, lambda: seconds_per_epoch(students, context.splits, config, augment, teacher), finish)
+        estimated = augment_of(context, finish, finish.epochs)
+        epochs = _epochs(group, lambda: seconds_per_epoch(students, context.splits, config, estimated, teacher), finish)
         config = config.model_copy(update={"epochs": epochs})
+    augment = augment_of(context, finish, config.epochs)
     if not any(candidate.weights_version for candidate in missing):
         config = warmed_up(config, context.recipe.train)
     try:
@@ -149,6 +153,15 @@ def training_of(train: TrainConfig, finish: FinishConfig) -> FinetuneConfig:
         distill_ratio=0.0 if finish.teacher == "none" else finish.distill_ratio,
     )  # fmt: skip
     return config if finish.lr is None else config.model_copy(update={"lr": finish.lr})
+
+
+def augment_of(context: RunContext, finish: FinishConfig, epochs: float) -> AugmentConfig:
+    """Return how the images are varied of models that are trained for so long (``finish.trivial_epochs``)."""
+    augment = context.recipe.data.augment
+    long = finish.trivial_epochs is not None and epochs >= finish.trivial_epochs
+    if long and augment.varies and isinstance(context.task, Classification):
+        return augment.model_copy(update={"trivial": True})
+    return augment
 
 
 def warmed_up(config: FinetuneConfig, train: TrainConfig) -> FinetuneConfig:
@@ -199,12 +212,15 @@ def _settings(evaluations: Evaluations, candidate: Candidate, finish: FinishConf
     binding = config.binding()
     if finish.time_s is not None:  # the epochs follow from it
         binding.pop("epochs")
+    augment = augment_of(context, finish, config.epochs) if finish.time_s is None else context.recipe.data.augment
     values: dict[str, Any] = {
         "config": binding, "teacher": finish.teacher,
-        "augment": context.recipe.data.augment.model_dump(mode="json"), "images": context.splits.sha256,
+        "augment": augment.model_dump(mode="json"), "images": context.splits.sha256,
         "parent": candidate.weights_version, "time_s": finish.time_s,
         "trained": evaluations.weights.trained if finish.teacher == "largest" else "",
     }  # fmt: skip
+    if finish.time_s is not None and finish.trivial_epochs != FinishConfig.model_fields["trivial_epochs"].default:
+        values["trivial_epochs"] = finish.trivial_epochs  # how images are varied follows from it and the epochs
     return _digest(values)
 
 

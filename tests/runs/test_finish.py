@@ -8,9 +8,11 @@ import pytest
 from run_files import Stop, made_files, rows_of
 
 import hwnas
+from hwnas.data import AugmentConfig
 from hwnas.errors import RecipeError, ResumeError, SearchError
 from hwnas.progress import silent
 from hwnas.runs.choose import choose_to_finish, spread_over_latency
+from hwnas.runs.finish import augment_of
 from hwnas.runs.start import open_run, run
 from hwnas.train.evaluate import scores_of
 
@@ -235,6 +237,43 @@ def test_the_rate_of_fresh_weights_rises_as_in_the_first_phase(
     (warmed, epochs) = found.value.args
     assert warmed == min(warmup_epochs, epochs / 10)
     assert epochs > 5
+
+
+@pytest.mark.parametrize(
+    ("augment", "finish", "trivial"),
+    [
+        ({"shift_percent": 8}, {"trivial_epochs": 8}, True),
+        ({"shift_percent": 8}, {"trivial_epochs": 8.1}, False),
+        ({"shift_percent": 8}, {"trivial_epochs": None}, False),
+        ({}, {"trivial_epochs": 8}, False),
+        ({"shift_percent": 8}, {"epochs": 80}, True),
+        ({"shift_percent": 8}, {"epochs": 79.9}, False),
+        ({"shift_percent": 8}, {"trivial_epochs": 8, "time_s": 1000}, True),
+        ({"trivial": True}, {}, True),
+    ],
+)
+def test_long_trainings_vary_images_more(augment, finish, trivial, with_finish, again, tmp_path, monkeypatch):
+    """A training that is long enough ends with what the recipe would give that asks for TrivialAugment itself."""
+    seen = []
+    monkeypatch.setattr(
+        "hwnas.runs.finish.train_together", lambda s, splits, config, found, *_: seen.append(found) or _stop()
+    )
+    run_folder = shutil.copytree(with_finish, tmp_path / "run") if augment == {"shift_percent": 8} else tmp_path / "run"
+    data = {"source": "digits", "max_images": 150, "augment": augment}
+    with pytest.raises(Stop):
+        again(run_folder, data=data, finish={**FINISH, "lr": 0.04, **finish})
+    assert seen == [AugmentConfig(**{**augment, "trivial": trivial})]
+
+
+def _stop():
+    raise Stop
+
+
+def test_only_images_of_classes_are_varied_more(with_finish, monkeypatch):
+    context = open_run(with_finish).context
+    assert augment_of(context, context.recipe.finish, 100).trivial
+    monkeypatch.setitem(vars(context), "task", object())
+    assert augment_of(context, context.recipe.finish, 100) == context.recipe.data.augment
 
 
 def test_a_negative_number_of_models_is_refused(recipe_file, tmp_path):
