@@ -90,8 +90,8 @@ class Plan:
 
     @property
     def timed(self) -> bool:
-        """Whether it divides a time budget; how, follows from steps that were timed once."""
-        return self.asked["budget_s"] is not None
+        """Whether it keeps to a time, a budget or ``finish.time_s``; how, follows from steps that were timed once."""
+        return self.asked["budget_s"] is not None or self.asked["finish"].get("time_s") is not None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -135,17 +135,23 @@ def make_plan(
     finish = epochs * epoch_gmacs
     trained = begun and (context.folder.train / "supernet.safetensors").exists()
     given = not recipe.train.phases  # the weights of train.start_from are used as they are
-    seconds = _time_steps(context) if (budget_s is not None or not begun) and not given else {}
+    known = read_plan(context) if begun else None
+    finish_time_s = _finish_time_s(wanted) if budget_s is None else None  # a budget divides the whole time anew
+    timed = budget_s is not None or finish_time_s is not None or not begun
+    seconds = _time_steps(context) if timed and not given else {}
+    s_per_gmac = sum(seconds.values()) / _train_gmacs(context, {}) if seconds else 0.0
+    if finish_time_s is not None and seconds:
+        finish = finish_time_s / s_per_gmac
     tables_s = TABLE_S * sum(needs_table(context.devices[name]) for name in wanted)
     to_spend = 0.0
     if budget_s is not None:
         to_spend = max(0.5 * budget_s, budget_s * (1 - RESERVE) - tables_s - (time.monotonic() - started))
     direct_epochs = 0.0
     if archs and budget_s is None:
-        direct_epochs = (train + search + finish) / epoch_gmacs
+        # Without a supernet, too, models are trained for no longer than the time that is asked for.
+        direct_epochs = (finish if finish_time_s is not None else train + search + finish) / epoch_gmacs
     elif archs and seconds:
-        per_gmac = sum(seconds.values()) / train
-        direct_epochs = to_spend / (epoch_gmacs * per_gmac)
+        direct_epochs = to_spend / (epoch_gmacs * s_per_gmac)
     choices = [group.choice(direct_epochs) for group in wishes] if direct_epochs else []
     n_networks = sum(len(choice.networks) for choice in choices)
     chosen_macs = sum(float(context.macs.of_archs(choice.networks).sum()) for choice in choices)
@@ -168,17 +174,19 @@ def make_plan(
         strategy, why = "supernet", "models are handed over as the supernet gives them (finish.models is 0)"
     elif judged := _judged_after_training(context, wanted):
         strategy, why = "supernet", f"archs are also to be good at {', '.join(judged)}, which only a search can see to"
+    elif known is not None and known.strategy == "direct":
+        strategy, why = "direct", _as_begun(known, budget_s, direct_epochs * longer)
     else:
         supernet_gmacs = train / sum(phase.epochs for phase in recipe.train.phases)
         n_latencies = sum(group.n_latencies for group in wishes)
-        alone = _Alone(n_networks, n_latencies, direct_epochs * longer, n_images, epoch_gmacs / longer)
+        within = "for the same compute" if finish_time_s is None else "in the time of finish.time_s"
+        alone = _Alone(within, n_networks, n_latencies, direct_epochs * longer, n_images, epoch_gmacs / longer)
         strategy, why = alone.better_than(supernet_gmacs)
     if len(strategies) == 1 and strategies != {"auto"}:
         (only,) = strategies
         asked_for: Strategy = only if only in ("direct", "staged") else "supernet"
         better = f"; auto would be {strategy}: {why}" if strategy == "direct" != asked_for else ""
         strategy, why = asked_for, f"as search.strategy says{better}"
-    known = read_plan(context) if begun else None
     divided: dict[str, Any] = {"phase_factor": known.phase_factor} if trained and known is not None else {}
     if budget_s is not None:
         train_s = 0.0 if trained else sum(seconds.values())
@@ -189,14 +197,32 @@ def make_plan(
     )  # fmt: skip
     if begun or not seconds:
         return found
-    per_gmac = sum(seconds.values()) / _train_gmacs(context, {})
-    return replace(found, estimated_s=_estimated_s(found, per_gmac, epoch_gmacs) | {"tables": tables_s})
+    return replace(found, estimated_s=_estimated_s(found, s_per_gmac, epoch_gmacs) | {"tables": tables_s})
+
+
+def _finish_time_s(wanted: Mapping[str, DeviceSearch]) -> float | None:
+    """Seconds in which the models of all devices are to be trained to their end; None where epochs say how long."""
+    times = [settings.finish.time_s for settings in wanted.values() if settings.finish.models]
+    return sum(time_s for time_s in times if time_s is not None) if times and None not in times else None
+
+
+def _as_begun(known: Plan, budget_s: float | None, epochs: float) -> str:
+    """Why a run goes on without a supernet, and for how long its models are now trained."""
+    why = "the run was begun without a supernet (search.strategy=supernet trains one)"
+    if known.asked["budget_s"] is not None and budget_s is None:
+        why += (
+            f"; its budget of {known.asked['budget_s']:g} s is not asked for any more, so models that are to be trained "
+            f"get {epochs:.3g} epochs, as the recipe says"
+        )
+    return why
 
 
 @dataclass(frozen=True)
 class _Alone:
     """What a compute gives without a supernet."""
 
+    within: str
+    """Of which compute or time it is, for messages."""
     networks: int
     latencies: int
     """That are wanted; a network may serve several."""
@@ -219,7 +245,7 @@ class _Alone:
         if strategy == "direct" and seen < ENOUGH_IMAGES:
             verdict = "few, but a pass over them costs less than one of a supernet's training"
         return strategy, (
-            f"for the same compute {models}, trained alone, would see {seen:,.0f} images ({self.epochs:.3g} epochs); "
+            f"{self.within} {models}, trained alone, would see {seen:,.0f} images ({self.epochs:.3g} epochs); "
             f"{verdict}"
         )
 

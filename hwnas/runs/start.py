@@ -70,6 +70,8 @@ def start_run(
         if known.values_hash() != loaded.values_hash():
             sections = ("task", "supernet", "train", "data", "evaluation")
             differing = [s for s in sections if getattr(known, s) != getattr(loaded, s)]
+            if plan is not None and (resized := _resized_by_budget(run.context, known, plan)):
+                raise ResumeError(resized)
             raise ResumeError(
                 f"{folder.root} holds a run with other settings of {', '.join(differing)}; "
                 "use another --out, or the same recipe"
@@ -89,6 +91,30 @@ def start_run(
             about = make_manifest(loaded, run.splits) | {RECIPE_SHA256: sha256_of(folder.recipe)}
             write_json(folder.manifest, about)
     return run
+
+
+def _resized_by_budget(context: RunContext, known: Recipe, plan: Plan) -> str:
+    """Say that a budget makes the phases of a run longer or shorter than it was begun with; empty: that is not it."""
+    begun = read_plan(context)
+    begun_factor = 1.0 if begun is None else begun.phase_factor
+    if begun_factor == plan.phase_factor == 1.0 or _of_any_length(known) != _of_any_length(context.recipe):
+        return ""
+    way = "leave out --budget, and the supernet is trained for as long as the recipe says"
+    if begun is not None and begun_factor != 1.0:
+        way = f"give --budget {begun.asked['budget_s']:g}s, as it was begun"
+    budget_s = plan.asked["budget_s"]
+    with_budget = "without a budget" if budget_s is None else f"with a budget of {budget_s:g} s"
+    was, now = (sum(phase.epochs for phase in one.train.phases) for one in (known, context.recipe))
+    return (
+        f"{context.folder.root} was begun with {was:.4g} epochs of training for its supernet, and {with_budget} there "
+        f"would be {now:.4g}; they are fixed when a run begins: {way}, or use another --out"
+    )
+
+
+def _of_any_length(recipe: Recipe) -> str:
+    """Hash of a recipe's values but for the length of its training."""
+    phases = tuple(p.model_copy(update={"epochs": 1.0, "warmup_epochs": 0.0}) for p in recipe.train.phases)
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"phases": phases})}).values_hash()
 
 
 RECIPE_SHA256 = "recipe_sha256"

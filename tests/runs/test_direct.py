@@ -8,12 +8,12 @@ import pytest
 from run_files import made_files, rows_of
 
 import hwnas
-from hwnas.errors import RecipeError, SearchError
+from hwnas.errors import RecipeError, ResumeError, SearchError
 from hwnas.finetune import FinishConfig
 from hwnas.progress import silent
 from hwnas.runs.direct import DirectWishes
 from hwnas.runs.history import write_history
-from hwnas.runs.plan import ENOUGH_IMAGES, make_plan
+from hwnas.runs.plan import ENOUGH_IMAGES, make_plan, write_plan
 from hwnas.runs.recipe import load_recipe, with_values
 from hwnas.runs.start import open_run, run, start_run
 from hwnas.search.capacity import capacity, most_capable
@@ -288,6 +288,64 @@ def test_a_budget_is_divided_kept_and_spent_once(recipe_file, tmp_path):
     run(path, out=tmp_path / "run", budget="10s", progress=lambda task, *_: told.append(task))
     assert made_files(tmp_path / "run") == before
     assert set(told) <= {f"export for {FIRST}", "budget"}
+
+
+def test_a_run_that_began_directly_goes_on_directly(tiny_recipe, recipe_file, tmp_path):
+    # Its budget is large, so training alone pays; what the recipe takes without one is little, so it would not.
+    train = {**tiny_recipe["train"], "phases": [{"name": "full", "epochs": 0.01, "lr": 0.1}]}
+    values = {"objectives": ["top1_percent", "latency_ms"], "finish": {"models": 12, "shared": False}, "train": train}
+    context = start_run(load_recipe(recipe_file(**values)), tmp_path / "run").context
+    wanted = {d: context.settings(d) for d in context.devices}
+    assert make_plan(context, wanted).strategy == "supernet"
+    begun = make_plan(context, wanted, budget_s=86400.0)
+    assert begun.strategy == "direct"
+    write_plan(context, begun)
+    found = make_plan(context, wanted)
+    assert found.strategy == "direct"
+    assert "its budget of 86400 s is not asked for any more" in found.why
+    asked = {d: s.model_copy(update={"search": s.search.model_copy(update={"strategy": "supernet"})})
+             for d, s in wanted.items()}  # fmt: skip
+    assert make_plan(context, asked).strategy == "supernet"
+
+
+def test_a_budget_cannot_change_how_long_a_supernet_is_trained(copied, again, recipe_file):
+    before = made_files(copied)
+    changes = {"search": {"strategy": "supernet", "evaluations": 6}, "finish": FINISH}
+    with pytest.raises(ResumeError, match=r"with a budget of 50 s there would be .*: leave out --budget, and"):
+        run(recipe_file(**changes), out=copied, budget=50)
+    assert made_files(copied) == before
+
+
+def test_a_run_begun_with_a_budget_names_it(recipe_file, tmp_path):
+    path, out = recipe_file(devices=[FIRST], search={"strategy": "supernet"}), tmp_path / "run"
+
+    def stopped(task, *_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(path, out=out, budget=9, progress=stopped)
+    for budget in (None, 500):
+        with pytest.raises(ResumeError, match="give --budget 9s, as it was begun, or use another --out"):
+            run(path, out=out, budget=budget)
+
+
+def test_a_time_for_the_finish_is_planned_with(recipe_file, tmp_path):
+    def plan(time_s, **changes):
+        finish = {"models": 2, "time_s": time_s, **changes.pop("finish", {})}
+        return hwnas.plan(recipe_file(finish=finish, **changes))
+
+    both = 2  # devices
+    for strategy in ("supernet", "direct"):
+        found = plan(30.0, search={"strategy": strategy})
+        assert found.estimated_s["finish"] == pytest.approx(both * 30.0)
+        assert plan(60.0, search={"strategy": strategy}).estimated_s["finish"] == pytest.approx(both * 60.0)
+    short, long = (plan(t, search={"strategy": "direct"}).direct_epochs for t in (1.0, 100.0))
+    assert long > 20 * short, "models that are trained alone get this time, too"
+    path = recipe_file(finish={"models": 2, "time_s": 2.0}, search={"strategy": "direct", "evaluations": 2})
+    run(path, out=tmp_path / "run")
+    before = made_files(tmp_path / "run")
+    run(path, out=tmp_path / "run")
+    assert made_files(tmp_path / "run") == before
 
 
 def test_a_device_that_is_added_is_trained_as_long_as_the_run_was_planned(copied):
