@@ -211,8 +211,8 @@ def _as_begun(known: Plan, budget_s: float | None, epochs: float) -> str:
     why = "the run was begun without a supernet (search.strategy=supernet trains one)"
     if known.asked["budget_s"] is not None and budget_s is None:
         why += (
-            f"; its budget of {known.asked['budget_s']:g} s is not asked for any more, so models that are to be trained "
-            f"get {epochs:.3g} epochs, as the recipe says"
+            f"; its budget of {known.asked['budget_s']:g} s is not asked for any more, so models that are to be "
+            f"trained get {epochs:.3g} epochs, as the recipe says"
         )
     return why
 
@@ -245,8 +245,7 @@ class _Alone:
         if strategy == "direct" and seen < ENOUGH_IMAGES:
             verdict = "few, but a pass over them costs less than one of a supernet's training"
         return strategy, (
-            f"{self.within} {models}, trained alone, would see {seen:,.0f} images ({self.epochs:.3g} epochs); "
-            f"{verdict}"
+            f"{self.within} {models}, trained alone, would see {seen:,.0f} images ({self.epochs:.3g} epochs); {verdict}"
         )
 
 

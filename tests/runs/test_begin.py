@@ -55,6 +55,19 @@ def test_a_recipe_fits_its_pictures(pictures):
     assert "`hwnas plan my-pictures-1.yaml`" in text
 
 
+def test_broken_pictures_are_left_out_where_that_is_asked_for(pictures):
+    folder = pictures("pics")
+    (folder / "a" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (folder / "b" / "empty.png").write_bytes(b"")
+    with pytest.raises(HwnasError, match=r"2 of 38 pictures cannot be read: .*; repair or remove them, or .*--skip-b"):
+        init(folder)
+    assert not Path("pics.yaml").exists()
+    begun = init(folder, skip_broken=True)
+    assert any(text.startswith("images that cannot be read: 2") for text in begun.warnings)
+    assert load_recipe("pics.yaml").data.broken_images == "skip"
+    assert "broken_images: skip" in Path("pics.yaml").read_text()
+
+
 @pytest.mark.parametrize(
     ("n_train", "size", "batch"), [(40, 200, 8), (400, 200, 32), (400, 64, 32), (50_000, 32, 64), (1_000_000, 224, 64)]
 )
