@@ -127,7 +127,7 @@ def _reached(found: Sequence[DeviceReach], limited: bool) -> str:
     names = list(dict.fromkeys(name for one in found for name in one.values))
     rows = [
         [one.device, *(f"{_number(v[0])} - {_number(v[2])}" if (v := one.values.get(n)) else "-" for n in names),
-         *([f"{one.within_percent:g} %{', but for latency' if one.measured_later else ''}"] if limited else [])]
+         *([_kept(one)] if limited else [])]
         for one in found
     ]  # fmt: skip
     later = [one.device for one in found if one.measured_later]
@@ -135,6 +135,14 @@ def _reached(found: Sequence[DeviceReach], limited: bool) -> str:
     size = found[0].space_size if found else 0
     heading = ["can have, on", *names, *(["keep the limits"] if limited else [])]
     return f"{size:,} archs\n\n{table(heading, rows)}{note}"
+
+
+def _kept(one: DeviceReach) -> str:
+    """Share of archs that keep the limits, but for those that cannot be checked before something is trained."""
+    later = ", ".join(one.unchecked)
+    if one.within_percent is None:
+        return f"known later: {later}"
+    return f"{one.within_percent:g} %{f', but for {later}' if later else ''}"
 
 
 def _number(value: float) -> str:

@@ -22,7 +22,7 @@ from hwnas.runs.kept import read_kept
 from hwnas.runs.manifest import make_manifest
 from hwnas.runs.plan import Plan, make_plan, planned, planned_search, read_plan, what_is_asked, write_plan
 from hwnas.runs.problem import check_latencies, check_searchable, read_limits
-from hwnas.runs.reach import reach_of
+from hwnas.runs.reach import check_reachable, reach_of
 from hwnas.runs.recipe import Recipe, load_recipe, with_values
 from hwnas.runs.run import Run
 from hwnas.runs.staged import check_strategy, operators_of
@@ -65,6 +65,8 @@ def start_run(
     wanted = {n: run.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)}
     check_searchable(run.context, wanted)
     check_strategy(run.context, wanted)
+    for name, settings in wanted.items():
+        check_reachable(run.context, run.context.devices[name], settings)  # now, not after hours of training
     if folder.recipe.exists():
         known = _recipe_of(folder)
         if known.values_hash() != loaded.values_hash():
@@ -256,6 +258,8 @@ def plan_of(
     known = read_plan(context)
     if known is not None and known.asked == what_is_asked(recipe, wanted, budget_s):
         return known, context.splits, False
+    for name, settings in wanted.items():
+        check_reachable(context, context.devices[name], settings)
     return make_plan(context, wanted, budget_s), context.splits, True
 
 

@@ -190,8 +190,16 @@ def test_limits_hold_for_the_chosen_archs(tiny_recipe, recipe_file, tmp_path):
     assert len(chosen) == 2
     assert (chosen <= np.array([ms[1], ms[2]])).all()
     impossible = settings.model_copy(update={"constraints": ("params<=3",)})
-    with pytest.raises(SearchError, match="no arch of the space is within params<=3"):
+    with pytest.raises(
+        SearchError, match=r"keeps params<=3 on hexagon-dsp; .* the nearest has \d+ params; loosen a limit"
+    ):
         chosen_with(impossible)
+    smallest, fastest = f"params<={params.min() * 1.01:.0f}", f"macs>={context.macs.of_archs(free).max():.0f}"
+    both = settings.model_copy(update={"constraints": (smallest, fastest)})
+    with pytest.raises(
+        SearchError, match=r"the nearest to params<=\d+ that keeps the others has \S+ params, and the nea"
+    ):
+        chosen_with(both)
 
 
 def test_archs_are_the_most_capable_at_their_latency():
@@ -382,7 +390,9 @@ def test_wanted_latencies_that_cannot_be_met_are_named(copied, again, recipe_fil
     with pytest.raises(RecipeError, match=r"finish\.latencies_ms names \['hexagon'\]; devices here are hexagon-dsp"):
         again(tmp_path / "out", finish={**FINISH, "latencies_ms": {"hexagon": [1.0]}})
     assert not (tmp_path / "out").exists()
-    with pytest.raises(SearchError, match="no arch of the space is within the wanted latencies on hexagon-dsp"):
+    with pytest.raises(
+        SearchError, match=r"is as fast as 1e-06 ms on hexagon-dsp \(finish\.latencies_ms\); the fastest"
+    ):
         again(tmp_path / "out", finish={**FINISH, "latencies_ms": {FIRST: [1e-6]}})
     slowest = max(m.latency_ms for m in open_run(copied).front(FIRST))
     done = again(copied, finish={**FINISH, "latencies_ms": {FIRST: [1e-6, slowest]}})
