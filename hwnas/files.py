@@ -46,7 +46,8 @@ def make_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"cannot create folder {path}: {error.strerror}; allow writing in {path.parent}, or choose another with --out"
+            f"cannot create folder {path}: {error.strerror}; allow writing in {path.parent}, or choose another with "
+            "--out"
         ) from None
     return path
 

@@ -227,7 +227,7 @@ def fleet(
          f"{d.regret:.2f}"]
         for d in found.devices
     ]  # fmt: skip
-    heading = ["device", "limit ms", "model", "latency ms", f"val {title} {unit}", f"own best {unit}", "regret"]
+    heading = ["device", "limit ms", "model", "estimated ms", f"val {title} {unit}", f"own best {unit}", "regret"]
     how = "no other choice is better" if found.exact else "chosen greedily: the exact program took too long"
     worst = ", ".join(
         f"{k}: {r:.2f}" if math.isfinite(r) else f"{k}: limits cannot be kept"
@@ -235,7 +235,9 @@ def fleet(
     )
     show(
         as_json, found.as_dict(),
-        f"{table(heading, rows)}\n\n{len(found.keys)} model(s), worst regret {found.worst_regret:.2f} {unit} of {title}"
+        f"{table(heading, rows)}\n"
+        "limits are for the estimates that were searched with: few of the models were timed\n\n"
+        f"{len(found.keys)} model(s), worst regret {found.worst_regret:.2f} {unit} of {title}"
         f" ({how})\nworst regret by number of models: {worst}\n"
         + following("export", folder, "--key", found.keys[0], "--out", "chosen"),
     )  # fmt: skip

@@ -20,7 +20,9 @@ from hwnas.progress import Progress, silent
 from hwnas.task import HasLargestStderr, Task
 
 BATCH = 64
-"""Images that are decoded at a time."""
+"""Images that are decoded at a time, at most."""
+BATCH_BYTES = 64 * 2**20
+"""Of images that are decoded at a time: of large ones fewer."""
 FEW_IMAGES = 100
 """A validation or test split with fewer images is warned of: the standard error of a share is up to 5 points."""
 DARK = 32
@@ -118,8 +120,9 @@ def look(
     for name, split in dataset.splits().items():
         read: list[NDArray[np.int64]] = []
         labels = _classes_of(split)
-        for start in range(0, len(split), BATCH):
-            rows = np.arange(start, min(start + BATCH, len(split)))
+        batch = max(1, min(BATCH, BATCH_BYTES // (3 * size_px**2)))
+        for start in range(0, len(split), batch):
+            rows = np.arange(start, min(start + batch, len(split)))
             for places, pixels in _decoded(split, rows, broken):
                 read.append(places)
                 if name == "train":

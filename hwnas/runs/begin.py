@@ -114,10 +114,13 @@ def init(
     dataset = _opened(config)
     own_px = _own_size(dataset)
     px = _fitting(size_px or min(own_px, LARGEST_PX))
-    warnings = [] if own_px >= px else [
-        f"half of the pictures are smaller than {px} pixels (their shorter edge has {own_px}) and are enlarged; a "
-        "smaller --size costs less and loses nothing"
-    ]  # fmt: skip
+    warnings = []
+    if own_px < px:
+        smaller = "a smaller --size costs less and loses nothing" if px > SMALLEST_PX else "a network needs as many"
+        warnings.append(
+            f"half of the pictures are smaller than {px} pixels (their shorter edge has {own_px}) and are enlarged; "
+            f"{smaller}"
+        )
     config = config.model_copy(update={"validation_percent": float(_validation_percent(dataset))})
     dataset = _opened(config)
     values = recipe_values(name, folder, pictures, dataset, config, named, px, like, start, limits)

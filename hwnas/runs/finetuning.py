@@ -19,7 +19,7 @@ from hwnas.latency.table import Device
 from hwnas.objectives.exact import fvcore_macs
 from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations, beside
-from hwnas.runs.export import write_model
+from hwnas.runs.export import began_of, write_model
 from hwnas.runs.finished import FinishedModel
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.problem import evaluated_values
@@ -81,6 +81,7 @@ def finetune_model(
         "params": count_params(network),
         "macs": fvcore_macs(network, context.layout.input_shape(arch)),
         "finetuned_from": model.weights_version,
+        **began_of(evaluations, model),
         **({"weights_version": kept} if kept else {}),
         "best_epoch": result.best_epoch,
     }

@@ -18,10 +18,10 @@ from typing import Any, Literal
 import numpy as np
 
 from hwnas.data import TrainBatches
-from hwnas.errors import RecipeError
+from hwnas.errors import MeasurementError, RecipeError
 from hwnas.files import write_json
 from hwnas.finetune import relative_cost
-from hwnas.latency.build import needs_table
+from hwnas.latency.build import needs_table, seconds_of_tables
 from hwnas.latency.table import Device
 from hwnas.objectives.exact import macs_of_space
 from hwnas.runs.context import RunContext
@@ -53,8 +53,12 @@ TRAIN_SHARE, SEARCH_SHARE, FINISH_SHARE = 0.45, 0.10, 0.45
 RESERVE = 0.05
 """Of a time budget, for exports, checks and a machine that slows down."""
 
-TABLE_S = 75.0
-"""What the table of a device takes that is measured on the spot."""
+TABLE_S = 120.0
+"""What the table of a device takes that is measured on the spot, where it cannot be timed now: about that of a large
+space."""
+
+LEAST_SHARE = 0.5
+"""Of a time budget that is for training and search, however long it takes to measure tables."""
 
 TIMED_STEPS = 3
 """Of each phase, after one that is not counted."""
@@ -142,10 +146,18 @@ def make_plan(
     s_per_gmac = sum(seconds.values()) / _train_gmacs(context, {}) if seconds else 0.0
     if finish_time_s is not None and seconds:
         finish = finish_time_s / s_per_gmac
-    tables_s = TABLE_S * sum(needs_table(context.devices[name]) for name in wanted)
-    to_spend = 0.0
+    tables_s = sum(_table_s(context, context.devices[name]) for name in wanted) if timed else 0.0
+    to_spend, late = 0.0, ""
     if budget_s is not None:
-        to_spend = max(0.5 * budget_s, budget_s * (1 - RESERVE) - tables_s - (time.monotonic() - started))
+        before_s = tables_s + time.monotonic() - started
+        left_s = budget_s * (1 - RESERVE) - before_s
+        to_spend = max(LEAST_SHARE * budget_s, left_s)
+        if tables_s and to_spend > left_s:
+            late = (
+                f"; the budget of {budget_s:g} s is too short: measuring latencies on this machine takes about "
+                f"{tables_s:.0f} s, so with {100 * LEAST_SHARE:.0f} % of it for the models the run takes about "
+                f"{before_s + to_spend:.0f} s; from about {before_s / (1 - RESERVE - LEAST_SHARE):.0f} s on it is kept"
+            )
     direct_epochs = 0.0
     if archs and budget_s is None:
         # Without a supernet, too, models are trained for no longer than the time that is asked for.
@@ -192,12 +204,22 @@ def make_plan(
         train_s = 0.0 if trained else sum(seconds.values())
         divided |= {"finish_s": to_spend} if strategy == "direct" else _shares(to_spend, train_s, bool(archs))
     found = Plan(
-        strategy, f"{strategy}: {why}", asked, n_models, train, search, finish, direct_epochs, n_networks, longer,
+        strategy, f"{strategy}: {why}{late}", asked, n_models, train, search, finish, direct_epochs, n_networks, longer,
         **divided,
     )  # fmt: skip
     if begun or not seconds:
         return found
     return replace(found, estimated_s=_estimated_s(found, s_per_gmac, epoch_gmacs) | {"tables": tables_s})
+
+
+def _table_s(context: RunContext, device: Device) -> float:
+    """Seconds until the table of a device is there that is measured on the spot; 0 where none is needed."""
+    if not needs_table(device):
+        return 0.0
+    try:
+        return seconds_of_tables(context.layout, device, context.recipe.tables)
+    except MeasurementError:  # said when it is to be measured
+        return TABLE_S
 
 
 def _finish_time_s(wanted: Mapping[str, DeviceSearch]) -> float | None:

@@ -339,7 +339,7 @@ def run(
         check_sizable(loaded.search)
     planned_work, splits, is_new = plan_of(loaded, out, budget_s, progress)
     started = start_run(planned(loaded, planned_work), out, progress=progress, plan=planned_work, splits=splits)
-    if is_new and planned_work.models:
+    if is_new and (planned_work.models or budget_s is not None):
         progress("plan", 1, 1, str(planned_work))
     with started.context.folder.lock(), started.context.recorded("run", budget_s):
         given = load_devices(started.context.folder, loaded.devices, loaded.supernet.precisions)

@@ -95,7 +95,20 @@ def test_a_mistake_in_a_recipe_is_one_line_and_writes_nothing(mistake, recipe_fi
 
 def test_an_unknown_recipe_is_one_line(mistake, tmp_path):
     assert "shipped are" in mistake("run", "digits-mbv9", "--out", tmp_path / "out")
-    assert "is neither a .yaml file" in mistake("train", tmp_path / "none.yaml", "--out", tmp_path / "out")
+    assert "is neither a .yaml file" in mistake("train", tmp_path / "none", "--out", tmp_path / "out")
+    (tmp_path / "nine.yaml").write_text("")
+    line = mistake("train", tmp_path / "mine.yaml", "--out", tmp_path / "out")
+    assert f"there is no file '{tmp_path / 'mine.yaml'}'; did you mean 'nine.yaml'?" in line
+
+
+def test_a_mistake_in_an_override_is_not_blamed_on_the_file(mistake, recipe_file):
+    path = recipe_file()
+    line = mistake("recipe", path, "serach.x=1")
+    assert line.startswith("error: override 'serach.x=1': unknown key 'serach'")
+    line = mistake("recipe", path, "name=other", "search.evaluations=-1", "finish.models=1")
+    assert line.startswith("error: override 'search.evaluations=-1': search.evaluations: ")
+    path.write_text(path.read_text().replace("search", "serach"))
+    assert mistake("recipe", path, "name=other").startswith(f"error: {path}: ")
 
 
 def picture(path, rng):

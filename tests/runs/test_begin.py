@@ -55,6 +55,21 @@ def test_a_recipe_fits_its_pictures(pictures):
     assert "`hwnas plan my-pictures-1.yaml`" in text
 
 
+def test_a_warning_asks_for_nothing_that_is_refused(pictures):
+    begun = init(pictures("pics", size=(4, 4)))
+    assert begun.size_px == 8
+    assert any("their shorter edge has 4) and are enlarged; a network needs as many" in text for text in begun.warnings)
+    begun = init(Path("pics"), out="large.yaml", size_px=64)
+    assert any("a smaller --size costs less" in text for text in begun.warnings)
+
+
+def test_large_pictures_are_decoded_a_few_at_a_time(pictures, monkeypatch):
+    most = []
+    monkeypatch.setattr("hwnas.data.look._decoded", lambda split, rows, broken: most.append(len(rows)) or [])
+    init(pictures("pics"), size_px=5008)
+    assert max(most) == 1, "each of them is 75 MB large"
+
+
 def test_broken_pictures_are_left_out_where_that_is_asked_for(pictures):
     folder = pictures("pics")
     (folder / "a" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")

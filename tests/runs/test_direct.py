@@ -71,6 +71,8 @@ def test_the_front_is_of_models_trained_from_fresh_weights(direct, device):
         # hexagon-dsp computes in int8
         in_float = "test_top1_fp32_percent" if device == "hexagon-dsp" else "test_top1_percent"
         assert metrics[in_float] == pytest.approx(found["top1_percent"])
+        card = (model.folder / "MODEL_CARD.md").read_text()
+        assert "A network of the family `mbv3`, trained alone from fresh weights, exported by hwnas." in card
     assert "without a supernet" in (direct / "report.html").read_text()
 
 

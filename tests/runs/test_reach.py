@@ -152,6 +152,16 @@ def test_a_plan_says_how_long_its_parts_take(hwnas_command, recipe_file):
         assert "together, with exports" in out
 
 
+def test_a_budget_that_tables_use_up_is_named(recipe_file, monkeypatch):
+    path, there = recipe_file(finish={"models": 1}), 30.0
+    monkeypatch.setattr("hwnas.runs.plan.seconds_of_tables", lambda *_: there)
+    short = plan(path, devices=["local-cpu"], budget=20)
+    assert "the budget of 20 s is too short: measuring latencies on this machine takes about 30 s" in short.why
+    assert short.estimated_s["tables"] == there
+    assert "too short" not in plan(path, devices=["local-cpu"], budget=300).why
+    assert "too short" not in plan(path, devices=[DEVICE], budget=20).why
+
+
 def test_networks_far_smaller_than_those_of_a_profile_are_named(recipe_file, hwnas_command):
     given = recipe_file(devices=[DEVICE, "note10-cpu"])
     found = {one.device: one.beyond for one in reach(given)}
