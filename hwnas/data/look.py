@@ -117,6 +117,7 @@ def look(
     total, by_class = Levels(), [Levels() for _ in dataset.classes]
     done, n_images = 0, sum(map(len, dataset.splits().values()))
     skips, broken, unreadable = config.broken_images == "skip", dict[str, str](), list[str]()
+    readable = dict(dataset.splits())
     for name, split in dataset.splits().items():
         read: list[NDArray[np.int64]] = []
         labels = _classes_of(split)
@@ -134,10 +135,13 @@ def look(
             progress("images", done, n_images, name)
         if skips and len(split) and not read:
             problems.append(f"{what}: none of the {len(split):,} {name} images can be read")
-        elif skips:
-            dataset = replace(dataset, **{name: replace(split, rows=split.rows[np.concatenate(read)])})
+        elif skips and read:
+            readable[name] = replace(split, rows=split.rows[np.concatenate(read)])
     if skips:
-        dataset = replace(dataset, left_out=(*dataset.left_out, *broken_images(broken)))
+        dataset = replace(
+            dataset, train=readable["train"], validation=readable["validation"], test=readable["test"],
+            left_out=(*dataset.left_out, *broken_images(broken)),
+        )  # fmt: skip
     else:
         unreadable = [f"{message}, {SKIP}" for message in broken.values()]
     if total.sums is not None:

@@ -126,6 +126,8 @@ def test_broken_images_that_are_to_be_skipped_stop_nothing(newcomer, cli):
     code, out, lines = cli("data", *skip)
     assert code == 2
     assert lines[-1] == "error: data source 'folder' at pics: none of the 8 test images can be read"
+    one = (*skip, "data.max_images=1")  # no error may hide another one
+    assert "of the 1 test images can be read" in cli("data", *one)[2][-1]
 
 
 def test_json_has_all_of_it(newcomer, cli):

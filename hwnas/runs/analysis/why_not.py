@@ -133,7 +133,7 @@ def _reason(
         others = "1 model is" if n == 1 else f"{n} models are"
         return f"{others} better in something and worse in nothing, such as {better[0].key}"
     if later:
-        return f"it was trained to its end after this front was chosen, and no model is better; {_again(device)}"
+        return f"it became known after this front was chosen, and no model is better; {_again(device)}"
     if unfinished:
         return (
             "it was not trained to its end, as the models that are handed over were; fine-tune it, or search again "
