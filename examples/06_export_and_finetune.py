@@ -16,7 +16,7 @@ def main(folder: str = "runs/example", device: str = "hexagon-dsp", epochs: floa
     )
 
     result, bundle = run.finetune(knee.key, device=device, epochs=epochs, lr=0.02)
-    print(f"validation {result.score_before:.2f} % -> {result.score:.2f} %, in {bundle.folder}")
+    print(f"validation {result.score_before:.2f} % -> {result.score:.2f} % in float, in {bundle.folder}")
     return bundle
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.errors import HwnasError, OutputError, ResumeError, SpaceError, UnreadableError, one_line, shown
-from hwnas.files import SEAL, make_folder, write_text
+from hwnas.files import SEAL, WRITABLE, make_folder, write_text
 from hwnas.reading import ROUGHLY, read_text, sha256_of
 from hwnas.space import Arch, SearchSpace
 
@@ -122,7 +122,7 @@ class Archive:
                 self._db.close()
             if isinstance(error, HwnasError):
                 raise
-            raise self._failed(error, "choose another folder with --out") from None
+            raise self._failed(error, WRITABLE) from None
 
     def _check(self, known: Mapping[str, object], recipe_hash: str) -> None:
         if known and known.get("format") != str(FORMAT):

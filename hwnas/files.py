@@ -22,6 +22,10 @@ PARTIAL = ".partial"
 """Ending of files and folders that are being written; what a killed writer left is removed by the next one."""
 
 
+WRITABLE = "allow writing there, or go on with a copy in a folder that may be written"
+"""What to do about a folder, there already, that may only be read: another ``--out`` would begin anew."""
+
+
 def first_rank() -> bool:
     """Say whether this process writes files: of the processes that ``torchrun`` started together, the first does."""
     return os.environ.get("RANK", "0") == "0"
@@ -41,7 +45,10 @@ def make_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot create folder {path}: {error.strerror}; choose another with --out") from None
+        raise OutputError(
+            f"cannot create folder {path}: {error.strerror}; allow writing in {path.parent}, or choose another with "
+            "--out"
+        ) from None
     return path
 
 
@@ -78,7 +85,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     except Timeout:
         raise OutputError(f"{folder} is being written by another process; wait until it ends") from None
     except OSError as error:
-        raise OutputError(f"cannot write in {folder}: {error.strerror}; choose another --out") from None
+        raise OutputError(f"cannot write in {folder}: {error.strerror}; {WRITABLE}") from None
     try:
         if lock.lock_counter == 1:
             for unfinished in [*folder.rglob(f".*{PARTIAL}")]:

@@ -88,10 +88,24 @@ def test_a_failing_rename_leaves_the_old_file(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(OutputError, match=rf"cannot create folder {path}: .*; choose another with --out"):
+        with pytest.raises(
+            OutputError, match=rf"cannot create folder {path}: .*; allow writing in {path.parent}, or choose another"
+        ):
             make_folder(path)
     assert make_folder(tmp_path / "new" / "one").is_dir()
     assert make_folder(tmp_path / "new" / "one").is_dir()
+
+
+def test_a_folder_that_may_only_be_read_says_what_helps(tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with (
+        pytest.raises(OutputError, match=rf"cannot write in {tmp_path}: .*; allow writing there, or go on with a copy"),
+        exclusive(tmp_path),
+    ):
+        pass
 
 
 def test_one_process_at_a_time_writes_in_a_folder(tmp_path):

@@ -113,7 +113,7 @@ def test_every_module_begins_with_a_sentence():
 
 def test_nothing_prints_or_exits_outside_the_command_line():
     for path in files():
-        if path.relative_to(PACKAGE).parts[0] == "cli":
+        if path.relative_to(PACKAGE).parts[0] in ("cli", "__main__.py"):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):

@@ -37,13 +37,16 @@ def init(
             "--start", help="Weights to begin with: a run, or a checkpoint of once-for-all; default: random ones."
         ),
     ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave pictures out that cannot be read, now and in every run.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Look at a folder of pictures and write a recipe with comments that fits it."""
     from hwnas.runs.begin import init as begin
 
     with progress(as_json) as told:
-        found = begin(pictures, out, split(devices), size_px, like, start, limit or (), told)
+        found = begin(pictures, out, split(devices), size_px, like, start, limit or (), skip_broken, told)
     if not as_json:
         for text in found.warnings:
             warn(text)

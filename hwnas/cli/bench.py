@@ -77,7 +77,7 @@ def baseline(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """The family scaled by hand: as many networks as the front has, trained alone with the compute of the run."""
+    """The family scaled by hand: as many networks as the front has, trained alone with what the run's plan had."""
     from hwnas.runs.start import open_run
 
     with progress(as_json) as told:

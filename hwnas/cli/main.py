@@ -82,7 +82,7 @@ def main() -> None:
         _fail("there is not enough memory; give a smaller batch, fewer images or a smaller network")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EFBIG):
-            _fail(f"cannot write {error.filename or 'a file'}: {error.strerror}; free space or choose --out")
+            _fail(f"cannot write {error.filename or 'a file'}: {error.strerror}; free space, or allow writing there")
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.EIO):
             _fail(f"cannot use {error.filename or 'a file'}: {error.strerror}; give another name or place")
         raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hwnas.runs.exits import TunedExits
     from hwnas.runs.front import FrontModel
     from hwnas.runs.run import Run
+    from hwnas.task import Score
 
 Selections = Annotated[
     list[str] | None,
@@ -217,18 +218,36 @@ def finetune(
             show(as_json, {"folder": str(tuned.folder), **tuned.values}, _exits_text(tuned, opened.context.score.unit))
             return
         result, bundle = opened.finetune(key, out, config, device, epochs, lr)
-    score = opened.context.score
-    test = bundle.metrics[f"test_{score.name}"]
-    found = {
-        "bundle": str(bundle.folder), score.named("before"): result.score_before, score.name: result.score,
-        f"test_{score.name}": test,
-    }  # fmt: skip
+    found = _tuned_values(bundle.metrics, opened.context.score)
     show(
-        as_json, found,
-        f"validation {score.title} {result.score_before:.2f} {score.unit} -> {result.score:.2f} {score.unit}, "
-        f"test {test:.2f} {score.unit}{'' if result.best_epoch else NO_GAIN}\nbundle: {bundle.folder}\n"
-        f"{following('pareto', folder)}",
+        as_json, {"bundle": str(bundle.folder), **found},
+        f"{_tuned_text(found, opened.context.score)}{'' if result.best_epoch else NO_GAIN}\n"
+        f"bundle: {bundle.folder}\n{following('pareto', folder)}",
     )  # fmt: skip
+
+
+def _tuned_values(metrics: Mapping[str, Any], score: Score) -> dict[str, Any]:
+    """Return what a fine-tuning changed: scores in the device's number format and, of one in 8 bits, those in float."""
+    names = [name for what in ("", "fp32") for name in _before_after(score, what)]
+    return {"precision": metrics.get("precision", "fp32"), **{name: metrics[name] for name in names if name in metrics}}
+
+
+def _before_after(score: Score, precision: str) -> tuple[str, str, str]:
+    """Names of the validation score before and after, and of the test score; without a precision the device's."""
+    name = score.named(precision) if precision else score.name
+    return score.named(f"before_{precision}" if precision else "before"), name, f"test_{name}"
+
+
+def _tuned_text(found: Mapping[str, Any], score: Score) -> str:
+    """A line for each number format in which scores are known; the device's own comes first."""
+    lines = []
+    for what in ("", "fp32"):
+        shown = [found.get(name) for name in _before_after(score, what)]
+        if shown[2] is None:
+            continue
+        before, after, test = ("not known" if v is None else f"{v:.2f} {score.unit}".strip() for v in shown)
+        lines.append(f"validation {score.title} in {what or found['precision']}: {before} -> {after}, test {test}")
+    return "\n".join(lines)
 
 
 def _exits_text(tuned: TunedExits, unit: str) -> str:

@@ -47,19 +47,26 @@ class TerminalProgress:
         """Show the state of one task."""
         if self._quiet:
             return
+        from hwnas.runs.progress_log import is_late
+
         task, note = one_line(task), one_line(note)
         now = time.monotonic()
         began, done_before = self._began.setdefault(task, (now, done))
         if self._live is not None:
             if task not in self._tasks:
                 self._tasks[task] = self._live.add_task(task, total=total, completed=int(done), note=note)
-            self._live.update(self._tasks[task], completed=done, total=total, note=note)
+            known = None if is_late(task, done, total) else total  # None: it stays as it was, at the budget
+            self._live.update(self._tasks[task], completed=done, total=known, note=note)
             return
         first, last = task not in self._said_at, done >= total
         if first or last or now - self._said_at[task] >= LINE_EVERY_S:
             self._said_at[task] = now
             new = done - done_before
-            left = (now - began) / new * (total - done) if new > 0 and not first else None
+            left = (
+                (now - began) / new * (total - done)
+                if new > 0 and not first and not is_late(task, done, total)
+                else None
+            )
             tail = f", {left:.0f} s left" if left is not None and not last else ""
             print(  # noqa: T201 (the command line is where output belongs)
                 f"{task}: {done:g}/{total:g}{f' ({note})' if note else ''}{tail}", file=sys.stderr, flush=True

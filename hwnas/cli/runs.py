@@ -127,7 +127,7 @@ def _reached(found: Sequence[DeviceReach], limited: bool) -> str:
     names = list(dict.fromkeys(name for one in found for name in one.values))
     rows = [
         [one.device, *(f"{_number(v[0])} - {_number(v[2])}" if (v := one.values.get(n)) else "-" for n in names),
-         *([f"{one.within_percent:g} %{', but for latency' if one.measured_later else ''}"] if limited else [])]
+         *([_kept(one)] if limited else [])]
         for one in found
     ]  # fmt: skip
     later = [one.device for one in found if one.measured_later]
@@ -135,6 +135,14 @@ def _reached(found: Sequence[DeviceReach], limited: bool) -> str:
     size = found[0].space_size if found else 0
     heading = ["can have, on", *names, *(["keep the limits"] if limited else [])]
     return f"{size:,} archs\n\n{table(heading, rows)}{note}"
+
+
+def _kept(one: DeviceReach) -> str:
+    """Share of archs that keep the limits, but for those that cannot be checked before something is trained."""
+    later = ", ".join(one.unchecked)
+    if one.within_percent is None:
+        return f"known later: {later}"
+    return f"{one.within_percent:g} %{f', but for {later}' if later else ''}"
 
 
 def _number(value: float) -> str:
@@ -219,7 +227,7 @@ def fleet(
          f"{d.regret:.2f}"]
         for d in found.devices
     ]  # fmt: skip
-    heading = ["device", "limit ms", "model", "latency ms", f"val {title} {unit}", f"own best {unit}", "regret"]
+    heading = ["device", "limit ms", "model", "estimated ms", f"val {title} {unit}", f"own best {unit}", "regret"]
     how = "no other choice is better" if found.exact else "chosen greedily: the exact program took too long"
     worst = ", ".join(
         f"{k}: {r:.2f}" if math.isfinite(r) else f"{k}: limits cannot be kept"
@@ -227,7 +235,9 @@ def fleet(
     )
     show(
         as_json, found.as_dict(),
-        f"{table(heading, rows)}\n\n{len(found.keys)} model(s), worst regret {found.worst_regret:.2f} {unit} of {title}"
+        f"{table(heading, rows)}\n"
+        "limits are for the estimates that were searched with: few of the models were timed\n\n"
+        f"{len(found.keys)} model(s), worst regret {found.worst_regret:.2f} {unit} of {title}"
         f" ({how})\nworst regret by number of models: {worst}\n"
         + following("export", folder, "--key", found.keys[0], "--out", "chosen"),
     )  # fmt: skip

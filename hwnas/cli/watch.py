@@ -43,8 +43,12 @@ def watch(
 
 
 def _state_text(state: RunState) -> str:
-    doing = f", {state.verb}" if state.verb else ""
-    parts = [f"{state.folder}: {state.state}{doing}{f': {state.error}' if state.error else ''}"]
+    said = {
+        "waiting": f"{state.verb} is done, and no command is at work on it" if state.verb else "no command has begun",
+        "running": f"{state.verb} is running",
+        "stopped": f"{state.verb} was stopped: {state.error}",
+    }
+    parts = [f"{state.folder}: {said.get(state.state, state.state)}"]
     parts += [_task_text(task) for task in state.tasks]
     if state.fronts:
         rows = [[f.device, str(f.models), f"{f.best_score:.2f}", f"{f.fastest_ms:.4g}"] for f in state.fronts]
@@ -117,7 +121,7 @@ def track(
 
 def _comparison_text(found: RunComparison) -> str:
     title = f"{found.score.title} {found.score.unit}".strip()
-    heading = ["run", "models", "hypervolume", f"best {title}", "at ms", "fastest ms", "not beaten"]
+    heading = ["run", "models", "hypervolume", f"best {title}", "at estimated ms", "fastest, estimated", "not beaten"]
     parts = []
     for device in found.devices:
         rows = [
@@ -133,7 +137,7 @@ def _comparison_text(found: RunComparison) -> str:
             for run, models in device.fronts.items()
             for m in models
         ]
-        parts.append(table(["front of", "key", title, "latency ms"], listed))
+        parts.append(table(["front of", "key", title, "estimated ms"], listed))
     if found.differences:
         settings = [[name, *values] for name, values in found.differences]
         parts.append(table(["setting", *found.runs], settings))

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hwnas.data.left_out import SKIP
 from hwnas.data.source import Pixels
 from hwnas.errors import DataError, escaped
 from hwnas.files import n_ranks
@@ -130,8 +131,7 @@ def read_chunk(split: Readable, rows: NDArray[np.int64], skip_broken: bool) -> C
         return Chunk(_tensor(split.pixels(rows)))
     except DataError as error:
         if not skip_broken:
-            stop = str(error)
-            return Chunk(torch.empty(0), stop=f"{stop}, or leave such images out with data.broken_images=skip")
+            return Chunk(torch.empty(0), stop=f"{error}, {SKIP}")
     read: list[Tensor | None] = []
     broken = []
     for position, row in enumerate(rows.tolist()):

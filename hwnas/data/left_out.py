@@ -32,6 +32,10 @@ class LeftOut:
         return asdict(self)
 
 
+SKIP = "or leave such images out with data.broken_images=skip"
+"""Ends what is said of an image that cannot be read."""
+
+
 class LeftOutCounter:
     """Adds up what is left out while a source looks around."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hwnas.data.config import DataConfig
 from hwnas.data.dataset import check_labels, check_levels, check_parts, divided, made_dataset, opened_source
-from hwnas.data.left_out import LeftOut
+from hwnas.data.left_out import SKIP, LeftOut, broken_images
 from hwnas.data.levels import Levels
 from hwnas.data.opened import SPLITS, Dataset, DatasetSplit, with_channels
 from hwnas.data.split_names import SplitName
@@ -20,7 +20,9 @@ from hwnas.progress import Progress, silent
 from hwnas.task import HasLargestStderr, Task
 
 BATCH = 64
-"""Images that are decoded at a time."""
+"""Images that are decoded at a time, at most."""
+BATCH_BYTES = 64 * 2**20
+"""Of images that are decoded at a time: of large ones fewer."""
 FEW_IMAGES = 100
 """A validation or test split with fewer images is warned of: the standard error of a share is up to 5 points."""
 DARK = 32
@@ -64,6 +66,9 @@ class DataSummary:
     """What may mislead, and does not stop a run."""
     problems: tuple[str, ...] = ()
     """What a run would stop at, with what to do."""
+    unreadable: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Where the images lie that cannot be read, with what is wrong; they are left out, or stop a run
+    (``data.broken_images``)."""
     dataset: Dataset | None = field(default=None, repr=False)
     """The images, where there are no problems."""
 
@@ -111,12 +116,16 @@ def look(
     dataset = made_dataset(config, opened, parts, task, in_channels, size_px, what)
     total, by_class = Levels(), [Levels() for _ in dataset.classes]
     done, n_images = 0, sum(map(len, dataset.splits().values()))
-    unreadable: list[str] = []
+    skips, broken, unreadable = config.broken_images == "skip", dict[str, str](), list[str]()
+    readable = dict(dataset.splits())
     for name, split in dataset.splits().items():
+        read: list[NDArray[np.int64]] = []
         labels = _classes_of(split)
-        for start in range(0, len(split), BATCH):
-            rows = np.arange(start, min(start + BATCH, len(split)))
-            for places, pixels in _decoded(split, rows, unreadable):
+        batch = max(1, min(BATCH, BATCH_BYTES // (3 * size_px**2)))
+        for start in range(0, len(split), batch):
+            rows = np.arange(start, min(start + batch, len(split)))
+            for places, pixels in _decoded(split, rows, broken):
+                read.append(places)
                 if name == "train":
                     total.add(pixels)
                     for label in np.unique(labels[places]).tolist():
@@ -124,6 +133,17 @@ def look(
                             by_class[label].add(pixels[labels[places] == label])
             done += len(rows)
             progress("images", done, n_images, name)
+        if skips and len(split) and not read:
+            problems.append(f"{what}: none of the {len(split):,} {name} images can be read")
+        elif skips and read:
+            readable[name] = replace(split, rows=split.rows[np.concatenate(read)])
+    if skips:
+        dataset = replace(
+            dataset, train=readable["train"], validation=readable["validation"], test=readable["test"],
+            left_out=(*dataset.left_out, *broken_images(broken)),
+        )  # fmt: skip
+    else:
+        unreadable = [f"{message}, {SKIP}" for message in broken.values()]
     if total.sums is not None:
         channels = np.zeros((1, len(total.sums), 1, 1), np.uint8)
         _collected(problems, lambda: with_channels(channels, in_channels, what))
@@ -142,7 +162,7 @@ def look(
         {name: len(split) for name, split in dataset.splits().items()},
         {name: split.origin for name, split in dataset.splits().items()},
         mean, deviation, dataset.left_out, tuple(_warnings(dataset, counts, total, bool(problems))), tuple(problems),
-        None if problems else dataset,
+        broken, None if problems else dataset,
     )  # fmt: skip
 
 
@@ -155,16 +175,16 @@ def _collected(problems: list[str], check: Callable[[], object]) -> None:
 
 
 def _decoded(
-    split: DatasetSplit, rows: NDArray[np.int64], unreadable: list[str]
+    split: DatasetSplit, rows: NDArray[np.int64], broken: dict[str, str]
 ) -> list[tuple[NDArray[np.int64], NDArray[np.uint8]]]:  # fmt: skip
-    """Rows with their pixels, all together or, where one cannot be read, one by one; errors are kept."""
+    """Rows with their pixels, all together or, where one cannot be read, one by one; errors are kept by place."""
     try:
         return [(rows, split.images.pixels(split.rows[rows], split.size_px))]
     except DataError as error:
         if len(rows) == 1:
-            unreadable.append(str(error))
+            broken[escaped(split.place(int(rows[0])))] = str(error)
             return []
-    return [found for row in rows for found in _decoded(split, np.array([row]), unreadable)]
+    return [found for row in rows for found in _decoded(split, np.array([row]), broken)]
 
 
 def _classes_of(split: DatasetSplit) -> NDArray[np.int64]:

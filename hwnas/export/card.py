@@ -24,6 +24,8 @@ OVERFLOW = """
 In ONNX Runtime on x86, open INT8 files with the session configuration `session.x64quantprecision` = `1`, as
 `run_model.py` does: on processors with AVX2 or AVX-512 but no VNNI, sums of 8-bit products overflow without it.
 """
+ALONE = "trained_alone"
+"""Of a model that began with fresh weights: no supernet gave it any."""
 UNKNOWN = "unknown"
 """What is said of a licence that nobody has stated."""
 
@@ -51,7 +53,7 @@ def model_card(described: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     parts = [
         f"""# {described["key"]}
 
-A subnet of a `{described["supernet"]["family"]}` supernet, exported by hwnas.
+{_came(described, metrics)}, exported by hwnas.
 
 - Input `input`: float32, batch x {shape}; pixel values in 0..1, minus mean {described["input"]["mean"]},
   divided by standard deviation {described["input"]["std"]}, per channel.
@@ -79,6 +81,13 @@ A subnet of a `{described["supernet"]["family"]}` supernet, exported by hwnas.
 """,
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _came(described: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    family = f"`{described['supernet']['family']}`"
+    if metrics.get(ALONE):
+        return f"A network of the family {family}, trained alone from fresh weights"
+    return f"A subnet of a {family} supernet"
 
 
 def _files(described: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:

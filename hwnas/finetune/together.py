@@ -74,7 +74,7 @@ class FinetuneResult:
     network: nn.Module
     """In eval mode, with the weights of the epoch that was best on validation; the given weights if none was better."""
     score_before: float
-    """Main score of the task (``splits.task.score``) of the network as it came, on validation images."""
+    """Main score of the task (``splits.task.score``) of the network as it came, in float, on validation images."""
     score: float
     """The same of ``network``."""
     best_epoch: int

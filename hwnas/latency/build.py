@@ -109,7 +109,7 @@ def build_table(
     timed = journal.bursts
     done = {(b.model, b.session) for b in timed if b.model >= 0}
     left = [pair for pair in schedule if pair not in done]
-    times_s = [config.block_time_s] * len(plan.measured) + [config.network_time_s] * len(plan.archs)
+    times_s = _times_s(plan, config)
     planned_s = _planned_s(plan, left, times_s, settings, conditions.provider, timer, precision) if left else 0.0
     progress(
         "plan the table", 1, 1,
@@ -226,6 +226,31 @@ def build_missing_tables(
     return replace(alone, in_8_bits=build_missing_tables(layout, folder_of, in_8_bits, config, progress))
 
 
+def seconds_of_tables(layout: Layout, device: Device, config: TableConfig) -> float:
+    """Return about how long `build_missing_tables` takes, from a few blocks and networks that are built and timed.
+
+    Args:
+        layout: the space whose blocks are needed.
+        device: see `needs_table`; 0 where it needs none.
+        config: how much is measured.
+
+    Raises:
+        MeasurementError: the device cannot be timed here.
+    """
+    in_8_bits, alone = device.in_8_bits, replace(device, in_8_bits=None)
+    others_s = 0.0 if in_8_bits is None else seconds_of_tables(layout, in_8_bits, config)
+    if not needs_table(alone):
+        return others_s
+    plan = plan_build(of_networks(layout), config)
+    profile, timer = resolve_target(device.profile, None, None)
+    settings = MeasureConfig(threads=profile.threads or 1, batch_size=profile.batch_size)
+    provider = conditions_of(timer.facts(), settings, profile.provider).provider
+    times_s = _times_s(plan, config)
+    whole = [(model, number) for number in range(config.rounds) for model in range(len(times_s))]
+    precision = evaluated_precision(profile.precision)
+    return others_s + _planned_s(plan, whole, times_s, settings, provider, timer, precision)
+
+
 # -- inside a build --------------------------------------------------------------------------------------
 
 
@@ -234,6 +259,11 @@ def _models(plan: Plan, batch_size: int, precision: Precision) -> Iterator[bytes
         yield block_onnx(block, batch_size, precision)
     for arch in plan.archs:
         yield network_onnx(plan.layout, arch, batch_size, precision)
+
+
+def _times_s(plan: Plan, config: TableConfig) -> list[float]:
+    """Time for each block, then each network, in one pass."""
+    return [config.block_time_s] * len(plan.measured) + [config.network_time_s] * len(plan.archs)
 
 
 def _name_of(plan: Plan, model: int) -> str:

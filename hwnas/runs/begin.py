@@ -15,8 +15,9 @@ from PIL import Image
 from hwnas.arguments import checked_arguments
 from hwnas.data import DataConfig, Dataset, open_dataset
 from hwnas.data.dataset import opened_source
+from hwnas.data.left_out import broken_images
 from hwnas.data.look import look
-from hwnas.errors import DataError, OutputError, RecipeError, shown
+from hwnas.errors import DataError, OutputError, RecipeError, shown, some
 from hwnas.files import write_text
 from hwnas.latency.device import load_profile
 from hwnas.progress import Progress, silent
@@ -67,6 +68,7 @@ def init(
     like: str | Path | None = None,
     start: str | Path | None = None,
     limits: Sequence[str] = (),
+    skip_broken: bool = False,
     progress: Progress = silent,
 ) -> Begun:
     """Write a recipe with comments that fits a folder of pictures; nothing is trained.
@@ -80,6 +82,7 @@ def init(
         start: weights to begin with: a folder of a run, or a checkpoint of once-for-all (then also give ``like``).
         limits: what the models must keep, such as ``latency_ms<=5`` or ``edge-tpu:latency_ms<=3``; they stand in the
             recipe as its constraints.
+        skip_broken: leave pictures out that cannot be read (``data.broken_images: skip``), now and in every run.
         progress: told how many pictures are decoded.
 
     Raises:
@@ -107,14 +110,17 @@ def init(
     read_limits(limits, [load_profile(device).name for device in named])
     if start is not None and like is None:
         like = _recipe_of(Path(start))
-    config = DataConfig(source="folder", path=str(pictures))
+    config = DataConfig(source="folder", path=str(pictures), broken_images="skip" if skip_broken else "stop")
     dataset = _opened(config)
     own_px = _own_size(dataset)
     px = _fitting(size_px or min(own_px, LARGEST_PX))
-    warnings = [] if own_px >= px else [
-        f"half of the pictures are smaller than {px} pixels (their shorter edge has {own_px}) and are enlarged; a "
-        "smaller --size costs less and loses nothing"
-    ]  # fmt: skip
+    warnings = []
+    if own_px < px:
+        smaller = "a smaller --size costs less and loses nothing" if px > SMALLEST_PX else "a network needs as many"
+        warnings.append(
+            f"half of the pictures are smaller than {px} pixels (their shorter edge has {own_px}) and are enlarged; "
+            f"{smaller}"
+        )
     config = config.model_copy(update={"validation_percent": float(_validation_percent(dataset))})
     dataset = _opened(config)
     values = recipe_values(name, folder, pictures, dataset, config, named, px, like, start, limits)
@@ -182,8 +188,17 @@ def _looked_at(recipe: Recipe, dataset: Dataset, progress: Progress) -> list[str
     net = recipe.supernet
     n = sum(map(len, dataset.splits().values()))
     if n > LOOKED_AT:
-        return [f"{n:,} pictures were counted and not decoded; `hwnas data` decodes all and finds broken ones"]
+        skips = recipe.data.broken_images == "skip"
+        then = "" if skips else ", at which a run would stop; --skip-broken leaves them out"
+        return [f"{n:,} pictures were counted and not decoded; `hwnas data` decodes all and finds broken ones{then}"]
     found = look(recipe.data, recipe.task_object, net.in_channels, net.classes, max(net.resolutions), progress)
+    if found.problems and recipe.data.broken_images == "stop" and len(found.problems) <= len(found.unreadable):
+        raise DataError(
+            f"{len(found.unreadable):,} of {n:,} pictures cannot be read: {some(list(found.unreadable))}; "
+            f"repair or remove them, or leave them out with --skip-broken. The first one: "
+            f"{next(iter(found.unreadable.values()))}"
+        )
     if found.problems:
         raise DataError(found.problems[0])
-    return list(found.warnings)
+    left_out = [f"{one}; every run leaves them out (data.broken_images)" for one in broken_images(found.unreadable)]
+    return [*left_out, *found.warnings]

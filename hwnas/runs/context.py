@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from hwnas.archive import Archive
 from hwnas.data import Splits, load_data
+from hwnas.data.opened import SPLITS
 from hwnas.errors import DeviceError, ResumeError, did_you_mean
 from hwnas.export.onnx_check import OnnxNetwork
 from hwnas.export.quantize import to_int8_onnx
@@ -28,6 +30,7 @@ from hwnas.runs.devices import known_devices
 from hwnas.runs.executor import EXECUTORS, Executor
 from hwnas.runs.folder import RunFolder
 from hwnas.runs.history import DeviceSearch, read_settings
+from hwnas.runs.kept import read_kept
 from hwnas.runs.progress_log import ProgressLog
 from hwnas.runs.recipe import Recipe
 from hwnas.search.config import SearchConfig
@@ -154,9 +157,23 @@ class RunContext:
             return self.test_scores(OnnxNetwork(path), arch)
 
     @cached_property
+    def images(self) -> dict[str, int]:
+        """Images of every split, as the run was begun: what it found can be shown where its images are not at hand."""
+        if "splits" not in self.__dict__ and self.folder.manifest.exists():
+            remedy = "restore it, or remove it and start the run's command again"
+            about = read_kept(dict[str, Any], self.folder.manifest, remedy).get("data", {})
+            if all(isinstance(about.get(split), int) for split in SPLITS):
+                return {split: about[split] for split in SPLITS}
+        return {
+            "train": len(self.splits.train),
+            "validation": len(self.splits.validation),
+            "test": len(self.splits.test),
+        }
+
+    @cached_property
     def validation_images(self) -> int:
         """Validation images of a full evaluation."""
-        n = len(self.splits.validation)
+        n = self.images["validation"]
         return min(n, self.recipe.evaluation.validation_images or n)
 
     def searched_images(self, search: SearchConfig) -> int:

@@ -34,6 +34,9 @@ FloatArray = NDArray[np.float64]
 Devices = Mapping[str, tuple[Device, DeviceSearch]]
 """Devices with their settings, by name."""
 
+LOOKED_AT = 2000
+"""Archs from which a message takes how near the space comes to a limit."""
+
 FRESH = ""
 """Stands for the version of weights that nothing has trained."""
 
@@ -117,10 +120,17 @@ class DirectWishes:
             settings.finish.models, settings.finish.latencies_ms.get(device.name, ()), settings.search.seed,
             _largest_images(problem.space),
         )  # fmt: skip
-        if not found.archs:
+        if not found.fronts:
             raise SearchError(
-                f"no arch of the space is within {', '.join(settings.constraints) or 'the wanted latencies'} on "
-                f"{device.name}; loosen the limits"
+                f"no arch of this space {_how_near(problem, device.name)}; loosen a limit or change supernet"
+            )
+        if not found.archs:
+            wanted = ", ".join(f"{ms:g}" for ms in settings.finish.latencies_ms[device.name])
+            fastest_ms = float(np.exp(min(at[0] for _, at in found.fronts)))
+            limits = f" that keeps {', '.join(settings.constraints)}" if settings.constraints else ""
+            raise SearchError(
+                f"no arch of this space{limits} is as fast as {wanted} ms on {device.name} (finish.latencies_ms); the "
+                f"fastest takes {fastest_ms:.4g} ms: ask for that or more, or change supernet"
             )
         return found
 
@@ -147,6 +157,30 @@ class DirectWishes:
 
 def _violation(problem: Problem, genomes: NDArray[np.int64]) -> FloatArray:
     return problem.violation(problem.cheap_losses(genomes))
+
+
+def _how_near(problem: Problem, device: str) -> str:
+    """Say which limits no arch keeps, and how near the archs come to each that keep the others."""
+    space = problem.space
+    ends = space.encode_many([space.smallest(), space.largest()])
+    genomes = np.concatenate([ends, space.sample_genomes(np.random.default_rng(0), LOOKED_AT)])
+    values = {
+        c.name: np.asarray(c.evaluate_genomes(genomes), dtype=float)
+        for c in problem.columns
+        if c.evaluate_genomes is not None
+    }
+    limits = [limit for limit in problem.limits if limit.value in values]
+    kept = [np.array([limit.holds(v) for v in values[limit.value].tolist()]) for limit in limits]
+    near = []
+    for i, limit in enumerate(limits):
+        others = np.all([np.ones(len(genomes), dtype=bool), *kept[:i], *kept[i + 1 :]], axis=0)
+        if others.any():
+            found = values[limit.value][others]
+            nearest = float(found.min() if limit.comparison == "<=" else found.max())
+            which = f"to {limit} that keeps the others " if len(limits) > 1 else ""
+            near.append(f"the nearest {which}has {nearest:.4g} {limit.value}")
+    said = ", and ".join(near) or "none keeps all limits but one"
+    return f"keeps {' and '.join(map(str, limits))} on {device}; of {len(genomes):,} that were looked at {said}"
 
 
 def _by_macs(context: RunContext, settings: DeviceSearch) -> Capable:

@@ -12,7 +12,7 @@ from torch import nn
 
 from hwnas.errors import OutputError, SearchError
 from hwnas.export.bundle import RUN_FILE, About, Bundle, write_bundle
-from hwnas.export.card import FORMATS, INT8_LITERT_FILE, LITERT_INT8
+from hwnas.export.card import ALONE, FORMATS, INT8_LITERT_FILE, LITERT_INT8
 from hwnas.export.forms import FORMS
 from hwnas.export.litert import LiteRtNetwork
 from hwnas.export.onnx_check import OnnxNetwork
@@ -140,9 +140,15 @@ def export_model(
         "params": count_params(subnet),
         "macs": fvcore_macs(subnet, context.layout.input_shape(model.arch)),
         "weights_version": model.weights_version,
+        **began_of(evaluations, model),
         **{f"{name}_by_layer": values for name, values in layers.items()},
     }
     return write_model(context, subnet, model.arch, folder, metrics, formats, device, precision)
+
+
+def began_of(evaluations: Evaluations, model: Candidate) -> dict[str, Any]:
+    """Return what a bundle says of a model that no supernet gave its weights; nothing of others."""
+    return {} if evaluations.weights.finished.origin(model.weights_version) else {ALONE: True}
 
 
 def write_model(

@@ -19,7 +19,7 @@ from hwnas.latency.table import Device
 from hwnas.objectives.exact import fvcore_macs
 from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations, beside
-from hwnas.runs.export import write_model
+from hwnas.runs.export import began_of, write_model
 from hwnas.runs.finished import FinishedModel
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.problem import evaluated_values
@@ -67,23 +67,32 @@ def finetune_model(
     )  # fmt: skip
     comparable = result.best_epoch > 0 and not result.saw_validation
     kept = _keep(evaluations, model, result, config.epochs, group, digest) if comparable else ""
-    network, score, precision = result.network, context.score, evaluations.of_device(device).precision_of(arch)
+    network, score, seen = result.network, context.score, evaluations.of_device(device)
+    precision = seen.precision_of(arch)
     assert isinstance(network, nn.Sequential)
+    seen.evaluate([model], {score.name: score.name})  # before and after are compared in one precision
     metrics = {
         "key": arch.key,
         "device": device.name,
         "latency_ms": float(device.compile(context.layout).of_archs([arch])[0]),
         "latency_origin": device.profile.origin,
-        score.named("before"): result.score_before,
+        score.named("before"): seen.known(model, [score.name])[score.name],
         **_scores(context, precision, network, arch, evaluated_values(context, settings)),
         "params": count_params(network),
         "macs": fvcore_macs(network, context.layout.input_shape(arch)),
         "finetuned_from": model.weights_version,
+        **began_of(evaluations, model),
         **({"weights_version": kept} if kept else {}),
         "best_epoch": result.best_epoch,
     }
-    if result.saw_validation:  # what it does on them now says nothing
-        metrics |= {score.name: result.score, "trained_on_validation": True}
+    trained_in = score.name
+    if precision != "fp32":
+        trained_in = score.named("fp32")
+        metrics[score.named("before_fp32")] = result.score_before
+    if result.saw_validation:  # what it does on them now says nothing; the first step was scored as it was trained
+        for name in (score.name, score.named("stderr")):
+            metrics.pop(name, None)
+        metrics |= {trained_in: result.score, "trained_on_validation": True}
     bundle = write_model(context, network, arch, out, metrics, context.recipe.export.formats(), device, precision)
     shutil.rmtree(group / TRAINING if kept else group, ignore_errors=True)
     return result, bundle

@@ -39,6 +39,7 @@ def recipe_values(
         **({"constraints": list(limits)} if limits else {}),
         "data": {
             "source": "folder", "path": str(pictures), "validation_percent": config.validation_percent,
+            **({"broken_images": "skip"} if config.broken_images == "skip" else {}),
             "augment": {"flip": True, "shift_percent": 10, "scale_percent": 15},
         },
     }  # fmt: skip

@@ -219,7 +219,7 @@ class RunHandover(RunView):
     def baseline(
         self, devices: Sequence[str] | None = None, lr: float | None = None, networks: int | None = None
     ) -> list[Baseline]:  # fmt: skip
-        """Train the family scaled by hand, at as many points and with as much compute as the run; report it beside.
+        """Train the family scaled by hand, at as many points and with the compute that the run was planned with.
 
         Args:
             devices: whose latencies are met; default: every device that has a front.

@@ -18,10 +18,10 @@ from typing import Any, Literal
 import numpy as np
 
 from hwnas.data import TrainBatches
-from hwnas.errors import RecipeError
+from hwnas.errors import MeasurementError, RecipeError
 from hwnas.files import write_json
 from hwnas.finetune import relative_cost
-from hwnas.latency.build import needs_table
+from hwnas.latency.build import needs_table, seconds_of_tables
 from hwnas.latency.table import Device
 from hwnas.objectives.exact import macs_of_space
 from hwnas.runs.context import RunContext
@@ -53,8 +53,12 @@ TRAIN_SHARE, SEARCH_SHARE, FINISH_SHARE = 0.45, 0.10, 0.45
 RESERVE = 0.05
 """Of a time budget, for exports, checks and a machine that slows down."""
 
-TABLE_S = 75.0
-"""What the table of a device takes that is measured on the spot."""
+TABLE_S = 120.0
+"""What the table of a device takes that is measured on the spot, where it cannot be timed now: about that of a large
+space."""
+
+LEAST_SHARE = 0.5
+"""Of a time budget that is for training and search, however long it takes to measure tables."""
 
 TIMED_STEPS = 3
 """Of each phase, after one that is not counted."""
@@ -90,8 +94,8 @@ class Plan:
 
     @property
     def timed(self) -> bool:
-        """Whether it divides a time budget; how, follows from steps that were timed once."""
-        return self.asked["budget_s"] is not None
+        """Whether it keeps to a time, a budget or ``finish.time_s``; how, follows from steps that were timed once."""
+        return self.asked["budget_s"] is not None or self.asked["finish"].get("time_s") is not None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -135,17 +139,31 @@ def make_plan(
     finish = epochs * epoch_gmacs
     trained = begun and (context.folder.train / "supernet.safetensors").exists()
     given = not recipe.train.phases  # the weights of train.start_from are used as they are
-    seconds = _time_steps(context) if (budget_s is not None or not begun) and not given else {}
-    tables_s = TABLE_S * sum(needs_table(context.devices[name]) for name in wanted)
-    to_spend = 0.0
+    known = read_plan(context) if begun else None
+    finish_time_s = _finish_time_s(wanted) if budget_s is None else None  # a budget divides the whole time anew
+    timed = budget_s is not None or finish_time_s is not None or not begun
+    seconds = _time_steps(context) if timed and not given else {}
+    s_per_gmac = sum(seconds.values()) / _train_gmacs(context, {}) if seconds else 0.0
+    if finish_time_s is not None and seconds:
+        finish = finish_time_s / s_per_gmac
+    tables_s = sum(_table_s(context, context.devices[name]) for name in wanted) if timed else 0.0
+    to_spend, late = 0.0, ""
     if budget_s is not None:
-        to_spend = max(0.5 * budget_s, budget_s * (1 - RESERVE) - tables_s - (time.monotonic() - started))
+        before_s = tables_s + time.monotonic() - started
+        left_s = budget_s * (1 - RESERVE) - before_s
+        to_spend = max(LEAST_SHARE * budget_s, left_s)
+        if tables_s and to_spend > left_s:
+            late = (
+                f"; the budget of {budget_s:g} s is too short: measuring latencies on this machine takes about "
+                f"{tables_s:.0f} s, so with {100 * LEAST_SHARE:.0f} % of it for the models the run takes about "
+                f"{before_s + to_spend:.0f} s; from about {before_s / (1 - RESERVE - LEAST_SHARE):.0f} s on it is kept"
+            )
     direct_epochs = 0.0
     if archs and budget_s is None:
-        direct_epochs = (train + search + finish) / epoch_gmacs
+        # Without a supernet, too, models are trained for no longer than the time that is asked for.
+        direct_epochs = (finish if finish_time_s is not None else train + search + finish) / epoch_gmacs
     elif archs and seconds:
-        per_gmac = sum(seconds.values()) / train
-        direct_epochs = to_spend / (epoch_gmacs * per_gmac)
+        direct_epochs = to_spend / (epoch_gmacs * s_per_gmac)
     choices = [group.choice(direct_epochs) for group in wishes] if direct_epochs else []
     n_networks = sum(len(choice.networks) for choice in choices)
     chosen_macs = sum(float(context.macs.of_archs(choice.networks).sum()) for choice in choices)
@@ -168,35 +186,65 @@ def make_plan(
         strategy, why = "supernet", "models are handed over as the supernet gives them (finish.models is 0)"
     elif judged := _judged_after_training(context, wanted):
         strategy, why = "supernet", f"archs are also to be good at {', '.join(judged)}, which only a search can see to"
+    elif known is not None and known.strategy == "direct":
+        strategy, why = "direct", _as_begun(known, budget_s, direct_epochs * longer)
     else:
         supernet_gmacs = train / sum(phase.epochs for phase in recipe.train.phases)
         n_latencies = sum(group.n_latencies for group in wishes)
-        alone = _Alone(n_networks, n_latencies, direct_epochs * longer, n_images, epoch_gmacs / longer)
+        within = "for the same compute" if finish_time_s is None else "in the time of finish.time_s"
+        alone = _Alone(within, n_networks, n_latencies, direct_epochs * longer, n_images, epoch_gmacs / longer)
         strategy, why = alone.better_than(supernet_gmacs)
     if len(strategies) == 1 and strategies != {"auto"}:
         (only,) = strategies
         asked_for: Strategy = only if only in ("direct", "staged") else "supernet"
         better = f"; auto would be {strategy}: {why}" if strategy == "direct" != asked_for else ""
         strategy, why = asked_for, f"as search.strategy says{better}"
-    known = read_plan(context) if begun else None
     divided: dict[str, Any] = {"phase_factor": known.phase_factor} if trained and known is not None else {}
     if budget_s is not None:
         train_s = 0.0 if trained else sum(seconds.values())
         divided |= {"finish_s": to_spend} if strategy == "direct" else _shares(to_spend, train_s, bool(archs))
     found = Plan(
-        strategy, f"{strategy}: {why}", asked, n_models, train, search, finish, direct_epochs, n_networks, longer,
+        strategy, f"{strategy}: {why}{late}", asked, n_models, train, search, finish, direct_epochs, n_networks, longer,
         **divided,
     )  # fmt: skip
     if begun or not seconds:
         return found
-    per_gmac = sum(seconds.values()) / _train_gmacs(context, {})
-    return replace(found, estimated_s=_estimated_s(found, per_gmac, epoch_gmacs) | {"tables": tables_s})
+    return replace(found, estimated_s=_estimated_s(found, s_per_gmac, epoch_gmacs) | {"tables": tables_s})
+
+
+def _table_s(context: RunContext, device: Device) -> float:
+    """Seconds until the table of a device is there that is measured on the spot; 0 where none is needed."""
+    if not needs_table(device):
+        return 0.0
+    try:
+        return seconds_of_tables(context.layout, device, context.recipe.tables)
+    except MeasurementError:  # said when it is to be measured
+        return TABLE_S
+
+
+def _finish_time_s(wanted: Mapping[str, DeviceSearch]) -> float | None:
+    """Seconds in which the models of all devices are to be trained to their end; None where epochs say how long."""
+    times = [settings.finish.time_s for settings in wanted.values() if settings.finish.models]
+    return sum(time_s for time_s in times if time_s is not None) if times and None not in times else None
+
+
+def _as_begun(known: Plan, budget_s: float | None, epochs: float) -> str:
+    """Why a run goes on without a supernet, and for how long its models are now trained."""
+    why = "the run was begun without a supernet (search.strategy=supernet trains one)"
+    if known.asked["budget_s"] is not None and budget_s is None:
+        why += (
+            f"; its budget of {known.asked['budget_s']:g} s is not asked for any more, so models that are to be "
+            f"trained get {epochs:.3g} epochs, as the recipe says"
+        )
+    return why
 
 
 @dataclass(frozen=True)
 class _Alone:
     """What a compute gives without a supernet."""
 
+    within: str
+    """Of which compute or time it is, for messages."""
     networks: int
     latencies: int
     """That are wanted; a network may serve several."""
@@ -219,8 +267,7 @@ class _Alone:
         if strategy == "direct" and seen < ENOUGH_IMAGES:
             verdict = "few, but a pass over them costs less than one of a supernet's training"
         return strategy, (
-            f"for the same compute {models}, trained alone, would see {seen:,.0f} images ({self.epochs:.3g} epochs); "
-            f"{verdict}"
+            f"{self.within} {models}, trained alone, would see {seen:,.0f} images ({self.epochs:.3g} epochs); {verdict}"
         )
 
 

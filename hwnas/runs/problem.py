@@ -65,8 +65,10 @@ def read_limits(texts: Sequence[str], devices: Mapping[str, object] | Sequence[s
     """
     limits = tuple(map(Limit.parse, texts))
     if unknown := sorted({c.device for c in limits if c.device is not None} - set(devices)):
+        theirs = " and ".join(repr(str(limit)) for limit in limits if limit.device in unknown)
         raise RecipeError(
-            f"limits name {unknown}; devices here are {', '.join(devices)}: add the device, or leave out its limit"
+            f"limits name {unknown}; devices here are {', '.join(devices)}: add the device with --devices, or take out "
+            f"{theirs} (--limit, or constraints of the recipe)"
         )
     return limits
 

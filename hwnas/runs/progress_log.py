@@ -29,6 +29,8 @@ EVERY_S = 5.0
 LARGEST_BYTES = 16 * 2**20
 """A larger file is begun anew with the next verb."""
 NOTE_LETTERS = 400
+LATE = 1.0
+"""Second that is still missing of a run that takes longer than its budget: nobody knows how many there are."""
 WHOLE = "whole run, s"
 """The task that says how many seconds of a time budget are used."""
 
@@ -68,9 +70,14 @@ class ProgressLine:
     def left_s(self) -> float | None:
         """Seconds that a task still takes, if it goes on as it went; None: not known, or done."""
         new = self.done - self.before
-        if self.ended or new <= 0 or self.at <= self.started:
+        if self.ended or is_late(self.what, self.done, self.total) or new <= 0 or self.at <= self.started:
             return None
         return (self.at - self.started) / new * (self.total - self.done)
+
+
+def is_late(task: str, done: float, total: float) -> bool:
+    """Say whether a task is the time of a run that takes longer than its budget: how much is left is not known."""
+    return task == WHOLE and 0 < total - done <= LATE
 
 
 @dataclass
@@ -135,7 +142,9 @@ class ProgressLog:
         if worked and (budget := self._budget) is not None and (now := time.time()) - budget.told_at >= EVERY_S:
             budget.told_at = now
             used = budget.used_s(now)
-            self._tell(WHOLE, used, max(budget.whole_s, used + 1), task)  # late is not yet done
+            late = used + LATE > budget.whole_s
+            note = f"{task}, over the budget of {budget.whole_s:g} s" if late else task
+            self._tell(WHOLE, used, used + LATE if late else budget.whole_s, note)  # late is not yet done
 
     def _tell(self, task: str, done: float, total: float, note: str = "") -> None:
         self._told(task, done, total, note)

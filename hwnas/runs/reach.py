@@ -24,6 +24,7 @@ from hwnas.runs.problem import read_limits
 from hwnas.runs.recipe import load_recipe, with_values
 from hwnas.search.limits import Limit
 from hwnas.supernet.slot_sum import SlotSum
+from hwnas.task import Task
 
 SAMPLED = 2000
 """Archs that are looked at, beside the smallest and the largest."""
@@ -40,8 +41,11 @@ class DeviceReach:
     """By name: least, median and largest value of sampled archs, the smallest and the largest arch among them."""
     space_size: int
     """Archs of the space."""
-    within_percent: float
-    """Share of the sampled archs that keep every limit which can be checked now; 100 where there is none."""
+    within_percent: float | None
+    """Share of the sampled archs that keep every limit which can be checked now; 100 where there is no limit, None
+    where none can be checked yet."""
+    unchecked: tuple[str, ...] = ()
+    """Limits on values that only trained networks or later measurements have."""
     measured_later: bool = False
     """Whether its latencies are measured when a run begins, and are not known yet."""
     beyond: str = ""
@@ -102,6 +106,7 @@ def reach_of(context: RunContext, device: Device, settings: DeviceSearch) -> Dev
         compiled = plugin.compile(context.layout, device)
         known[name] = np.asarray(compiled.of_genomes(genomes), dtype=float)
     within = np.ones(len(genomes), dtype=bool)
+    unchecked = tuple(str(limit) for limit in limits if limit.value not in known)
     for limit in limits:
         if limit.value in known:
             within &= [limit.holds(v) for v in known[limit.value].tolist()]
@@ -112,7 +117,8 @@ def reach_of(context: RunContext, device: Device, settings: DeviceSearch) -> Dev
     }
     latencies = known.get("latency_ms", np.zeros(0))
     return DeviceReach(
-        device.name, values, space.size, round(100 * float(within.mean()), 3), later,
+        device.name, values, space.size,
+        round(100 * float(within.mean()), 3) if not limits or len(unchecked) < len(limits) else None, unchecked, later,
         beyond_measured(device.profile.error, latencies[np.isfinite(latencies)].tolist()),
     )  # fmt: skip
 
@@ -120,19 +126,36 @@ def reach_of(context: RunContext, device: Device, settings: DeviceSearch) -> Dev
 def check_reachable(context: RunContext, device: Device, settings: DeviceSearch) -> None:
     """Raise, before anything is evaluated, where no arch can keep a limit on a value that needs no network.
 
-    Latencies that are measured when a run begins are looked at once they are known.
+    Nor can any keep a limit on a score of the task beyond the score's range. Latencies that are measured when a run
+    begins are looked at once they are known.
 
     Raises:
         SearchError: see `reach`.
     """
+    limits = tuple(map(Limit.parse, settings.constraints))
+    for limit in limits:
+        _check_range(limit, context.task, device.name)
+    if not limits:
+        return
     genomes = context.layout.space.sample_genomes(np.random.default_rng(0), SAMPLED)
-    for limit in map(Limit.parse, settings.constraints):
+    for limit in limits:
         plugin = objective_of(limit.value, context.task)
         if plugin.cost != "exact" or (needs_table(device) and limit.value == "latency_ms"):
             continue
         compiled = plugin.compile(context.layout, device)
         if isinstance(compiled, SlotSum):
             _check(limit, device.name, compiled, np.asarray(compiled.of_genomes(genomes), dtype=float))
+
+
+def _check_range(limit: Limit, task: Task, device: str) -> None:
+    """Raise where a limit on a score of the task is beyond every value that the score can have."""
+    for score in task.scores:
+        if score.name == limit.value and score.range is not None and not any(map(limit.holds, score.range)):
+            low, high = score.range
+            raise SearchError(
+                f"no network can keep {limit} on {device}: {score.title} is between {low:g} and {high:g} {score.unit}; "
+                "change the limit"
+            )
 
 
 def _check(limit: Limit, device: str, compiled: SlotSum, sampled: NDArray[np.float64]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -192,9 +193,15 @@ def find_recipe(name_or_path: str | Path) -> Path:
     name = path.name.removesuffix(".yaml") if path.parts[:-1] in ((), ("supernets",)) else None
     if name in shipped_recipes():
         return shipped_folder("supernets") / f"{name}.yaml"
+    if path.suffix in (".yaml", ".yml") and not os.path.lexists(path):
+        beside = [p.name for p in path.parent.glob("*") if p.suffix in (".yaml", ".yml")]
+        raise RecipeError(
+            f"there is no file {str(name_or_path)!r}{did_you_mean(path.name, beside)}; write a recipe for your "
+            f"pictures with `hwnas init`, or give the name of a shipped one: {', '.join(shipped_recipes())}"
+        )
     raise RecipeError(
         f"recipe {str(name_or_path)!r} is neither a .yaml file nor a shipped recipe; "
-        f"shipped are {', '.join(shipped_recipes())}"
+        f"shipped are {', '.join(shipped_recipes())}{did_you_mean(str(name_or_path), shipped_recipes())}"
     )
 
 
@@ -216,9 +223,43 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         raise RecipeError(f"{path}: cannot be read as YAML: {error.reason}; correct or restore the file") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: must hold a mapping of sections, got {type(values).__name__}")
+    changed = copy.deepcopy(values)
     for text in overrides:
-        _override(values, text)
-    return check_recipe(values, str(path))
+        _override(changed, text)
+    try:
+        return Recipe.model_validate(changed)
+    except ValidationError as error:
+        raise RecipeError(_blamed(error, changed, values, overrides, str(path))) from None
+
+
+def _blamed(
+    error: ValidationError, changed: dict[str, Any], values: dict[str, Any], overrides: Sequence[str], path: str
+) -> str:  # fmt: skip
+    """Say what is wrong, and where it stands: in the file, or in an override of it.
+
+    Args:
+        error: of validating ``changed``.
+        changed: the values of the file with the overrides.
+        values: those of the file.
+        overrides: which were made.
+        path: of the file.
+    """
+    message = describe(error, Recipe, changed)
+    try:
+        Recipe.model_validate(values)
+    except ValidationError as own:
+        if not overrides or describe(own, Recipe, values) == message:
+            return f"{path}: {message}"
+    place = [str(part) for part in _location(error)]
+    keys = {text: text.partition("=")[0].split(".") for text in overrides}
+    meant = [text for text, key in keys.items() if all(a == b for a, b in zip(key, place, strict=False))] or overrides
+    return f"override {', '.join(map(shown, meant))}: {message}"
+
+
+def _location(error: ValidationError) -> list[str | int]:
+    """Keys that lead to the first mistake; parts that pydantic adds for functions are no keys."""
+    parts = error.errors()[0]["loc"]
+    return [part for part in parts if not (isinstance(part, str) and part.startswith("function-"))]
 
 
 def check_recipe(values: dict[str, Any], where: str) -> Recipe:
@@ -262,7 +303,7 @@ def describe(error: ValidationError, model: type[BaseModel], values: Any) -> str
         values: plain values; their ``family`` says which settings a supernet has.
     """
     first = error.errors()[0]
-    location = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+    location = _location(error)
     key = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, location[:-1], values)

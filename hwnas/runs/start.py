@@ -22,7 +22,7 @@ from hwnas.runs.kept import read_kept
 from hwnas.runs.manifest import make_manifest
 from hwnas.runs.plan import Plan, make_plan, planned, planned_search, read_plan, what_is_asked, write_plan
 from hwnas.runs.problem import check_latencies, check_searchable, read_limits
-from hwnas.runs.reach import reach_of
+from hwnas.runs.reach import check_reachable, reach_of
 from hwnas.runs.recipe import Recipe, load_recipe, with_values
 from hwnas.runs.run import Run
 from hwnas.runs.staged import check_strategy, operators_of
@@ -65,11 +65,15 @@ def start_run(
     wanted = {n: run.context.recipe_settings(n, d) for n, d in zip(given, loaded.devices, strict=True)}
     check_searchable(run.context, wanted)
     check_strategy(run.context, wanted)
+    for name, settings in wanted.items():
+        check_reachable(run.context, run.context.devices[name], settings)  # now, not after hours of training
     if folder.recipe.exists():
         known = _recipe_of(folder)
         if known.values_hash() != loaded.values_hash():
             sections = ("task", "supernet", "train", "data", "evaluation")
             differing = [s for s in sections if getattr(known, s) != getattr(loaded, s)]
+            if plan is not None and (resized := _resized_by_budget(run.context, known, plan)):
+                raise ResumeError(resized)
             raise ResumeError(
                 f"{folder.root} holds a run with other settings of {', '.join(differing)}; "
                 "use another --out, or the same recipe"
@@ -89,6 +93,30 @@ def start_run(
             about = make_manifest(loaded, run.splits) | {RECIPE_SHA256: sha256_of(folder.recipe)}
             write_json(folder.manifest, about)
     return run
+
+
+def _resized_by_budget(context: RunContext, known: Recipe, plan: Plan) -> str:
+    """Say that a budget makes the phases of a run longer or shorter than it was begun with; empty: that is not it."""
+    begun = read_plan(context)
+    begun_factor = 1.0 if begun is None else begun.phase_factor
+    if begun_factor == plan.phase_factor == 1.0 or _of_any_length(known) != _of_any_length(context.recipe):
+        return ""
+    way = "leave out --budget, and the supernet is trained for as long as the recipe says"
+    if begun is not None and begun_factor != 1.0:
+        way = f"give --budget {begun.asked['budget_s']:g}s, as it was begun"
+    budget_s = plan.asked["budget_s"]
+    with_budget = "without a budget" if budget_s is None else f"with a budget of {budget_s:g} s"
+    was, now = (sum(phase.epochs for phase in one.train.phases) for one in (known, context.recipe))
+    return (
+        f"{context.folder.root} was begun with {was:.4g} epochs of training for its supernet, and {with_budget} there "
+        f"would be {now:.4g}; they are fixed when a run begins: {way}, or use another --out"
+    )
+
+
+def _of_any_length(recipe: Recipe) -> str:
+    """Hash of a recipe's values but for the length of its training."""
+    phases = tuple(p.model_copy(update={"epochs": 1.0, "warmup_epochs": 0.0}) for p in recipe.train.phases)
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"phases": phases})}).values_hash()
 
 
 RECIPE_SHA256 = "recipe_sha256"
@@ -230,6 +258,8 @@ def plan_of(
     known = read_plan(context)
     if known is not None and known.asked == what_is_asked(recipe, wanted, budget_s):
         return known, context.splits, False
+    for name, settings in wanted.items():
+        check_reachable(context, context.devices[name], settings)
     return make_plan(context, wanted, budget_s), context.splits, True
 
 
@@ -309,7 +339,7 @@ def run(
         check_sizable(loaded.search)
     planned_work, splits, is_new = plan_of(loaded, out, budget_s, progress)
     started = start_run(planned(loaded, planned_work), out, progress=progress, plan=planned_work, splits=splits)
-    if is_new and planned_work.models:
+    if is_new and (planned_work.models or budget_s is not None):
         progress("plan", 1, 1, str(planned_work))
     with started.context.folder.lock(), started.context.recorded("run", budget_s):
         given = load_devices(started.context.folder, loaded.devices, loaded.supernet.precisions)

@@ -17,7 +17,7 @@ from hwnas.task.task import Score, Task
 ALPHA_CLIP = 5.0
 """Largest ratio of a student's probability to its teacher's that counts."""
 
-TOP1 = Score("top1_percent", "max", "top-1", "%")
+TOP1 = Score("top1_percent", "max", "top-1", "%", (0.0, 100.0))
 
 
 class Classification(Task):

@@ -34,6 +34,8 @@ class Score:
     """For people, without the unit: ``top-1``."""
     unit: str = ""
     """For people: ``%``. Empty where the score has none; then nor has its name."""
+    range: tuple[float, float] | None = None
+    """Least and greatest value that it can have, so that limits beyond are refused; None: not known."""
 
     def __post_init__(self) -> None:
         if self.direction not in ("min", "max"):

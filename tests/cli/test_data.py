@@ -68,7 +68,8 @@ def test_a_newcomer_gets_by_with_what_is_said(newcomer, cli):
         "- data source 'folder' at pics has too few images of 'puma' (1): none is left to train when validation images "
         "are held out; give each class at least 2 images, or take these classes out",
         "- data source 'folder' at pics has images of 3 channels, the network takes 1; set supernet.in_channels=3",
-        "- cannot read image pics/train/bee/03.png: image file is truncated; repair or remove the file",
+        "- cannot read image pics/train/bee/03.png: image file is truncated; repair or remove the file, or leave such "
+        "images out with data.broken_images=skip",
     ]
     assert "left out: hidden or system files: 3 ('.DS_Store', 'train/.DS_Store', 'train/ant/Thumbs.db')" in out
     assert "left out: files that end in .txt, which is no image: 1 ('train/bee/notes.txt')" in out
@@ -108,6 +109,25 @@ def test_a_newcomer_gets_by_with_what_is_said(newcomer, cli):
     code, out, lines = cli("train", *right, "--out", "run")
     assert code == 0
     assert "next: hwnas search run" in out
+
+
+def test_broken_images_that_are_to_be_skipped_stop_nothing(newcomer, cli):
+    shutil.rmtree(newcomer / "train" / "puma")
+    skip = (*PATHS, "supernet.in_channels=3", "supernet.classes=3", "data.broken_images=skip")
+    code, out, lines = cli("data", *skip, "--sheet", "sheet.png")
+    assert code == 0, lines
+    assert "left out: images that cannot be read: 1 ('pics/train/bee/03.png')" in out
+    found = json.loads(cli("data", *skip, "--json")[1])
+    n = sum(sum(c["images"].values()) for c in found["classes"])
+    assert n == sum(found["images"].values()) == 3 * 12 + 2 * 4 - 1
+    assert cli("train", *skip, "--out", "run")[0] == 0
+    for path in (newcomer / "Test").rglob("*.*"):
+        path.write_bytes(b"broken")
+    code, out, lines = cli("data", *skip)
+    assert code == 2
+    assert lines[-1] == "error: data source 'folder' at pics: none of the 8 test images can be read"
+    one = (*skip, "data.max_images=1")  # no error may hide another one
+    assert "of the 1 test images can be read" in cli("data", *one)[2][-1]
 
 
 def test_json_has_all_of_it(newcomer, cli):
@@ -190,10 +210,9 @@ def test_an_image_above_the_limit_is_one_line(newcomer, cli, monkeypatch):
     for verb, more in (("data", ()), ("train", ("--out", "run"))):
         code, _, lines = cli(verb, *PATHS, "supernet.in_channels=3", "supernet.classes=3", *more)
         assert code == 2
-        skip = "" if verb == "data" else ", or leave such images out with data.broken_images=skip"
         assert lines[-1] == (
             "error: cannot read image pics/train/cow/scan.png: Image size (2500 pixels) exceeds limit of 2000 pixels; "
-            f"make it smaller or remove it{skip}"
+            "make it smaller or remove it, or leave such images out with data.broken_images=skip"
         )
 
 

@@ -95,7 +95,20 @@ def test_a_mistake_in_a_recipe_is_one_line_and_writes_nothing(mistake, recipe_fi
 
 def test_an_unknown_recipe_is_one_line(mistake, tmp_path):
     assert "shipped are" in mistake("run", "digits-mbv9", "--out", tmp_path / "out")
-    assert "is neither a .yaml file" in mistake("train", tmp_path / "none.yaml", "--out", tmp_path / "out")
+    assert "is neither a .yaml file" in mistake("train", tmp_path / "none", "--out", tmp_path / "out")
+    (tmp_path / "nine.yaml").write_text("")
+    line = mistake("train", tmp_path / "mine.yaml", "--out", tmp_path / "out")
+    assert f"there is no file '{tmp_path / 'mine.yaml'}'; did you mean 'nine.yaml'?" in line
+
+
+def test_a_mistake_in_an_override_is_not_blamed_on_the_file(mistake, recipe_file):
+    path = recipe_file()
+    line = mistake("recipe", path, "serach.x=1")
+    assert line.startswith("error: override 'serach.x=1': unknown key 'serach'")
+    line = mistake("recipe", path, "name=other", "search.evaluations=-1", "finish.models=1")
+    assert line.startswith("error: override 'search.evaluations=-1': search.evaluations: ")
+    path.write_text(path.read_text().replace("search", "serach"))
+    assert mistake("recipe", path, "name=other").startswith(f"error: {path}: ")
 
 
 def picture(path, rng):
@@ -324,8 +337,25 @@ def test_fine_tuning_as_json(cli, copied):
     code, out, _ = cli("finetune", copied, key[:9], "--epochs", "1", "--json")
     assert code == 0
     found = json.loads(out)
-    assert found["top1_percent"] >= found["top1_before_percent"]
+    assert found["precision"] == "int8"
+    assert found["top1_fp32_percent"] >= found["top1_before_fp32_percent"], "it was chosen in float"
     assert os.path.isfile(os.path.join(found["bundle"], "weights.safetensors"))
+    metrics = json.loads(Path(found["bundle"], "metrics.json").read_text())
+    assert {k: v for k, v in found.items() if k != "bundle"}.items() <= metrics.items()
+
+
+def test_fine_tuning_says_in_which_number_format_a_score_is(cli, copied):
+    key = next((copied / "devices" / "hexagon-dsp" / "models").iterdir()).name
+    code, out, _ = cli("finetune", copied, key, "--epochs", "1", "--device", "hexagon-dsp")
+    assert code == 0
+    assert [line.split(":")[0] for line in out.splitlines()[:2]] == [
+        "validation top-1 in int8", "validation top-1 in fp32",
+    ]  # fmt: skip
+    key = next((copied / "devices" / "myriad-vpu" / "models").iterdir()).name
+    code, out, _ = cli("finetune", copied, key, "--epochs", "1", "--device", "myriad-vpu")
+    assert code == 0
+    assert [line.split(":")[0] for line in out.splitlines()[:1]] == ["validation top-1 in fp32"]
+    assert "int8" not in out
 
 
 def test_devices_as_json_and_as_text(cli):

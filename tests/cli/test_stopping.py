@@ -5,9 +5,11 @@ import resource
 import signal
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
+from hwnas.__main__ import main
 from hwnas.errors import OutputError
 from hwnas.files import write_text
 
@@ -43,6 +45,18 @@ def test_sigterm_ends_as_sigint_does(recipe_file, tmp_path):
         assert not [p for p in out.rglob("*") if p.name.endswith(".partial")]
         said.append(done.returncode)
     assert said == [130, 130]
+
+
+def test_a_stop_before_the_command_line_is_there_is_one_line(monkeypatch, capsys):
+    class Stopped(ModuleType):
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "hwnas.cli", Stopped("hwnas.cli"))
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "stopped; the same command continues where it stopped\n"
 
 
 @pytest.fixture

@@ -122,6 +122,14 @@ def test_the_script_needs_three_packages_only(bundles, tmp_path):
         assert done.returncode == 1
         assert done.stderr.startswith(f"error: {wrong} cannot be read as an image: ")
         assert done.stderr.count("\n") == 1
+    several = [paths[0], tmp_path / "text.png", paths[1], tmp_path / "missing.png"]
+    for more in ([], ["--json"]):
+        done = subprocess.run(
+            [sys.executable, bundle.folder / RUN_FILE, *several, *more], capture_output=True, text=True, check=False
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert [str(p) in done.stdout for p in several] == [True, False, True, False], "the others are answered"
+        assert [str(p) in done.stderr for p in several] == [False, True, False, True]
 
 
 def test_formats_are_of_one_model_and_their_scores_are_stated(bundles):

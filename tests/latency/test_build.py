@@ -11,7 +11,7 @@ import pytest
 from hwnas.errors import RecipeError, TableError, TableMismatchError
 from hwnas.export.onnx_facts import precision_of
 from hwnas.latency import build, check, slowdown
-from hwnas.latency.build import build_table, needs_table
+from hwnas.latency.build import build_table, needs_table, seconds_of_tables
 from hwnas.latency.check import check_table
 from hwnas.latency.correction import correction_features, fit_correction
 from hwnas.latency.device import Correction, load_profile
@@ -44,6 +44,11 @@ def test_networks_are_different_and_begin_with_the_ends(layout):
     assert network_sample(layout.space, 30, 0) == archs != network_sample(layout.space, 30, 1)
     fresh = network_sample(layout.space, 30, 0, without=archs, ends=False)
     assert not set(fresh) & set(archs)
+
+
+def test_how_long_tables_take_is_known_from_a_few_timings(layout):
+    assert seconds_of_tables(layout, load_device("hexagon-dsp"), SMALL) == 0, "it needs none"
+    assert seconds_of_tables(layout, load_device("local-cpu"), SMALL) > 0
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,34 @@ def test_a_recipe_fits_its_pictures(pictures):
     assert "`hwnas plan my-pictures-1.yaml`" in text
 
 
+def test_a_warning_asks_for_nothing_that_is_refused(pictures):
+    begun = init(pictures("pics", size=(4, 4)))
+    assert begun.size_px == 8
+    assert any("their shorter edge has 4) and are enlarged; a network needs as many" in text for text in begun.warnings)
+    begun = init(Path("pics"), out="large.yaml", size_px=64)
+    assert any("a smaller --size costs less" in text for text in begun.warnings)
+
+
+def test_large_pictures_are_decoded_a_few_at_a_time(pictures, monkeypatch):
+    most = []
+    monkeypatch.setattr("hwnas.data.look._decoded", lambda split, rows, broken: most.append(len(rows)) or [])
+    init(pictures("pics"), size_px=5008)
+    assert max(most) == 1, "each of them is 75 MB large"
+
+
+def test_broken_pictures_are_left_out_where_that_is_asked_for(pictures):
+    folder = pictures("pics")
+    (folder / "a" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (folder / "b" / "empty.png").write_bytes(b"")
+    with pytest.raises(HwnasError, match=r"2 of 38 pictures cannot be read: .*; repair or remove them, or .*--skip-b"):
+        init(folder)
+    assert not Path("pics.yaml").exists()
+    begun = init(folder, skip_broken=True)
+    assert any(text.startswith("images that cannot be read: 2") for text in begun.warnings)
+    assert load_recipe("pics.yaml").data.broken_images == "skip"
+    assert "broken_images: skip" in Path("pics.yaml").read_text()
+
+
 @pytest.mark.parametrize(
     ("n_train", "size", "batch"), [(40, 200, 8), (400, 200, 32), (400, 64, 32), (50_000, 32, 64), (1_000_000, 224, 64)]
 )

@@ -11,7 +11,9 @@ import hwnas
 from hwnas.errors import RecipeError
 from hwnas.pareto import hypervolume
 from hwnas.runs.analysis.compare import compare_runs
+from hwnas.runs.analysis.decisions import flat_settings
 from hwnas.runs.front import Front, FrontModel
+from hwnas.runs.recipe import load_recipe
 from hwnas.runs.start import open_run
 from hwnas.task import Score
 
@@ -74,6 +76,13 @@ def test_runs_are_compared_from_the_command_line(finished_run, recipe_file, tmp_
     assert [d["device"] for d in values["devices"]] == ["hexagon-dsp"]
     assert len(values["devices"][0]["runs"]) == 2
     assert ["search.algorithm", ["hurricane", "nsga2"]] in values["differences"]
+
+
+def test_settings_that_files_leave_out_are_shown_as_their_defaults(recipe_file):
+    plain, changed = (flat_settings(load_recipe(recipe_file(finish=f))) for f in ({}, {"shared": False}))
+    assert (plain["finish.shared"], changed["finish.shared"]) == ("True", "False")
+    assert plain["finetune.two_step"] == "False"
+    assert plain["data.broken_images"] == "stop"
 
 
 def test_a_run_of_other_data_is_one_line(finished_run, tmp_path, hwnas_command):

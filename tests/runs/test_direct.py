@@ -8,12 +8,12 @@ import pytest
 from run_files import made_files, rows_of
 
 import hwnas
-from hwnas.errors import RecipeError, SearchError
+from hwnas.errors import RecipeError, ResumeError, SearchError
 from hwnas.finetune import FinishConfig
 from hwnas.progress import silent
 from hwnas.runs.direct import DirectWishes
 from hwnas.runs.history import write_history
-from hwnas.runs.plan import ENOUGH_IMAGES, make_plan
+from hwnas.runs.plan import ENOUGH_IMAGES, make_plan, write_plan
 from hwnas.runs.recipe import load_recipe, with_values
 from hwnas.runs.start import open_run, run, start_run
 from hwnas.search.capacity import capacity, most_capable
@@ -71,6 +71,8 @@ def test_the_front_is_of_models_trained_from_fresh_weights(direct, device):
         # hexagon-dsp computes in int8
         in_float = "test_top1_fp32_percent" if device == "hexagon-dsp" else "test_top1_percent"
         assert metrics[in_float] == pytest.approx(found["top1_percent"])
+        card = (model.folder / "MODEL_CARD.md").read_text()
+        assert "A network of the family `mbv3`, trained alone from fresh weights, exported by hwnas." in card
     assert "without a supernet" in (direct / "report.html").read_text()
 
 
@@ -190,8 +192,16 @@ def test_limits_hold_for_the_chosen_archs(tiny_recipe, recipe_file, tmp_path):
     assert len(chosen) == 2
     assert (chosen <= np.array([ms[1], ms[2]])).all()
     impossible = settings.model_copy(update={"constraints": ("params<=3",)})
-    with pytest.raises(SearchError, match="no arch of the space is within params<=3"):
+    with pytest.raises(
+        SearchError, match=r"keeps params<=3 on hexagon-dsp; .* the nearest has \d+ params; loosen a limit"
+    ):
         chosen_with(impossible)
+    smallest, fastest = f"params<={params.min() * 1.01:.0f}", f"macs>={context.macs.of_archs(free).max():.0f}"
+    both = settings.model_copy(update={"constraints": (smallest, fastest)})
+    with pytest.raises(
+        SearchError, match=r"the nearest to params<=\d+ that keeps the others has \S+ params, and the nea"
+    ):
+        chosen_with(both)
 
 
 def test_archs_are_the_most_capable_at_their_latency():
@@ -290,6 +300,64 @@ def test_a_budget_is_divided_kept_and_spent_once(recipe_file, tmp_path):
     assert set(told) <= {f"export for {FIRST}", "budget"}
 
 
+def test_a_run_that_began_directly_goes_on_directly(tiny_recipe, recipe_file, tmp_path):
+    # Its budget is large, so training alone pays; what the recipe takes without one is little, so it would not.
+    train = {**tiny_recipe["train"], "phases": [{"name": "full", "epochs": 0.01, "lr": 0.1}]}
+    values = {"objectives": ["top1_percent", "latency_ms"], "finish": {"models": 12, "shared": False}, "train": train}
+    context = start_run(load_recipe(recipe_file(**values)), tmp_path / "run").context
+    wanted = {d: context.settings(d) for d in context.devices}
+    assert make_plan(context, wanted).strategy == "supernet"
+    begun = make_plan(context, wanted, budget_s=86400.0)
+    assert begun.strategy == "direct"
+    write_plan(context, begun)
+    found = make_plan(context, wanted)
+    assert found.strategy == "direct"
+    assert "its budget of 86400 s is not asked for any more" in found.why
+    asked = {d: s.model_copy(update={"search": s.search.model_copy(update={"strategy": "supernet"})})
+             for d, s in wanted.items()}  # fmt: skip
+    assert make_plan(context, asked).strategy == "supernet"
+
+
+def test_a_budget_cannot_change_how_long_a_supernet_is_trained(copied, again, recipe_file):
+    before = made_files(copied)
+    changes = {"search": {"strategy": "supernet", "evaluations": 6}, "finish": FINISH}
+    with pytest.raises(ResumeError, match=r"with a budget of 50 s there would be .*: leave out --budget, and"):
+        run(recipe_file(**changes), out=copied, budget=50)
+    assert made_files(copied) == before
+
+
+def test_a_run_begun_with_a_budget_names_it(recipe_file, tmp_path):
+    path, out = recipe_file(devices=[FIRST], search={"strategy": "supernet"}), tmp_path / "run"
+
+    def stopped(task, *_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(path, out=out, budget=9, progress=stopped)
+    for budget in (None, 500):
+        with pytest.raises(ResumeError, match="give --budget 9s, as it was begun, or use another --out"):
+            run(path, out=out, budget=budget)
+
+
+def test_a_time_for_the_finish_is_planned_with(recipe_file, tmp_path):
+    def plan(time_s, **changes):
+        finish = {"models": 2, "time_s": time_s, **changes.pop("finish", {})}
+        return hwnas.plan(recipe_file(finish=finish, **changes))
+
+    both = 2  # devices
+    for strategy in ("supernet", "direct"):
+        found = plan(30.0, search={"strategy": strategy})
+        assert found.estimated_s["finish"] == pytest.approx(both * 30.0)
+        assert plan(60.0, search={"strategy": strategy}).estimated_s["finish"] == pytest.approx(both * 60.0)
+    short, long = (plan(t, search={"strategy": "direct"}).direct_epochs for t in (1.0, 100.0))
+    assert long > 20 * short, "models that are trained alone get this time, too"
+    path = recipe_file(finish={"models": 2, "time_s": 2.0}, search={"strategy": "direct", "evaluations": 2})
+    run(path, out=tmp_path / "run")
+    before = made_files(tmp_path / "run")
+    run(path, out=tmp_path / "run")
+    assert made_files(tmp_path / "run") == before
+
+
 def test_a_device_that_is_added_is_trained_as_long_as_the_run_was_planned(copied):
     open_run(copied).search(devices=["edge-tpu"])
     opened = open_run(copied)
@@ -324,7 +392,9 @@ def test_wanted_latencies_that_cannot_be_met_are_named(copied, again, recipe_fil
     with pytest.raises(RecipeError, match=r"finish\.latencies_ms names \['hexagon'\]; devices here are hexagon-dsp"):
         again(tmp_path / "out", finish={**FINISH, "latencies_ms": {"hexagon": [1.0]}})
     assert not (tmp_path / "out").exists()
-    with pytest.raises(SearchError, match="no arch of the space is within the wanted latencies on hexagon-dsp"):
+    with pytest.raises(
+        SearchError, match=r"is as fast as 1e-06 ms on hexagon-dsp \(finish\.latencies_ms\); the fastest"
+    ):
         again(tmp_path / "out", finish={**FINISH, "latencies_ms": {FIRST: [1e-6]}})
     slowest = max(m.latency_ms for m in open_run(copied).front(FIRST))
     done = again(copied, finish={**FINISH, "latencies_ms": {FIRST: [1e-6, slowest]}})

@@ -11,8 +11,10 @@ import hwnas
 from hwnas.data import AugmentConfig
 from hwnas.errors import RecipeError, ResumeError, SearchError
 from hwnas.progress import silent
-from hwnas.runs.choose import choose_to_finish, spread_over_latency
-from hwnas.runs.finish import augment_of
+from hwnas.runs.choose import choose_to_finish, finished_models, spread_over_latency
+from hwnas.runs.evaluations import Candidate
+from hwnas.runs.finish import augment_of, finish_models
+from hwnas.runs.problem import evaluated_values
 from hwnas.runs.start import open_run, run
 from hwnas.train.evaluate import scores_of
 
@@ -168,6 +170,37 @@ def test_another_device_trains_only_what_is_missing(copied):
     rows = rows_of(copied, "edge-tpu")
     assert {r["key"] for r in rows} <= set(added)
     assert set(added) >= known
+
+
+def test_why_a_model_is_not_on_a_front_that_was_finished_later_for_another_device(copied):
+    run = open_run(copied)
+    settings = run.settings(FIRST).model_copy(update={"front_size": 16})  # room for all
+    run.search_with({FIRST: settings})
+    before = {device: {m.key for m in run.front(device)} for device in (FIRST, SECOND)}
+    with run.evaluations() as evaluations:
+        view = evaluations.of_device(FIRST)
+        finished = {m.key for m in run.weights.finished.by_version.values()}
+        space = run.context.layout.space
+        some = [space.smallest(), *space.sample(np.random.default_rng(0), 50)]
+        last = next(arch for arch in some if arch.key not in finished)
+        candidate = Candidate(last, run.weights.trained)
+        view.evaluate([candidate], evaluated_values(run.context, run.settings(FIRST)))
+        finish_models(evaluations, [candidate], run.settings(SECOND).finish, " for another device")
+    run = open_run(copied)
+    assert "evaluated for hexagon-dsp; the front of hexagon-dsp stands" in run.why_not(last.key, FIRST).reason
+    with run.evaluations() as evaluations:  # as the other device does
+        view = evaluations.of_device(FIRST)
+        trained = [m for m in finished_models(evaluations) if m.arch.key == last.key]
+        view.evaluate(trained, evaluated_values(run.context, run.settings(FIRST)))
+        score = view.known(trained[0])["top1_percent"]
+    found = open_run(copied).why_not(last.key, FIRST)
+    assert found.values["top1_percent"] == score, "in the device's own precision"
+    if not found.dominated_by:
+        assert "after this front was chosen" in found.reason
+    # It is on the front once that is chosen again.
+    run.search_with({FIRST: settings.model_copy(update={"front_size": settings.front_size + 1})})
+    assert (last.key in {m.key for m in run.front(FIRST)}) == (not found.dominated_by)
+    assert {m.key for m in run.front(SECOND)} == before[SECOND]
 
 
 def test_more_of_the_same_never_loses_a_model(copied, again):

@@ -1,6 +1,7 @@
 """Devices in int8: scores are those of the quantised network, kept beside those in float; the file is what counts."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,14 +91,31 @@ def test_a_fleet_looks_at_models_in_the_precision_of_each_device(copied):
     assert {d.device for d in planned.devices} == {"hexagon-dsp", "myriad-vpu"}
 
 
-def test_a_finetuned_model_of_an_int8_device_is_tested_in_8_bits(copied, tmp_path):
+def test_a_finetuned_model_of_an_int8_device_is_scored_in_8_bits(finished_run, copied, tmp_path):
     key = rows_of(copied, "hexagon-dsp")[0]["key"]
     made = open_run(copied).finetune(key, tmp_path / "tuned", device="hexagon-dsp", epochs=1)
     (path,) = (tmp_path / "tuned" / "hexagon-dsp").glob("*/metrics.json")
     metrics = json.loads(path.read_text())
     assert metrics["precision"] == "int8"
     assert {"top1_percent", "top1_fp32_percent", "test_top1_percent", "test_top1_fp32_percent"} <= set(metrics)
-    assert made is not None
+    result, _ = made
+    row = next(r for r in rows_of(finished_run, "hexagon-dsp") if r["key"] == key)
+    assert metrics["top1_before_percent"] == pytest.approx(float(row["top1_percent"]), rel=1e-5)
+    assert metrics["top1_before_fp32_percent"] == result.score_before
+    assert metrics["top1_fp32_percent"] == pytest.approx(result.score)
+
+
+def test_one_that_learnt_the_validation_images_states_what_its_first_step_scored_in_float(copied, monkeypatch):
+    from hwnas.runs import finetuning
+
+    def also_validation(*args, **kwargs):
+        return replace(finetune(*args, **kwargs), saw_validation=True, score=12.5)
+
+    finetune = finetuning.finetune
+    monkeypatch.setattr(finetuning, "finetune", also_validation)
+    key = rows_of(copied, "hexagon-dsp")[0]["key"]
+    _, bundle = open_run(copied).finetune(key, device="hexagon-dsp", epochs=1)
+    assert (bundle.metrics["top1_fp32_percent"], "top1_percent" in bundle.metrics) == (12.5, False)
 
 
 def test_calibration_follows_the_recipe(finished_run):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from hwnas import load_recipe, plan, reach, start_run
+from hwnas import load_recipe, plan, reach, run, start_run
 from hwnas.errors import RecipeError, SearchError
 from hwnas.objectives.exact import params_of_space
 
@@ -71,7 +71,27 @@ def test_a_limit_that_no_arch_can_meet_is_an_error_before_training(recipe_file, 
 
 def test_limits_on_what_needs_a_network_are_left_to_the_search(recipe_file):
     (one, _) = reach(recipe_file(constraints=["top1_percent>=99.9"]))
-    assert one.within_percent == 100
+    assert one.within_percent is None, "nothing is known of it"
+    assert one.unchecked == ("top1_percent>=99.9",)
+    (one, _) = reach(recipe_file(constraints=["top1_percent>=99.9", "params<=1e9"]))
+    assert (one.within_percent, one.unchecked) == (100, ("top1_percent>=99.9",))
+
+
+def test_a_limit_beyond_what_a_score_can_be_is_refused_before_training(recipe_file, hwnas_command, tmp_path):
+    for limit in ("top1_percent>=120", "top1_percent<=-1"):
+        with pytest.raises(
+            SearchError, match=r"no network can keep top1.* on hexagon-dsp: top-1 is between 0 and 100 %"
+        ):
+            reach(recipe_file(constraints=[limit]))
+        with pytest.raises(SearchError, match="no network can keep"):
+            run(recipe_file(constraints=[limit]), out=tmp_path / "run")
+    with pytest.raises(SearchError, match="no arch of this space keeps params<=1 on hexagon-dsp"):
+        run(recipe_file(constraints=["params<=1"]), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    code, out, _ = hwnas_command("plan", recipe_file(), "--limit", "top1_percent>=90", "--devices", "hexagon-dsp")
+    assert code == 0
+    assert "known later: top1_percent>=90" in out
+    assert "100 %" not in out
 
 
 def test_latencies_that_are_measured_later_are_not_invented(recipe_file):
@@ -130,6 +150,16 @@ def test_a_plan_says_how_long_its_parts_take(hwnas_command, recipe_file):
         assert code == 0
         assert words in out
         assert "together, with exports" in out
+
+
+def test_a_budget_that_tables_use_up_is_named(recipe_file, monkeypatch):
+    path, there = recipe_file(finish={"models": 1}), 30.0
+    monkeypatch.setattr("hwnas.runs.plan.seconds_of_tables", lambda *_: there)
+    short = plan(path, devices=["local-cpu"], budget=20)
+    assert "the budget of 20 s is too short: measuring latencies on this machine takes about 30 s" in short.why
+    assert short.estimated_s["tables"] == there
+    assert "too short" not in plan(path, devices=["local-cpu"], budget=300).why
+    assert "too short" not in plan(path, devices=[DEVICE], budget=20).why
 
 
 def test_networks_far_smaller_than_those_of_a_profile_are_named(recipe_file, hwnas_command):

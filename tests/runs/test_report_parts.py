@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+from hwnas.errors import DataError
 from hwnas.export.bundle import Bundle, load_model
 from hwnas.objectives.introspectability import class_profiles
 from hwnas.pareto import hypervolume, normalise
@@ -232,3 +233,14 @@ def test_all_latencies_of_a_models_steps_are_at_one_speed_of_the_machine(finishe
         (in_8_bits,) = [s for s in stages_of(evaluations, model) if s.name == "INT8"]
     assert in_8_bits.latency_ms == 1.5
     assert in_8_bits.latency_stderr_ms == pytest.approx(1.5 * 0.04 / (2 * 1.96))
+
+
+def test_a_report_needs_no_images(copied, monkeypatch):
+    def gone(*_):
+        raise DataError("they lie elsewhere now")
+
+    before = (copied / "report.html").read_text()
+    monkeypatch.setattr("hwnas.runs.context.load_data", gone)
+    open_run(copied).report()
+    assert (copied / "report.html").read_text() == before
+    assert open_run(copied).why_not(open_run(copied).front(DEVICES[0])[0].key, DEVICES[0]).on_front

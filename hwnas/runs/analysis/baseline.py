@@ -149,7 +149,7 @@ def hand_scaled_baselines(
 
 
 def compute_of_run(context: RunContext, share: float = 1.0) -> tuple[float | None, float | None]:
-    """Return a share of what a run spent, as it was planned: compute, or the time of its budget.
+    """Return a share of what a run was planned with: compute, or the time of its budget.
 
     Raises:
         RecipeError: the run has no plan.

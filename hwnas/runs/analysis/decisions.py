@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from hwnas.errors import one_line
 from hwnas.report.data import Decision
@@ -70,14 +71,25 @@ def differences(runs: Mapping[Path, Sequence[str]]) -> list[tuple[str, list[str]
 
 def flat_settings(settings: BaseModel) -> dict[str, str]:
     """Return every setting as text, by its dotted name."""
-    return dict(_flat(settings.model_dump(mode="json"), ""))
+    return dict(_flat(_whole(settings), ""))
+
+
+def _whole(settings: Any) -> Any:
+    """Settings as plain values, with defaults that files leave out because older versions did not know them."""
+    if isinstance(settings, BaseModel):
+        return {name: _whole(getattr(settings, name)) for name in type(settings).model_fields}
+    if isinstance(settings, Mapping):
+        return {str(name): _whole(value) for name, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [_whole(value) for value in settings]
+    return to_jsonable_python(settings)
 
 
 def _flat_run(folder: RunFolder, devices: Sequence[str]) -> dict[str, str]:
     found = flat_settings(load_recipe(folder.recipe))
     for name in devices:
         if (settings := read_settings(folder.device(name))) is not None:
-            found |= dict(_flat(settings.model_dump(mode="json"), f"{name}: "))
+            found |= dict(_flat(_whole(settings), f"{name}: "))
     return found
 
 

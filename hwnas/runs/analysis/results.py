@@ -68,15 +68,13 @@ def collect(
     keys = {d.name: {m["key"] for m in d.models} for d in reports}
     shared = {f"{a} & {b}": len(keys[a] & keys[b]) for a, b in itertools.combinations(keys, 2)}
     versions = [evaluations.weights.trained, *evaluations.weights.finished.by_version]
-    splits = context.splits
-    images = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
     names = list(dict.fromkeys(name for d in devices for name in d.settings.objectives))
     views = {view.precision: view for view in (evaluations.of_device(d.device) for d in devices)}
     evaluated = {a for v in versions for e in views.values() for a in e.evaluated(v, [context.score.name])}
     return RunReport(
         context.recipe.name, context.recipe.description, tuple(names), _columns(evaluations, devices),
         Column(context.score.name, context.score.title, context.score.unit), context.layout.space.size, len(evaluated),
-        images, reports, shared, _training(context), _manifest(context.folder.root),
+        context.images, reports, shared, _training(context), _manifest(context.folder.root),
         context.score.named("stderr"), context.score.direction,
         [{"kind": spec.kind, **spec.columns} for spec in specs], pieces,
         decisions_of(context.recipe, context.folder, [d.name for d in devices]),
@@ -135,7 +133,7 @@ def _columns(evaluations: Evaluations, devices: Sequence[SearchedDevice]) -> tup
         Column(score.name, f"validation {score.title}", score.unit, seen),
         Column(
             f"test_{score.name}", f"test {score.title}", score.unit,
-            f"computed once on {len(context.splits.test)} test images, for exported models only",
+            f"computed once on {context.images['test']} test images, for exported models only",
         ),
         *([Column(in_float, f"{score.title} in float", score.unit, f"{seen}, as the network is before quantisation")]
           if quantised else []),

@@ -24,10 +24,15 @@ def stages_of(evaluations: Evaluations, model: FrontModel) -> list[Stage]:
     metrics, sizes = _read(Bundle(model.folder))
     found = []
     lineage = evaluations.weights.finished.lineage(model.weights_version)
+    in_float = _number(metrics, f"test_{score.named('fp32')}")
     if lineage:
         came = "as the supernet gave it" if lineage[0].parent else "fresh weights"
-        found.append(Stage(came, lineage[0].score_before))
-        found += [Stage(_training(one), one.score, note=_epochs(one)) for one in lineage[:-1]]
+        trained_in = "" if in_float is None else "in FP32"  # trainings are scored as they train
+        found.append(Stage(came, lineage[0].score_before, note=trained_in))
+        found += [
+            Stage(_training(one), one.score, note=", ".join(filter(None, (trained_in, _epochs(one)))))
+            for one in lineage[:-1]
+        ]
     name = _training(lineage[-1]) if lineage else "as the supernet gives it"
     note = _epochs(lineage[-1]) if lineage else ""
     exported = Stage(
@@ -36,7 +41,6 @@ def stages_of(evaluations: Evaluations, model: FrontModel) -> list[Stage]:
         _number(metrics, f"test_{score.named('stderr')}"), _measured_stderr(metrics, TIMING),
     )  # fmt: skip
     found.append(exported)
-    in_float = _number(metrics, f"test_{score.named('fp32')}")
     if in_float is not None:  # of a device in 8 bits: what the network is before it is quantised
         stderr = _number(metrics, f"test_{score.named('stderr')}")
         found.append(Stage("the same in FP32", model.values.get(score.named("fp32")), in_float, test_stderr=stderr))
@@ -59,7 +63,7 @@ def _epochs(model: FinishedModel) -> str:
 
 def _finetuned(bundle: Path, score: Score) -> list[Stage]:
     metrics, sizes = _read(Bundle(bundle))
-    if score.name not in metrics:
+    if f"test_{score.name}" not in metrics:
         return []
     before = _number(metrics, score.named("before"))
     note = "" if before is None else f"from {before:.2f} {score.unit}"
