@@ -44,6 +44,7 @@ from hwnas.latency.measure import MeasureConfig, measure
 from hwnas.latency.table import load_device
 from hwnas.pareto import hypervolume
 from hwnas.runs.analysis.baseline import hand_scaled_baselines
+from hwnas.runs.finish import augment_of
 from hwnas.runs.plan import RESERVE
 from hwnas.runs.recipe import find_recipe
 from hwnas.runs.run import Run
@@ -237,9 +238,11 @@ def at_random(arguments: argparse.Namespace, seed: int, name: str) -> list[Model
             weight_decay=train.weight_decay, label_smoothing=train.label_smoothing,
             clip_grad_norm=train.clip_grad_norm, distill_ratio=0.0, seed=seed, scored_percent=20,
         )  # fmt: skip
-        augment = run.recipe.data.augment
-        seconds = arguments.budget_min * 60 * (1 - RESERVE) / len(run.devices)
-        epochs = seconds / seconds_per_epoch(students, run.splits, config, augment)
+        seconds, epochs = arguments.budget_min * 60 * (1 - RESERVE) / len(run.devices), 1.0
+        for _ in range(2):  # how images are varied depends on the length, and the length on what varying them costs
+            augment = augment_of(context, run.recipe.finish, epochs)
+            epochs = seconds / seconds_per_epoch(students, run.splits, config, augment)
+        augment = augment_of(context, run.recipe.finish, epochs)
         config = config.model_copy(update={"epochs": max(1.0, round(epochs, 2))})
         estimated = device.compile(context.layout).of_archs(chosen)
         results = train_together(students, run.splits, config, augment, progress=told(name))

@@ -84,6 +84,27 @@ def test_fewer_networks_are_trained_for_longer(finished_run, tmp_path):
         hand_scaled_baselines(context, wanted, 0.5, None, networks=0)
 
 
+@pytest.mark.parametrize(("gmacs", "time_s"), [(0.5, None), (None, 2.0)])
+@pytest.mark.parametrize(("trivial_epochs", "trivial"), [(1.0, True), (1e6, False)])
+def test_images_are_varied_as_those_of_the_models_that_are_handed_over(
+    trivial_epochs, trivial, gmacs, time_s, finished_run, tmp_path, monkeypatch
+):
+    opened = open_run(shutil.copytree(finished_run, tmp_path / "run"))
+    context, device = opened.context, next(iter(opened.devices.values()))
+    finish = context.recipe.finish.model_copy(update={"trivial_epochs": trivial_epochs})
+    context.recipe = context.recipe.model_copy(update={"finish": finish})
+    seen = []
+
+    def caught(students, splits, config, augment, **_):
+        seen.append(augment)
+        raise KeyError("caught")
+
+    monkeypatch.setattr("hwnas.runs.analysis.baseline.train_together", caught)
+    with pytest.raises(KeyError, match="caught"):
+        hand_scaled_baselines(context, [(device, [1e6])], gmacs, time_s, networks=1)
+    assert seen == [context.recipe.data.augment.model_copy(update={"trivial": trivial})]
+
+
 def test_a_second_start_trains_nothing(with_baseline):
     opened, found = with_baseline
     told = []

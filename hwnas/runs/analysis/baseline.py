@@ -26,7 +26,7 @@ from hwnas.latency.target import target_of
 from hwnas.latency.validity import holds_now
 from hwnas.objectives.exact import macs_of_space, params_of_space
 from hwnas.runs.context import RunContext
-from hwnas.runs.finish import SCORED_PERCENT, Epochs
+from hwnas.runs.finish import SCORED_PERCENT, Epochs, augment_of
 from hwnas.runs.kept import read_kept
 from hwnas.runs.plan import RESERVE, TRAINING, read_plan
 from hwnas.runs.recipe import with_values
@@ -72,9 +72,9 @@ def hand_scaled_baselines(
 ) -> list[Baseline]:  # fmt: skip
     """Scale the family by hand to given latencies of devices, train each network alone, and test it.
 
-    All are trained equally long, from fresh weights, without a teacher, with the recipe's augmentation, batch size and
-    decay. A network that suits several devices is trained once. What is done is kept in the run folder, so a second
-    start continues.
+    All are trained equally long, from fresh weights, without a teacher, with the recipe's batch size and decay, on
+    images that are varied as those of the run's own models (``finish.trivial_epochs``). A network that suits several
+    devices is trained once. What is done is kept in the run folder, so a second start continues.
 
     Args:
         context: of a run.
@@ -105,7 +105,7 @@ def hand_scaled_baselines(
     scaled = [scaled_by_hand(context.recipe.supernet, width) for width in widths]
     macs = [int(macs_of_space(layout).of_archs([arch])[0]) for layout, arch in scaled]
     params = [int(params_of_space(layout).of_archs([arch])[0]) for layout, arch in scaled]
-    train, splits, augment = context.recipe.train, context.splits, context.recipe.data.augment
+    train, splits, finish = context.recipe.train, context.splits, context.recipe.finish
     config = FinetuneConfig.like(train, epochs=1, warmup_epochs=1, scored_percent=SCORED_PERCENT)
     config = with_values(config, {} if lr is None else {"lr": lr}, "baseline")
     students = [
@@ -114,7 +114,8 @@ def hand_scaled_baselines(
     ]
     about = {
         "widths": widths, "gmacs": gmacs, "time_s": time_s, "images": splits.sha256,
-        "config": config.binding(), "augment": augment.model_dump(mode="json"),
+        "config": config.binding(), "augment": context.recipe.data.augment.model_dump(mode="json"),
+        "trivial_epochs": finish.trivial_epochs,
         "supernet": context.recipe.supernet.model_dump(mode="json"),
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
@@ -125,10 +126,14 @@ def hand_scaled_baselines(
             epochs = gmacs * 1e9 / (TRAINING * len(splits.train) * sum(macs))
         else:
             assert time_s is not None
-            epochs = time_s / seconds_per_epoch(students, splits, config, augment)
+            epochs = 1.0
+            for _ in range(2):  # how images are varied depends on the length, and the length on what varying them costs
+                augment = augment_of(context, finish, epochs)
+                epochs = time_s / seconds_per_epoch(students, splits, config, augment)
         write_json(path, {"epochs": max(1.0, round(epochs, 2))})
     epochs = read_kept(Epochs, path, f"remove {folder} and start again").epochs
     config = config.model_copy(update={"epochs": epochs, "warmup_epochs": min(1.0, epochs / 10)})
+    augment = augment_of(context, finish, epochs)
     results = train_together(
         students, splits, config, augment, folder=folder, progress=context.told_for(", ".join(sized)), task="baseline"
     )

@@ -23,7 +23,7 @@ from hwnas.latency.table import Device
 from hwnas.objectives.exact import params_of_space
 from hwnas.progress import silent
 from hwnas.runs.context import RunContext
-from hwnas.runs.finish import training_of
+from hwnas.runs.finish import augment_of, training_of
 from hwnas.runs.kept import read_kept
 from hwnas.runs.recipe import with_values
 from hwnas.space import Arch
@@ -106,9 +106,9 @@ def supernet_quality(
 ) -> SupernetQuality:  # fmt: skip
     """Compare random subnets of a trained run with the same networks trained alone.
 
-    Networks alone are trained with the recipe's batch size, augmentation, decay and label smoothing, from random
-    weights, without a teacher; the epoch of best validation score counts. Each is kept in the run folder, so a second
-    start continues.
+    Networks alone are trained with the recipe's batch size, augmentation (``finish.trivial_epochs``, too), decay and
+    label smoothing, from random weights, without a teacher; the epoch of best validation score counts. Each is kept in
+    the run folder, so a second start continues.
 
     Args:
         context: of a run with a trained supernet.
@@ -206,9 +206,9 @@ def finished_score(context: RunContext, arch: Arch, epochs: float) -> float:
     The supernet's largest net is the teacher: there is no better finished model beside it.
     """
     finish = with_values(context.recipe.finish, {"epochs": epochs}, "training to the end")
-    config = training_of(context.recipe.train, finish)
+    config, augment = training_of(context.recipe.train, finish), augment_of(context, finish, epochs)
     settings = {
-        "config": config.binding(), "augment": context.recipe.data.augment.model_dump(mode="json"),
+        "config": config.binding(), "augment": augment.model_dump(mode="json"),
         "weights": context.trained_weights, "images": context.splits.sha256, "arch": arch.as_dict(),
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
@@ -217,7 +217,7 @@ def finished_score(context: RunContext, arch: Arch, epochs: float) -> float:
         resolution, evaluator = arch.int("resolution"), context.trained_evaluator
         largest = context.layout.space.restrict({"resolution": [resolution]}).largest()
         result = finetune(
-            evaluator.subnet(arch), resolution, context.splits, config, context.recipe.data.augment,
+            evaluator.subnet(arch), resolution, context.splits, config, augment,
             evaluator.subnet(largest) if config.distill_ratio else None,
         )  # fmt: skip
         write_json(path, {**settings, "test": context.test_scores(result.network, arch)})
@@ -237,8 +237,9 @@ def _kept(path: Path) -> dict[str, float]:
 
 def alone_scores(context: RunContext, arch: Arch, config: FinetuneConfig) -> dict[str, float]:
     """Return the test scores of a network trained alone, from the run folder where they are known."""
+    augment = augment_of(context, context.recipe.finish, config.epochs)
     settings = {
-        "config": config.binding(), "augment": context.recipe.data.augment.model_dump(mode="json"),
+        "config": config.binding(), "augment": augment.model_dump(mode="json"),
         "supernet": context.recipe.supernet.model_dump(mode="json"), "images": context.splits.sha256,
         "arch": arch.as_dict(),
     }  # fmt: skip
@@ -252,9 +253,7 @@ def alone_scores(context: RunContext, arch: Arch, config: FinetuneConfig) -> dic
         context.progress(f"{arch.key} alone", done, total, note)
 
     progress = silent if context.progress is silent else told
-    result = finetune(
-        net, arch.int("resolution"), context.splits, config, context.recipe.data.augment, progress=progress
-    )
+    result = finetune(net, arch.int("resolution"), context.splits, config, augment, progress=progress)
     test = context.test_scores(result.network, arch)
     write_json(path, {
         **settings, "test": test, "best_epoch": result.best_epoch, "validation": {context.score.name: result.score},
