@@ -38,18 +38,18 @@ import torch
 import yaml
 
 import hwnas
-from hwnas.finetune import FinetuneConfig, Student, seconds_per_epoch, train_together
+from hwnas.finetune import FinetuneConfig, Student, train_together
 from hwnas.latency.device import load_profile
 from hwnas.latency.measure import MeasureConfig, measure
 from hwnas.latency.table import load_device
 from hwnas.pareto import hypervolume
 from hwnas.runs.analysis.baseline import hand_scaled_baselines
-from hwnas.runs.finish import augment_of
+from hwnas.runs.finish import SCORED_PERCENT, augment_of, epochs_in
 from hwnas.runs.plan import RESERVE
 from hwnas.runs.recipe import find_recipe
 from hwnas.runs.run import Run
 from hwnas.runs.start import start_run
-from hwnas.supernet import make_layout
+from hwnas.supernet import fresh_subnet, make_layout
 from hwnas.supernet.families.mbv3 import MBV3Config
 from hwnas.supernet.families.scaled import scaled_by_hand
 from hwnas.train.evaluate import scores_of
@@ -228,22 +228,11 @@ def at_random(arguments: argparse.Namespace, seed: int, name: str) -> list[Model
             inside = np.flatnonzero((ms <= wanted) & (ms > 0.8 * wanted))
             if len(inside):
                 chosen.append(archs[int(rng.choice(inside))])
-        students = []
-        for arch in chosen:
-            torch.manual_seed(seed)
-            network = context.layout.build_subnet(arch).to(memory_format=torch.channels_last)
-            students.append(Student(arch.key, network, arch.int("resolution")))
-        config = FinetuneConfig(
-            epochs=1, lr=train.phases[0].lr, warmup_epochs=1, batch_size=train.batch_size,
-            weight_decay=train.weight_decay, label_smoothing=train.label_smoothing,
-            clip_grad_norm=train.clip_grad_norm, distill_ratio=0.0, seed=seed, scored_percent=20,
-        )  # fmt: skip
-        seconds, epochs = arguments.budget_min * 60 * (1 - RESERVE) / len(run.devices), 1.0
-        for _ in range(2):  # how images are varied depends on the length, and the length on what varying them costs
-            augment = augment_of(context, run.recipe.finish, epochs)
-            epochs = seconds / seconds_per_epoch(students, run.splits, config, augment)
-        augment = augment_of(context, run.recipe.finish, epochs)
-        config = config.model_copy(update={"epochs": max(1.0, round(epochs, 2))})
+        students = [Student(a.key, fresh_subnet(context.layout, a, seed), a.int("resolution")) for a in chosen]
+        config = FinetuneConfig.like(train, epochs=1, warmup_epochs=1, scored_percent=SCORED_PERCENT)
+        seconds, finish = arguments.budget_min * 60 * (1 - RESERVE) / len(run.devices), run.recipe.finish
+        epochs = max(1.0, round(epochs_in(seconds, context, finish, students, config), 2))
+        config, augment = config.model_copy(update={"epochs": epochs}), augment_of(context, finish, epochs)
         estimated = device.compile(context.layout).of_archs(chosen)
         results = train_together(students, run.splits, config, augment, progress=told(name))
         for arch, ms_of_arch, result in zip(chosen, estimated, results, strict=True):

@@ -28,7 +28,7 @@ from hwnas.runs.finished import FinishedModel
 from hwnas.runs.history import DeviceSearch
 from hwnas.runs.kept import read_kept
 from hwnas.supernet import fresh_subnet
-from hwnas.task.classification import Classification
+from hwnas.task.task import PredictsClasses
 from hwnas.train.checkpoint import save_tensors, weights_version
 from hwnas.train.last_good import remove_checkpoint
 from hwnas.train.phases import TrainConfig
@@ -109,9 +109,7 @@ def finish_models(evaluations: Evaluations, wanted: Sequence[Candidate], finish:
 
     teacher = _teacher(evaluations, missing, finish)
     if finish.time_s is not None:
-        estimated = augment_of(context, finish, finish.epochs)
-        epochs = _epochs(group, lambda: seconds_per_epoch(students, context.splits, config, estimated, teacher), finish)
-        config = config.model_copy(update={"epochs": epochs})
+        config = config.model_copy(update={"epochs": _epochs(group, context, finish, students, config, teacher)})
     augment = augment_of(context, finish, config.epochs)
     if not any(candidate.weights_version for candidate in missing):
         config = warmed_up(config, context.recipe.train)
@@ -134,15 +132,35 @@ class Epochs:
     epochs: Annotated[float, Field(ge=1, le=1e6)]
 
 
-def _epochs(group: Path, seconds_per_epoch: Callable[[], float], finish: FinishConfig) -> float:
-    """Return for how many epochs the time is enough, found once and kept; at least one."""
+def _epochs(
+    group: Path, context: RunContext, finish: FinishConfig, students: Sequence[Student], config: FinetuneConfig,
+    teacher: tuple[nn.Module, int] | None,
+) -> float:  # fmt: skip
+    """Return for how many epochs ``finish.time_s`` is enough, found once and kept; at least one."""
     path = group / "epochs.json"
     if not path.exists():
         assert finish.time_s is not None
-        seconds = seconds_per_epoch()
-        values = {"epochs": max(1.0, round(finish.time_s / seconds, 2)), "seconds_per_epoch": seconds}
-        write_json(path, values | {"time_s": finish.time_s})
+        epochs = max(1.0, round(epochs_in(finish.time_s, context, finish, students, config, teacher), 2))
+        write_json(path, {"epochs": epochs, "time_s": finish.time_s})
     return read_kept(Epochs, path, f"remove {path.parent} and run `hwnas search` to train its models again").epochs
+
+
+def epochs_in(
+    time_s: float, context: RunContext, finish: FinishConfig, students: Sequence[Student], config: FinetuneConfig,
+    teacher: tuple[nn.Module, int] | None = None,
+) -> float:  # fmt: skip
+    """Return for how many passes over the images a time is enough, from a few timed steps.
+
+    Images of a long training are varied more (`augment_of`), which takes time, too.
+    """
+
+    def of(augment: AugmentConfig) -> float:
+        return time_s / seconds_per_epoch(students, context.splits, config, augment, teacher)
+
+    short = augment_of(context, finish, 0.0)
+    epochs = of(short)
+    long = augment_of(context, finish, epochs)
+    return epochs if long == short else of(long)
 
 
 def training_of(train: TrainConfig, finish: FinishConfig) -> FinetuneConfig:
@@ -159,7 +177,7 @@ def augment_of(context: RunContext, finish: FinishConfig, epochs: float) -> Augm
     """Return how the images are varied of models that are trained for so long (``finish.trivial_epochs``)."""
     augment = context.recipe.data.augment
     long = finish.trivial_epochs is not None and epochs >= finish.trivial_epochs
-    if long and augment.varies and isinstance(context.task, Classification):
+    if long and augment.varies and isinstance(context.task, PredictsClasses):
         return augment.model_copy(update={"trivial": True})
     return augment
 

@@ -10,10 +10,11 @@ from run_files import Stop, made_files, rows_of
 import hwnas
 from hwnas.data import AugmentConfig
 from hwnas.errors import RecipeError, ResumeError, SearchError
+from hwnas.finetune import FinetuneConfig
 from hwnas.progress import silent
 from hwnas.runs.choose import choose_to_finish, finished_models, spread_over_latency
 from hwnas.runs.evaluations import Candidate
-from hwnas.runs.finish import augment_of, finish_models
+from hwnas.runs.finish import augment_of, epochs_in, finish_models
 from hwnas.runs.problem import evaluated_values
 from hwnas.runs.start import open_run, run
 from hwnas.train.evaluate import scores_of
@@ -302,11 +303,29 @@ def _stop():
     raise Stop
 
 
-def test_only_images_of_classes_are_varied_more(with_finish, monkeypatch):
+class Chooses:
+    """What a task of somebody else has whose outputs choose a class."""
+
+    def predicted_classes(self, outputs):
+        return outputs.argmax(1)
+
+
+@pytest.mark.parametrize(("task", "trivial"), [(Chooses(), True), (object(), False)])
+def test_only_images_of_classes_are_varied_more(task, trivial, with_finish, monkeypatch):
     context = open_run(with_finish).context
     assert augment_of(context, context.recipe.finish, 100).trivial
-    monkeypatch.setitem(vars(context), "task", object())
-    assert augment_of(context, context.recipe.finish, 100) == context.recipe.data.augment
+    monkeypatch.setitem(vars(context), "task", task)
+    assert augment_of(context, context.recipe.finish, 100).trivial == trivial
+
+
+@pytest.mark.parametrize(("time_s", "epochs"), [(79, 79), (100, 50), (200, 100)])
+def test_a_time_is_divided_by_what_passes_over_varied_images_take(time_s, epochs, with_finish, monkeypatch):
+    context = open_run(with_finish).context
+    monkeypatch.setattr(
+        "hwnas.runs.finish.seconds_per_epoch",
+        lambda students, splits, config, augment, teacher: 2.0 if augment.trivial else 1.0,
+    )
+    assert epochs_in(time_s, context, context.recipe.finish, [], FinetuneConfig()) == epochs
 
 
 def test_a_negative_number_of_models_is_refused(recipe_file, tmp_path):

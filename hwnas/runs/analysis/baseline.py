@@ -18,7 +18,7 @@ from pydantic import Field
 
 from hwnas.errors import MissingBlockError, RecipeError
 from hwnas.files import make_folder, write_json
-from hwnas.finetune import FinetuneConfig, Student, seconds_per_epoch, train_together
+from hwnas.finetune import FinetuneConfig, Student, train_together
 from hwnas.latency.measure import MeasureConfig, measure
 from hwnas.latency.onnx_models import network_onnx
 from hwnas.latency.table import Device
@@ -26,7 +26,7 @@ from hwnas.latency.target import target_of
 from hwnas.latency.validity import holds_now
 from hwnas.objectives.exact import macs_of_space, params_of_space
 from hwnas.runs.context import RunContext
-from hwnas.runs.finish import SCORED_PERCENT, Epochs, augment_of
+from hwnas.runs.finish import SCORED_PERCENT, Epochs, augment_of, epochs_in
 from hwnas.runs.kept import read_kept
 from hwnas.runs.plan import RESERVE, TRAINING, read_plan
 from hwnas.runs.recipe import with_values
@@ -126,10 +126,7 @@ def hand_scaled_baselines(
             epochs = gmacs * 1e9 / (TRAINING * len(splits.train) * sum(macs))
         else:
             assert time_s is not None
-            epochs = 1.0
-            for _ in range(2):  # how images are varied depends on the length, and the length on what varying them costs
-                augment = augment_of(context, finish, epochs)
-                epochs = time_s / seconds_per_epoch(students, splits, config, augment)
+            epochs = epochs_in(time_s, context, finish, students, config)
         write_json(path, {"epochs": max(1.0, round(epochs, 2))})
     epochs = read_kept(Epochs, path, f"remove {folder} and start again").epochs
     config = config.model_copy(update={"epochs": epochs, "warmup_epochs": min(1.0, epochs / 10)})
