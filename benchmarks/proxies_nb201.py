@@ -26,9 +26,10 @@ from common import cifar10
 from scipy.stats import kendalltau, spearmanr
 from torch import Tensor
 
-from hwnas.objectives.exact import macs_of_space, params_of_space
+from hwnas.objectives.exact import entropy_of_space, macs_of_space, params_of_space
 from hwnas.objectives.proxies.by_name import PROXIES, ProxyCase
 from hwnas.runs.recipe import load_recipe
+from hwnas.search.capacity import capacity
 from hwnas.space import Arch
 from hwnas.space.dialects.nasbench201 import EDGES, edge_name
 from hwnas.supernet import Layout, make_layout
@@ -124,7 +125,9 @@ def table(
     """Return rank correlations of every proxy with test accuracy, over the cells for which it is known."""
     accuracy = np.array([float(r["c10_test_200"]) for r in sample])
     archs = [cell(layout, r["code"]) for r in sample]
-    counted = {"params": params_of_space(layout).of_archs(archs), "macs": macs_of_space(layout).of_archs(archs)}
+    of_space = {"params": params_of_space, "macs": macs_of_space, "entropy": entropy_of_space}
+    counted = {name: of(layout).of_archs(archs) for name, of in of_space.items()}
+    counted["capacity"] = capacity(counted["macs"], counted["params"], counted["entropy"])
     lines = [
         f"{len(sample)} cells of NAS-Bench-201, up to {n_images} CIFAR-10 images, against accuracy after 200 epochs",
         "".join(f"{h:>{w}}" for h, w in zip(HEADINGS, WIDTHS, strict=True)),

@@ -17,6 +17,7 @@ import argparse
 import csv
 import gzip
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,10 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata, spearmanr
 from torch import Tensor
 
-from hwnas.objectives.exact import macs_of_space, params_of_space
+from hwnas.objectives.exact import entropy_of_space, macs_of_space, params_of_space
 from hwnas.objectives.proxies.by_name import PROXIES, ProxyCase
 from hwnas.runs.recipe import load_recipe
+from hwnas.search.capacity import capacity
 from hwnas.space import Arch
 from hwnas.space.dialects.once_for_all import parse_ofa
 from hwnas.supernet import Layout, make_layout
@@ -135,9 +137,9 @@ def table(
         + "".join(f"{r + 'M':>10}" for r in ranges)
         + f"{'bands, mean':>13}{'s a net':>9}",
     ]
-    counted = {"params": params_of_space, "macs": macs_of_space}
+    counted = counts(layout)
     for name, count in counted.items():
-        values = count(layout).of_archs([arch_of(r, layout) for r in rows])
+        values = count([arch_of(r, layout) for r in rows])
         lines.append(line(name, values, rows, macs, edges, 0.0))
     sampled = macs_of_space(layout).of_archs([arch_of(r, layout) for r in sample])
     for name in [*counted, *UNTRAINED]:
@@ -145,7 +147,7 @@ def table(
         if len(at) < 20:
             continue
         if name in counted:
-            values, seconds = counted[name](layout).of_archs([arch_of(sample[i], layout) for i in at]), 0.0
+            values, seconds = counted[name]([arch_of(sample[i], layout) for i in at]), 0.0
         else:
             pairs = np.array([known[code(sample[i]), name] for i in at])
             values, seconds = pairs[:, 0] * (1 if PROXIES[name].direction == "max" else -1), float(pairs[:, 1].mean())
@@ -153,6 +155,18 @@ def table(
         lines.append(line(name, values, [sample[i] for i in at], sampled[at], edges, seconds))
     lines.append("nets: for which it was computed; seconds: CPU, one thread; '-': fewer than 10 nets in the band")
     return "\n".join(lines)
+
+
+def counts(layout: Layout) -> dict[str, Callable[[Sequence[Arch]], FloatArray]]:
+    """What is counted rather than computed by a network; of `capacity` every arch is chosen without a supernet."""
+    macs, params, entropy = macs_of_space(layout), params_of_space(layout), entropy_of_space(layout)
+
+    def capacity_of(archs: Sequence[Arch]) -> FloatArray:
+        return capacity(macs.of_archs(archs), params.of_archs(archs), entropy.of_archs(archs))
+
+    return {
+        "params": params.of_archs, "macs": macs.of_archs, "entropy": entropy.of_archs, "capacity": capacity_of,
+    }  # fmt: skip
 
 
 def line(

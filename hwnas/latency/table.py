@@ -163,7 +163,12 @@ class Device:
 
 def block_ops(block: BlockSpec) -> list[Op]:
     """Return the operators that a runtime executes for ``block``."""
-    return _trace_any_size(replace(block, in_size_px=0)).ops(block.in_channels, block.in_size_px)
+    return block_graph(block).ops(block.in_channels, block.in_size_px)
+
+
+def block_graph(block: BlockSpec) -> Graph:
+    """Return the traced network of ``block``, for inputs of any size."""
+    return _trace_any_size(replace(block, in_size_px=0))
 
 
 def block_melements(block: BlockSpec) -> tuple[float, float]:

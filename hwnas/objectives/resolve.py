@@ -20,6 +20,7 @@ OBJECTIVES: Registry[ExactObjective | EvaluatedObjective] = Registry(
         "latency_ms": "hwnas.objectives.exact:LATENCY",
         "params": "hwnas.objectives.exact:PARAMS",
         "macs": "hwnas.objectives.exact:MACS",
+        "entropy": "hwnas.objectives.exact:ENTROPY",
         "peak_memory_kib": "hwnas.objectives.memory:PEAK_MEMORY",
         "model_size_kib": "hwnas.objectives.memory:MODEL_SIZE",
         "fallback_layers": "hwnas.objectives.exact:FALLBACK_LAYERS",

@@ -21,7 +21,7 @@ from hwnas.export.onnx_check import OnnxNetwork
 from hwnas.export.quantize import to_int8_onnx
 from hwnas.latency.device import shipped_devices
 from hwnas.latency.table import Device
-from hwnas.objectives.exact import macs_of_space, params_of_space
+from hwnas.objectives.exact import entropy_of_space, macs_of_space, params_of_space
 from hwnas.objectives.plugin import ExactObjective, ValuesOfArchs
 from hwnas.objectives.subnets import NetworkEvaluator, SubnetEvaluator
 from hwnas.progress import Progress, silent
@@ -92,6 +92,11 @@ class RunContext:
     def params(self) -> SlotSum:
         """Parameters of every arch."""
         return params_of_space(self.layout)
+
+    @cached_property
+    def entropy(self) -> SlotSum:
+        """Entropy of every arch, which says how deep it is."""
+        return entropy_of_space(self.layout)
 
     @cached_property
     def executor(self) -> Executor:

@@ -23,13 +23,14 @@ from hwnas.runs.context import RunContext
 from hwnas.runs.evaluations import Candidate, Evaluations
 from hwnas.runs.history import DeviceSearch, SearchRecord, read_history, write_history
 from hwnas.runs.problem import make_problem
-from hwnas.search.capacity import ROUNDING, Capable, capacity, most_capable
+from hwnas.search.capacity import ROUNDING, Capable, Values, capacity, most_capable
 from hwnas.search.problem import Problem
 from hwnas.search.region import Region
 from hwnas.search.sharing import share
 from hwnas.space import Arch, SearchSpace
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 Devices = Mapping[str, tuple[Device, DeviceSearch]]
 """Devices with their settings, by name."""
@@ -89,7 +90,8 @@ class DirectWishes:
         settings = [settings for _, settings in self.devices.values()]
         if not all(s.finish.shared for s in settings) or self.context.recipe.supernet.precisions:
             return own  # of a network in two precisions two are trained
-        pool = list(dict.fromkeys(arch for capable in self.capable.values() for arch in capable.all_archs))
+        fronts = [*self.capable.values(), *([self._for_all_devices()] if len(self.devices) > 1 else [])]
+        pool = list(dict.fromkeys(arch for capable in fronts for arch in capable.all_archs))
         macs, compute = self._macs(pool), epochs * float(self._macs(own.networks).sum())
         rows = share(np.concatenate([self._worth(name, pool) for name in self.devices], axis=1), macs, compute)
         ends = np.cumsum([len(capable.targets) for capable in self.capable.values()])[:-1]
@@ -106,17 +108,13 @@ class DirectWishes:
         if needs_table(device):
             return _by_macs(self.context, settings)
         problem, whole = make_problem(self.context, device, settings), self.context.layout.space
-        latency, macs, params = device.compile(self.context.layout), self.context.macs, self.context.params
 
-        def capacity_of(genomes: NDArray[np.int64]) -> FloatArray:
-            known = whole.genomes_of(problem.space, genomes)
-            return capacity(macs.of_genomes(known), params.of_genomes(known))
-
-        def latency_of(genomes: NDArray[np.int64]) -> FloatArray:
-            return latency.of_genomes(whole.genomes_of(problem.space, genomes))
+        def whole_of(genomes: IntArray) -> IntArray:
+            return whole.genomes_of(problem.space, genomes)
 
         found = most_capable(
-            problem.space, capacity_of, latency_of, lambda genomes: _violation(problem, genomes),
+            problem.space, lambda genomes: self._capacity(whole_of(genomes)),
+            lambda genomes: self._latency(device)(whole_of(genomes)), lambda genomes: _violation(problem, genomes),
             settings.finish.models, settings.finish.latencies_ms.get(device.name, ()), settings.search.seed,
             _largest_images(problem.space),
         )  # fmt: skip
@@ -134,18 +132,43 @@ class DirectWishes:
             )
         return found
 
+    def _for_all_devices(self) -> Capable:
+        """Archs of greatest capacity for all devices at once.
+
+        Their latency is the one that is longest, each in units of the shortest that is wanted of its device.
+        """
+        space, timed, problems = self.context.layout.space, [], []
+        for name, (device, settings) in self.devices.items():
+            timed.append((self._latency(device), float(np.exp(self.capable[name].targets[0]))))
+            if not needs_table(device):
+                problems.append(make_problem(self.context, device, settings))
+        seed = next(settings.search.seed for _, settings in self.devices.values())
+        return most_capable(
+            space, self._capacity,
+            lambda genomes: np.max([latency_of(genomes) / shortest for latency_of, shortest in timed], axis=0),
+            lambda genomes: np.sum([_violation(p, genomes) for p in problems], axis=0) + np.zeros(len(genomes)), 1,
+            seed=seed, preferred=_largest_images(space),
+        )  # fmt: skip
+
+    def _capacity(self, genomes: IntArray) -> FloatArray:
+        context = self.context
+        return capacity(*(of.of_genomes(genomes) for of in (context.macs, context.params, context.entropy)))
+
+    def _latency(self, device: Device) -> Values:
+        """Of genomes; multiply-adds stand for it where it is still to be measured."""
+        if needs_table(device):
+            return self.context.macs.of_genomes
+        return device.compile(self.context.layout).of_genomes
+
     def _worth(self, name: str, archs: Sequence[Arch]) -> FloatArray:
         """``(archs, latencies)`` capacity of archs at each latency of a device, -inf where they may not be chosen."""
         device, settings = self.devices[name]
         targets, context = self.capable[name].targets, self.context
-        allowed = np.ones(len(archs), dtype=bool)
-        if needs_table(device):
-            at = np.log(self._macs(archs))
-        else:
+        genomes, allowed = context.layout.space.encode_many(archs), np.ones(len(archs), dtype=bool)
+        if not needs_table(device):
             problem = make_problem(context, device, settings)
             allowed = _violation(problem, problem.space.encode_many(archs)) <= 0
-            at = np.log(device.compile(context.layout).of_archs(archs))
-        worth = capacity(self._macs(archs), context.params.of_archs(archs))
+        at, worth = np.log(self._latency(device)(genomes)), self._capacity(genomes)
         fast = allowed[:, None] & (at[:, None] <= targets + ROUNDING)
         largest = context.layout.space["resolution"].options[-1]
         preferred = fast & np.array([arch["resolution"] == largest for arch in archs])[:, None]
@@ -155,7 +178,7 @@ class DirectWishes:
         return np.asarray(self.context.macs.of_archs(archs), dtype=float)
 
 
-def _violation(problem: Problem, genomes: NDArray[np.int64]) -> FloatArray:
+def _violation(problem: Problem, genomes: IntArray) -> FloatArray:
     return problem.violation(problem.cheap_losses(genomes))
 
 
@@ -251,8 +274,8 @@ def search_directly(evaluations: Evaluations, devices: Devices) -> None:
         archive.forget_requests(names[name])
         archive.request(names[name], archs)
         message = (
-            f"{len(archs)} arch{'s' * (len(archs) > 1)} chosen by MACs and parameters, without a supernet, and trained "
-            f"from fresh weights{shared}{_missed(context, device, settings, archs)}"
+            f"{len(archs)} arch{'s' * (len(archs) > 1)} chosen by MACs, parameters and depth, without a supernet, and "
+            f"trained from fresh weights{shared}{_missed(context, device, settings, archs)}"
         )
         record = SearchRecord(
             names[name], identities[name], len(archs), 0, "direct", message, duration_s, longer=choice.longer

@@ -59,7 +59,7 @@ def test_every_shipped_name_is_the_name_of_its_object():
     assert {o.name for o in SHIPPED} == {*OBJECTIVES.names(), "top1_percent"}
     assert set(PROXIES) < {o.name for o in SHIPPED}
     assert {o.name for o in SHIPPED if o.cost == "exact"} == {
-        "latency_ms", "params", "macs", "peak_memory_kib", "model_size_kib", "fallback_layers",
+        "latency_ms", "params", "macs", "entropy", "peak_memory_kib", "model_size_kib", "fallback_layers",
     }  # fmt: skip
 
 

@@ -9,10 +9,11 @@ import torch
 
 from hwnas.data import as_input
 from hwnas.objectives.config import EvaluationConfig
-from hwnas.objectives.exact import macs_of_space, params_of_space
+from hwnas.objectives.exact import entropy_of_space, macs_of_space, params_of_space
 from hwnas.objectives.introspectability import introspectability
 from hwnas.objectives.subnets import SubnetEvaluator
-from hwnas.supernet import calibrate_bn, count_params, extract_subnet
+from hwnas.runs.recipe import load_recipe
+from hwnas.supernet import calibrate_bn, count_params, extract_subnet, make_layout
 from hwnas.train import scores
 
 
@@ -37,6 +38,43 @@ def test_macs_of_a_space_are_those_of_fvcore(layout, rng):
             found = analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).by_operator()
             wanted.append(found["conv"] + found["linear"])
     np.testing.assert_array_equal(macs_of_space(layout).of_archs(archs), wanted)
+
+
+def test_entropy_of_a_chain_is_that_of_its_convolutions(layout, rng):
+    """Squeeze-and-excitation works on one pixel, so it adds nothing, and a residual has no convolution."""
+    archs = [layout.space.smallest(), layout.space.largest(), *layout.space.sample(rng, 10)]
+    wanted = []
+    for arch in archs:
+        fan_in: list[int] = []
+
+        def note(conv, _, out, fan_in=fan_in):
+            if out.shape[-1] > 1:
+                fan_in.append(conv.weight[0].numel())
+
+        subnet = layout.build_subnet(arch).eval()
+        for module in subnet.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.register_forward_hook(note)
+        subnet(torch.zeros(1, *layout.input_shape(arch)))
+        wanted.append(sum(math.log(math.sqrt(n)) for n in fan_in))
+    np.testing.assert_allclose(entropy_of_space(layout).of_archs(archs), wanted)
+    assert len({round(w, 6) for w in wanted}) > 5
+
+
+def test_of_branches_within_a_block_the_longest_counts():
+    layout = make_layout(load_recipe("nasbench201").supernet)
+    edges = [c.name for c in layout.space.choices if c.name != "resolution"]
+    stem, reductions = [3 * 9], [16 * 9, 32 * 9, 32 * 9, 64 * 9]  # two 3x3, and 1x1 in the shortcut beside them
+    nothing = sum(0.5 * math.log(n) for n in stem + reductions)
+
+    def entropy(**operators):
+        arch = layout.space.arch({"resolution": 32, **dict.fromkeys(edges, "none"), **operators})
+        return float(entropy_of_space(layout).of_archs([arch])[0])
+
+    assert entropy() == pytest.approx(nothing)
+    per_cell = sum(0.5 * math.log(9 * c) for c in (16, 32, 64))
+    assert entropy(edge0to3="nor_conv_3x3") == pytest.approx(nothing + 5 * per_cell)
+    assert entropy(edge0to3="skip_connect") == pytest.approx(nothing)
 
 
 def test_a_score_by_hand(make_net, splits):

@@ -16,7 +16,7 @@ from hwnas.runs.history import write_history
 from hwnas.runs.plan import ENOUGH_IMAGES, make_plan, write_plan
 from hwnas.runs.recipe import load_recipe, with_values
 from hwnas.runs.start import open_run, run, start_run
-from hwnas.search.capacity import capacity, most_capable
+from hwnas.search.capacity import DEPTH_COUNTS, capacity, most_capable
 from hwnas.space import SearchSpace
 from hwnas.train.evaluate import scores_of
 
@@ -221,7 +221,16 @@ def test_archs_are_the_most_capable_at_their_latency():
         as_fast = latency_of(genomes) <= latency_of(own)
         assert capacity_of(own)[0] == capacity_of(genomes[as_fast]).max()
     assert latency_of(space.encode_many(archs)).tolist() == sorted(latency_of(space.encode_many(archs)).tolist())
-    assert capacity(np.array([1.0, np.e]), np.array([1.0, np.e])).tolist() == [0.0, 1.0]
+
+
+def test_capacity_grows_with_size_and_depth():
+    def one(*values):
+        return float(capacity(*(np.array([v]) for v in values)))
+
+    assert one(1.0, 1.0, 1.0) == 0
+    assert one(np.e, np.e, 1.0) == 1
+    assert one(1.0, 1.0, np.e) == DEPTH_COUNTS
+    assert one(1.0, 1.0, 0.0) == 0, "a space without convolutions"
 
 
 def test_direct_without_models_is_refused(recipe_file, tmp_path):
