@@ -225,7 +225,7 @@ def test_archs_are_the_most_capable_at_their_latency():
 
 def test_capacity_grows_with_size_and_depth():
     def one(*values):
-        return float(capacity(*(np.array([v]) for v in values)))
+        return float(capacity(*map(np.array, values)))
 
     assert one(1.0, 1.0, 1.0) == 0
     assert one(np.e, np.e, 1.0) == 1
