@@ -204,6 +204,28 @@ def test_limits_hold_for_the_chosen_archs(tiny_recipe, recipe_file, tmp_path):
         chosen_with(both)
 
 
+def test_one_network_for_two_devices_is_the_most_capable_that_is_fast_enough_for_both(recipe_file, tmp_path):
+    context = start_run(load_recipe(recipe_file(search={"strategy": "direct"})), tmp_path / "run").context
+    archs = context.layout.space.sample(np.random.default_rng(0), 3000)
+    largest = np.array([arch["resolution"] == context.layout.space["resolution"].options[-1] for arch in archs])
+    ms = {name: context.devices[name].compile(context.layout).of_archs(archs) for name in (FIRST, SECOND)}
+    wanted = {name: float(np.median(values)) for name, values in ms.items()}
+    finish = FinishConfig(latencies_ms={name: [one] for name, one in wanted.items()})
+    devices = {
+        name: (context.devices[name], context.settings(name).model_copy(update={"finish": finish})) for name in ms
+    }
+    (chosen,) = DirectWishes(context, devices).choice(0.01).networks
+    fast = largest & np.all([ms[name] <= wanted[name] for name in ms], axis=0)
+
+    def capacity_of(archs):
+        return capacity(*(of.of_archs(archs) for of in (context.macs, context.params, context.entropy)))
+
+    assert fast.sum() > 20
+    assert capacity_of([chosen])[0] >= capacity_of([a for a, f in zip(archs, fast, strict=True) if f]).max()
+    for name, one in wanted.items():
+        assert context.devices[name].compile(context.layout).of_archs([chosen])[0] <= one * (1 + 1e-9)
+
+
 def test_archs_are_the_most_capable_at_their_latency():
     space = SearchSpace.of_choices({c: list(range(4)) for c in "abcd"})
     weight, cost = np.array([1.0, 2.0, 4.0, 8.0]), np.array([1.0, 1.0, 1.0, 9.0])
