@@ -120,7 +120,7 @@ class FinishConfig(BaseModel):
     more; ``largest`` is the supernet's largest net."""
     distill_ratio: NonNegative = 1.0
     """Weight of the loss against the teacher's outputs."""
-    trivial_epochs: NonNegative | None = 80.0
+    trivial_epochs: NonNegative | None = 30.0
     """Models that are trained for at least so many epochs see images that TrivialAugment varies, too, where classes are
     learnt and ``data.augment`` varies images at all: without, larger networks learn images by heart that they see so
     often. None: images are varied as ``data.augment`` says."""
