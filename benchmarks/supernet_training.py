@@ -2,9 +2,10 @@
 
 A small `mbv3` space (half the widths of worth_it.py, images of 16 and 20 pixels) on 5,400 images of CIFAR-10 (JPEG).
 Every way has the same multiply-adds, counted over forward and backward passes; ``sandwich`` is that of worth_it.py.
-Each supernet is judged by 30 random subnets on the test images: mean accuracy with inherited weights, of the faster and
-the slower half by cortex-a76-cpu, too, and Kendall's tau against the same networks trained alone, over all pairs and
-over those within 10 % of latency. Ways named by ``--finish`` are judged again after each subnet was trained to its end.
+Each supernet is judged by ``--subnets`` random subnets (30) on the test images: mean accuracy with inherited weights,
+of the faster and the slower half by cortex-a76-cpu, too, and Kendall's tau against the same networks trained alone,
+over all pairs and over those within 10 % of latency (not with ``--inherited-only``: minutes instead of hours).
+Ways named by ``--finish`` are judged again after each subnet was trained to its end.
 
     python benchmarks/supernet_training.py --data cifar10_jpeg.npz --work DIR [--only sandwich,uniform] --seeds 10
 
@@ -25,6 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
 from worth_it import STAGES
 
 from hwnas.latency.table import load_device
@@ -37,7 +39,7 @@ from hwnas.supernet.families.mbv3 import MBV3Config
 from hwnas.train.phases import PhaseConfig
 
 DEVICE = "cortex-a76-cpu"
-N_SUBNETS, ALONE_EPOCHS, FINISH_EPOCHS = 30, 20, 5
+ALONE_EPOCHS, FINISH_EPOCHS = 20, 5
 DRAWN_STEPS = 300
 """Of which the multiply-adds of a phase are the mean."""
 
@@ -133,30 +135,41 @@ def trained(arguments: argparse.Namespace, way: str, seed: int) -> tuple[Run, fl
 def judged(arguments: argparse.Namespace, way: str, seed: int) -> dict[str, float]:
     """Judge what one way of training gives."""
     run, train_s = trained(arguments, way, seed)
+    device, archs = load_device(DEVICE), draw(run.context, arguments.subnets, 0)
+    fast = np.argsort(device.compile(run.layout).of_archs(archs), kind="stable")
+    finish = FINISH_EPOCHS if way in arguments.finish else 0
+    values: dict[str, float] = {"train_s": train_s, "epochs": sum(p.epochs for p in run.recipe.train.phases)}
+    if arguments.inherited_only:
+        context, name = run.context, run.context.score.name
+        scores = [context.test_scores(context.trained_evaluator.subnet(arch), arch)[name] for arch in archs]
+        return said(way, seed, values | halves(np.array(scores)[fast]))
     alone = Path(arguments.work) / "alone"  # the same networks for every way
     alone.mkdir(exist_ok=True)
     if not run.context.folder.alone.exists():
         run.context.folder.alone.symlink_to(alone.resolve())
-    device = load_device(DEVICE)
-    finish = FINISH_EPOCHS if way in arguments.finish else 0
-    found = supernet_quality(run.context, N_SUBNETS, ALONE_EPOCHS, finish_epochs=finish, device=device)
-    archs = draw(run.context, N_SUBNETS, 0)
-    fast = np.argsort(device.compile(run.layout).of_archs(archs), kind="stable")
-    inherited = np.array([s.inherited for s in found.subnets])[fast]
-    values = {
-        "inherited": inherited.mean(), "fast half": inherited[: N_SUBNETS // 2].mean(),
-        "slow half": inherited[N_SUBNETS // 2 :].mean(), "tau": found.kendall_tau,
-        "tau in bands": found.ranking.inherited_tau_in_bands if found.ranking else float("nan"),
-        "alone": np.mean([s.alone for s in found.subnets]), "train_s": train_s,
-        "epochs": sum(p.epochs for p in run.recipe.train.phases),
+    found = supernet_quality(run.context, arguments.subnets, ALONE_EPOCHS, finish_epochs=finish, device=device)
+    values |= halves(np.array([s.inherited for s in found.subnets])[fast])
+    values |= {
+        "tau": found.kendall_tau, "tau in bands": found.ranking.inherited_tau_in_bands if found.ranking else np.nan,
+        "alone": float(np.mean([s.alone for s in found.subnets])),
     }  # fmt: skip
     if finish and found.ranking:
         values["finished"] = np.mean([s.finished for s in found.subnets])
         values["finished tau"] = found.ranking.finished_tau
         values["finished tau in bands"] = found.ranking.finished_tau_in_bands
-    found_values = {k: float(v) for k, v in values.items()}
-    print(f"{way}, seed {seed}: " + ", ".join(f"{k} {v:.3f}" for k, v in found_values.items()), flush=True)
-    return found_values
+    return said(way, seed, values)
+
+
+def halves(scores: NDArray[np.float64]) -> dict[str, float]:
+    """Mean scores of subnets, fastest first."""
+    half = len(scores) // 2
+    return {"inherited": scores.mean(), "fast half": scores[:half].mean(), "slow half": scores[half:].mean()}
+
+
+def said(way: str, seed: int, values: dict[str, float]) -> dict[str, float]:
+    """Print what is known of a way, and return it."""
+    print(f"{way}, seed {seed}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()), flush=True)
+    return {k: float(v) for k, v in values.items()}
 
 
 def main() -> None:
@@ -165,6 +178,8 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--work", default="runs/supernet-training")
     parser.add_argument("--epochs", type=float, default=12, help="Of the way `sandwich`: the compute of all.")
+    parser.add_argument("--subnets", type=int, default=30, help="By which a supernet is judged.")
+    parser.add_argument("--inherited-only", action="store_true")
     parser.add_argument("--only", default=",".join(w.replace(", ", ":") for w in WAYS), help="`:` stands for `, `.")
     parser.add_argument("--finish", default="sandwich", help="Ways whose subnets are also trained to their end.")
     parser.add_argument("--seeds", default="10", type=lambda t: [int(v) for v in t.split(",")])
@@ -184,7 +199,7 @@ def main() -> None:
     print("\n" + f"{'way':<24}" + "".join(f"{column:>14}" for column in columns))
     for way, rows in found.items():
         mean = {k: float(np.mean([row[k] for row in rows])) for k in rows[0]}
-        print(f"{way:<24}" + "".join(f"{mean[column]:>14.2f}" for column in columns))
+        print(f"{way:<24}" + "".join(f"{mean.get(column, np.nan):>14.2f}" for column in columns))
         if "finished" in mean:
             own = (FINISH_EPOCHS, mean["finished"], "", "", mean["finished tau"], mean["finished tau in bands"])
             print(f"{'  finished':<24}" + "".join(f"{v:>14}" if v == "" else f"{v:>14.2f}" for v in own))
