@@ -27,11 +27,13 @@ ROUNDING = 1e-12
 
 
 DEPTH_COUNTS = 2.0
-"""Weight of the logarithm of the entropy in `capacity`.
+"""Weight of the logarithm of the entropy in `capacity`, a compromise.
 
-Among networks of one latency 0.5 to 1 ranks the measured subnets of once-for-all best (ImageNet), 2 to 8 the cells of
-NAS-Bench-201 after 200 epochs, and none after 12. In the mbv3 space of worth_it.py (5,400 images of CIFAR-10, one seed)
-1.4 explains three networks after 35 epochs, and after 108 only the entropy counts.
+Among networks of one latency 0.5 to 1 ranks the measured subnets of once-for-all best (ImageNet, inherited weights),
+and 2 as well as 0; 2 to 8 ranks the cells of NAS-Bench-201 best after 200 epochs, and it matters little after 12. In
+the mbv3 space of worth_it.py (5,400 images of CIFAR-10) 1.4 explains three networks after 35 epochs; four of them
+differ by their entropy and multiply-adds after 108, and parameters do not count then (`benchmarks/results/worth_it.txt`
+and `proxies_ofa.txt`).
 """
 
 
