@@ -158,7 +158,7 @@ def table(
 
 
 def counts(layout: Layout) -> dict[str, Callable[[Sequence[Arch]], FloatArray]]:
-    """What is counted rather than computed by a network; of `capacity` every arch is chosen without a supernet."""
+    """What is counted, not computed by a network; by `capacity` archs are chosen where no supernet is trained."""
     macs, params, entropy = macs_of_space(layout), params_of_space(layout), entropy_of_space(layout)
 
     def capacity_of(archs: Sequence[Arch]) -> FloatArray:

@@ -59,9 +59,8 @@ def entropy_of_space(layout: Layout) -> SlotSum:
     layers add nothing.
 
     Reference:
-        Sun et al., 2022, MAE-DET, section 3; Shen et al., 2023, DeepMAD, equation 4. Both multiply the sum by the
-        logarithm of the size of the last feature map, which is nearly the same for all archs of a space; here the sum
-        adds up over blocks.
+        Shen et al., 2023, DeepMAD, section 3. There the sum is multiplied by the logarithm of the size of the last
+        feature map, which is nearly the same for all archs of a space; here the sum adds up over blocks.
     """
     return SlotSum.of(layout, lambda block: _graph_entropy(block_graph(block), block.in_channels, block.in_size_px))
 
