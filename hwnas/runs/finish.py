@@ -151,7 +151,8 @@ def epochs_in(
 ) -> float:  # fmt: skip
     """Return for how many passes over the images a time is enough, from a few timed steps.
 
-    Images of a long training are varied more (`augment_of`), which takes time, too.
+    Images of a long training are varied more (`augment_of`), which takes time, too. A time that is enough for a long
+    one only without that gets a short one, of as many passes as there is time for with it: too few, never too many.
     """
 
     def of(augment: AugmentConfig) -> float:
